@@ -1,0 +1,293 @@
+//! The header page: who wrote the file, how the program fares, and the words every event touches.
+//!
+//! Four blocks on cache lines of their own, by writer and by heat:
+//! [`Identity`] never changes and carries a checksum; [`Lifecycle`] changes a few times in a run;
+//! [`HeapWord`] changes at every event; [`OwnCost`] when the profiler itself grows.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The first eight bytes of every capture.
+pub const MAGIC: [u8; 8] = *b"heaptide";
+/// The version this crate describes.
+pub const FORMAT_VERSION: u32 = 1;
+/// Size of the header page; the first segment follows it.
+pub const HEADER_BYTES: usize = 4096;
+
+/// Byte offsets of the blocks of the header page.
+pub mod offsets {
+    /// [`super::Identity`]
+    pub const IDENTITY: usize = 0;
+    /// [`super::Lifecycle`]
+    pub const LIFECYCLE: usize = 512;
+    /// [`super::HeapWord`]
+    pub const HEAP: usize = 1024;
+    /// [`super::OwnCost`]
+    pub const OWN: usize = 1088;
+}
+
+/// What is known when the file is made. Written once, before the program starts.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Identity {
+    /// [`MAGIC`]
+    pub magic: [u8; 8],
+    /// [`FORMAT_VERSION`]
+    pub version: u32,
+    /// [`HEADER_BYTES`]; a reader finds the first segment here.
+    pub header_bytes: u32,
+    /// Bits a reader must know, or refuse the file. None are defined in version 1.
+    pub required_features: u64,
+    /// Bits a reader may ignore.
+    pub optional_features: u64,
+    /// Page size of the writing machine; segments start and end on such pages.
+    pub page_bytes: u32,
+    /// [`Mode`]
+    pub mode: u32,
+    /// Process id of the program, in its own pid namespace.
+    pub pid: u32,
+    /// Process id of its parent.
+    pub parent_pid: u32,
+    /// When the file was made, nanoseconds since the Unix epoch.
+    pub created_unix_ns: u64,
+    /// `/proc/sys/kernel/random/boot_id` as 16 bytes; zero when unknown.
+    pub boot_id: [u8; 16],
+    /// Inode number of the pid namespace; zero when unknown.
+    pub pid_namespace: u64,
+    /// Start time of the process in clock ticks since boot (field 22 of `/proc/PID/stat`); with
+    /// `boot_id` and `pid_namespace` it tells whether the process still runs.
+    pub process_start_ticks: u64,
+    /// How many allocations one recorded allocation stands for; 1 = every one is recorded.
+    pub sample_weight: u64,
+    /// Wanted interval of the memory samples, milliseconds; 0 = none.
+    pub memory_interval_ms: u32,
+    /// A block freed by its own thread when at most this many other allocations of that thread had
+    /// happened since is temporary.
+    pub temporary_threshold: u32,
+    /// How many stack nodes may exist before stacks are folded.
+    pub stack_node_budget: u32,
+    /// Zero.
+    pub reserved0: u32,
+    /// Zero.
+    pub reserved: [u8; 396],
+    /// Checksum of all bytes of this block before this field.
+    pub checksum: u32,
+}
+
+/// What happens to the process and to the tracking of it.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Lifecycle {
+    /// [`State`], stored by the agent.
+    pub state: u32,
+    /// [`StopReason`], meaningful in [`State::Stopped`].
+    pub stop_reason: u32,
+    /// `errno` behind the stop reason, or zero.
+    pub stop_errno: i32,
+    /// `PY_VERSION_HEX` of the interpreter; zero until tracking starts.
+    pub python_version: u32,
+    /// [`PythonAllocator`]
+    pub python_allocator: u32,
+    /// Kernel id of the thread in which tracking started.
+    pub main_thread_id: u32,
+    /// When tracking started, nanoseconds since the Unix epoch; zero before.
+    pub tracking_start_unix_ns: u64,
+    /// When tracking ended, nanoseconds since the Unix epoch; zero until then.
+    pub tracking_end_unix_ns: u64,
+    /// Last sign of life of the program that a sampler saw, nanoseconds since the Unix epoch.
+    pub heartbeat_unix_ns: u64,
+    /// When the program last asked to be replaced by `exec`; zero if never. An exec that fails
+    /// leaves this set in a program that goes on.
+    pub exec_unix_ns: u64,
+    /// First byte of the file not yet given to a segment.
+    pub allocated_end: u64,
+    /// [`Outcome`], stored by the supervisor after the death.
+    pub outcome: u32,
+    /// Exit code or signal number, by `outcome`.
+    pub outcome_value: i32,
+    /// How many times the OOM killer struck in the program's memory cgroup during the run.
+    pub oom_kills: u64,
+    /// When the supervisor saw the end, nanoseconds since the Unix epoch; zero until then.
+    pub ended_unix_ns: u64,
+    /// Zero.
+    pub reserved: [u8; 424],
+}
+
+/// The heap as a whole: one 16-byte word that changes atomically, and the peak beside it.
+///
+/// `live bytes = peak_bytes - headroom`. `epoch` counts the *falling edges*: an event that takes
+/// the heap down from its maximum first makes a new epoch, so that whatever has not been touched
+/// since an epoch began is now what it was at the peak. While `headroom` is zero the peak is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct HeapWord {
+    /// Bytes between the maximum so far and the heap now.
+    pub headroom: u64,
+    /// Number of falling edges so far.
+    pub epoch: u64,
+    /// The maximum so far.
+    pub peak_bytes: u64,
+}
+
+/// What the profiler itself uses and what it had to leave out.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct OwnCost {
+    /// Anonymous memory mapped by the agent, bytes.
+    pub anonymous_bytes: u64,
+    /// Bytes of the capture mapped into the process.
+    pub mapped_bytes: u64,
+    /// Allocations whose stack was folded because the node budget ran out.
+    pub folded_stacks: u64,
+    /// Allocations given to the overflow node.
+    pub overflow_stacks: u64,
+    /// Walks that ended early because a stack was deeper than the walker can hold.
+    pub truncated_stacks: u64,
+    /// Code objects left undescribed because their table was full.
+    pub dropped_code: u64,
+    /// Loaded objects whose slots were patched.
+    pub patched_objects: u64,
+    /// Slots patched.
+    pub patched_slots: u64,
+    /// Threads that share the overflow thread because the thread table was full.
+    pub overflow_threads: u64,
+    /// Zero.
+    pub reserved: [u64; 7],
+}
+
+/// The whole header page.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Header {
+    /// Offset 0.
+    pub identity: Identity,
+    /// Offset 512.
+    pub lifecycle: Lifecycle,
+    /// Offset 1024.
+    pub heap: HeapWord,
+    /// Zero.
+    pub reserved0: [u8; 40],
+    /// Offset 1088.
+    pub own: OwnCost,
+    /// Zero.
+    pub reserved1: [u8; 2880],
+}
+
+const _: () = {
+    assert!(size_of::<Identity>() == 512);
+    assert!(size_of::<Lifecycle>() == 512);
+    assert!(size_of::<Header>() == HEADER_BYTES);
+    assert!(core::mem::offset_of!(Header, lifecycle) == offsets::LIFECYCLE);
+    assert!(core::mem::offset_of!(Header, heap) == offsets::HEAP);
+    assert!(core::mem::offset_of!(Header, own) == offsets::OWN);
+    assert!(offsets::HEAP.is_multiple_of(64));
+};
+
+impl Identity {
+    /// The checksum this block should carry.
+    #[must_use]
+    pub fn expected_checksum(&self) -> u32 {
+        let bytes = self.as_bytes();
+        crate::checksum(&bytes[..bytes.len() - 4])
+    }
+}
+
+macro_rules! code_enum {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $value:literal => $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum $name { $($(#[$vmeta])* $variant = $value,)+ }
+
+        impl $name {
+            /// The value a file may hold, or `None` for one this version does not know.
+            #[must_use]
+            pub const fn from_raw(raw: u32) -> Option<Self> {
+                match raw { $($value => Some(Self::$variant),)+ _ => None }
+            }
+            /// The name used in reports and JSON.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+pub(crate) use code_enum;
+
+code_enum! {
+    /// What the capture holds.
+    Mode {
+        /// Counters per (stack, allocator, thread).
+        Aggregated = 1 => "aggregated",
+        /// Every event.
+        All = 2 => "all",
+    }
+}
+
+code_enum! {
+    /// Where tracking stands.
+    State {
+        /// The file is made; tracking has not started.
+        Armed = 1 => "armed",
+        /// Tracking is on, or the process died while it was.
+        Tracking = 2 => "tracking",
+        /// Tracking ended as it should: the interpreter was about to finalise, or was asked to stop.
+        Finished = 3 => "finished",
+        /// Tracking gave up early; see [`StopReason`]. The figures are true up to that moment.
+        Stopped = 4 => "stopped",
+    }
+}
+
+code_enum! {
+    /// Why tracking gave up.
+    StopReason {
+        /// It did not.
+        None = 0 => "none",
+        /// The file could not grow (disk full, quota, `RLIMIT_FSIZE`).
+        NoSpace = 1 => "no space for the capture",
+        /// The file could not be mapped.
+        MapFailed = 2 => "the capture could not be mapped",
+        /// A bug in the agent was caught.
+        Internal = 3 => "internal error in the agent",
+        /// The capture reached the largest size it may have.
+        TooLarge = 4 => "the capture reached its largest size",
+        /// No private memory could be had for the table of live blocks.
+        NoMemory = 5 => "no memory for the table of live blocks",
+        /// The interpreter is not one whose frames the agent can read.
+        Unsupported = 6 => "unsupported interpreter",
+    }
+}
+
+code_enum! {
+    /// How the process ended, as its parent saw it.
+    Outcome {
+        /// Not known (yet): it runs, or the supervisor died too.
+        Unknown = 0 => "unknown",
+        /// It exited; the value is its exit code.
+        Exited = 1 => "exited",
+        /// A signal killed it; the value is the signal number.
+        Signaled = 2 => "signaled",
+    }
+}
+
+code_enum! {
+    /// The interpreter's object allocator.
+    PythonAllocator {
+        /// Not determined.
+        Unknown = 0 => "unknown",
+        /// pymalloc
+        Pymalloc = 1 => "pymalloc",
+        /// pymalloc with debug hooks
+        PymallocDebug = 2 => "pymalloc debug",
+        /// The C library's malloc
+        Malloc = 3 => "malloc",
+        /// Another allocator
+        Other = 4 => "other",
+        /// mimalloc
+        Mimalloc = 5 => "mimalloc",
+        /// mimalloc with debug hooks
+        MimallocDebug = 6 => "mimalloc debug",
+        /// malloc with debug hooks
+        MallocDebug = 7 => "malloc debug",
+    }
+}

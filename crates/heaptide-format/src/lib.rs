@@ -1,0 +1,35 @@
+//! The heaptide capture file, format version 1: plain data, no I/O, no allocation.
+//!
+//! Both sides share this crate and nothing else: the agent stores into a shared mapping of the
+//! file while the program runs, and any reader may look at it at any moment. The normative text is
+//! `docs/format/capture-v1.md`; the types here are its executable form.
+//!
+//! All integers are little-endian, all records are naturally aligned, and no record holds a
+//! pointer: places in the file are byte offsets or record numbers.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(target_endian = "big")]
+compile_error!("the capture format is little-endian and is mapped directly: big-endian hosts are not supported");
+
+mod definition;
+mod header;
+mod record;
+mod segment;
+
+pub use definition::{CodeFixed, DefinitionHeader, DefinitionKind, MetadataKey, StringEncoding};
+pub use header::{
+    FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle, MAGIC, Mode, OwnCost,
+    Outcome, PythonAllocator, State, StopReason, offsets,
+};
+pub use record::{
+    Allocator, Cell, CellKind, HISTOGRAM_BINS, NO_CODE, NODE_OVERFLOW, NODE_ROOT, Node, Sample,
+    Slot, THREAD_OVERFLOW, Thread, histogram_bin, histogram_bounds,
+};
+pub use segment::{SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader, SegmentKind};
+
+/// CRC-32 (IEEE 802.3) of `bytes`, as used by every checksum of the format.
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}
