@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::{SessionError, system};
+use crate::{SessionError, plain, signals, system};
 
 /// Where the agent comes from.
 #[derive(Clone, Copy, Debug)]
@@ -91,9 +91,11 @@ pub fn place(source: AgentSource<'_>, places: &Places) -> Result<PlacedAgent, Se
         AgentSource::File(path) => return place_file(path),
         AgentSource::Embedded(bytes) => bytes,
     };
+    // Kept until the end of this function.
+    let _guard = signals::ignore_file_size_limit();
     let mut refusals = Vec::new();
-    let mut refuse = |place: &Path, why: &dyn std::fmt::Display| {
-        refusals.push(format!("{}: {why}", place.display()));
+    let mut refuse = |place: &Path, why: &io::Error| {
+        refusals.push(format!("{}: {}", place.display(), plain(why)));
     };
 
     let home_cache = places
@@ -133,8 +135,8 @@ pub fn place(source: AgentSource<'_>, places: &Places) -> Result<PlacedAgent, Se
 }
 
 fn place_file(path: &Path) -> Result<PlacedAgent, SessionError> {
-    let refuse = |why: &dyn std::fmt::Display| {
-        SessionError::Agent(format!("HEAPTIDE_AGENT={}: {why}", path.display()))
+    let refuse = |why: &io::Error| {
+        SessionError::Agent(format!("HEAPTIDE_AGENT={}: {}", path.display(), plain(why)))
     };
     let path = std::path::absolute(path).map_err(|error| refuse(&error))?;
     File::open(&path).map_err(|error| refuse(&error))?;
@@ -248,6 +250,9 @@ fn check_separators(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// How much of the agent is compared at a time.
+const CHUNK_BYTES: usize = 64 << 10;
+
 /// Whether `path` is our own regular file with exactly these bytes.
 fn holds(path: &Path, bytes: &[u8]) -> bool {
     let open = OpenOptions::new()
@@ -265,8 +270,12 @@ fn holds(path: &Path, bytes: &[u8]) -> bool {
     {
         return false;
     }
-    let mut found = Vec::with_capacity(bytes.len());
-    file.read_to_end(&mut found).is_ok() && found == bytes
+    let mut chunk = vec![0; CHUNK_BYTES];
+    // In pieces: the supervisor should stay small.
+    bytes.chunks(CHUNK_BYTES).all(|expected| {
+        let found = &mut chunk[..expected.len()];
+        file.read_exact(found).is_ok() && found == expected
+    })
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {

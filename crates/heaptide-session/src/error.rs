@@ -13,7 +13,7 @@ pub enum SessionError {
     #[error("{0}")]
     Usage(String),
     /// The script is not there or cannot be read. Worded like the interpreter's own message.
-    #[error("can't open file '{}': {source}", path.display())]
+    #[error("can't open file '{}': {}", path.display(), plain(source))]
     Script {
         /// As given.
         path: PathBuf,
@@ -52,7 +52,7 @@ pub enum SessionError {
         what: &'static str,
     },
     /// The capture could not be made.
-    #[error("cannot {step} the capture '{}': {source}", path.display())]
+    #[error("cannot {step} the capture '{}': {}", path.display(), plain(source))]
     Capture {
         /// The capture.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum SessionError {
     #[error("cannot prepare the agent for preloading: {0}")]
     Agent(String),
     /// `exec` failed.
-    #[error("cannot start '{}': {source}", program.display())]
+    #[error("cannot start '{}': {}", program.display(), plain(source))]
     Exec {
         /// The program.
         program: PathBuf,
@@ -73,7 +73,7 @@ pub enum SessionError {
         source: io::Error,
     },
     /// A system call that should not fail did.
-    #[error("{what} failed: {source}")]
+    #[error("{what} failed: {}", plain(source))]
     System {
         /// Which.
         what: &'static str,
@@ -134,5 +134,15 @@ fn capture_hint(step: &str, source: &io::Error) -> String {
             "its file system has no shared mappings: write the capture elsewhere with -o".to_owned()
         }
         _ => "write the capture elsewhere with -o".to_owned(),
+    }
+}
+
+/// The error without the number that Rust puts behind it: `No such file or directory`.
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
     }
 }

@@ -31,4 +31,4 @@ pub mod supervise;
 mod system;
 pub mod target;
 
-pub use error::SessionError;
+pub use error::{SessionError, plain};

@@ -38,8 +38,8 @@ pub struct Received {
 pub struct Signals {
     waited: libc::sigset_t,
     previous_mask: libc::sigset_t,
-    /// Dispositions that had to change, as they were.
-    previous_actions: [(c_int, libc::sigaction); 2],
+    /// Dispositions that had to change.
+    dispositions: [Disposition; 2],
 }
 
 impl Signals {
@@ -58,16 +58,9 @@ impl Signals {
             unsafe { libc::sigaddset(&raw mut waited, signal) };
         }
         // With SIGCHLD ignored the kernel would reap the program before we could ask how it ended.
-        // With SIGXFSZ at its default a file size limit would kill us where an error is wanted.
-        let previous_actions = [
-            (
-                libc::SIGCHLD,
-                set_disposition(libc::SIGCHLD, libc::SIG_DFL)?,
-            ),
-            (
-                libc::SIGXFSZ,
-                set_disposition(libc::SIGXFSZ, libc::SIG_IGN)?,
-            ),
+        let dispositions = [
+            Disposition::set(libc::SIGCHLD, libc::SIG_DFL)?,
+            ignore_file_size_limit()?,
         ];
         let mut previous_mask = empty_set();
         // SAFETY: both sets are initialised and live across the call.
@@ -80,7 +73,7 @@ impl Signals {
         Ok(Self {
             waited,
             previous_mask,
-            previous_actions,
+            dispositions,
         })
     }
 
@@ -118,9 +111,8 @@ impl Signals {
     ///
     /// Async-signal-safe: nothing but system calls.
     pub(crate) fn restore_in_child(&self) {
-        for (signal, action) in &self.previous_actions {
-            // SAFETY: the action was filled in by the kernel for this very signal.
-            unsafe { libc::sigaction(*signal, &raw const *action, std::ptr::null_mut()) };
+        for disposition in &self.dispositions {
+            disposition.restore();
         }
         // The Rust runtime ignores SIGPIPE before `main`; every other program expects the default.
         // SAFETY: setting the default disposition has no preconditions.
@@ -142,11 +134,54 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        for (signal, action) in &self.previous_actions {
-            // SAFETY: the action was filled in by the kernel for this very signal.
-            unsafe { libc::sigaction(*signal, &raw const *action, std::ptr::null_mut()) };
-        }
         self.restore_mask();
+    }
+}
+
+/// A changed disposition, changed back on drop.
+pub(crate) struct Disposition {
+    signal: c_int,
+    previous: libc::sigaction,
+}
+
+impl std::fmt::Debug for Disposition {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_tuple("Disposition")
+            .field(&self.signal)
+            .finish()
+    }
+}
+
+/// Makes a write past the file size limit an error instead of our death.
+pub(crate) fn ignore_file_size_limit() -> io::Result<Disposition> {
+    Disposition::set(libc::SIGXFSZ, libc::SIG_IGN)
+}
+
+impl Disposition {
+    /// `handler` is `SIG_DFL` or `SIG_IGN`.
+    fn set(signal: c_int, handler: libc::sighandler_t) -> io::Result<Self> {
+        // SAFETY: all-zero is a valid value of this plain C struct: no flags, an empty mask.
+        let (mut wanted, mut previous): (libc::sigaction, libc::sigaction) =
+            unsafe { std::mem::zeroed() };
+        wanted.sa_sigaction = handler;
+        // SAFETY: no code of ours is entered by these handlers; both structs are live.
+        if unsafe { libc::sigaction(signal, &raw const wanted, &raw mut previous) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { signal, previous })
+    }
+
+    /// Async-signal-safe.
+    fn restore(&self) {
+        // SAFETY: the action was filled in by the kernel for this very signal.
+        unsafe { libc::sigaction(self.signal, &raw const self.previous, std::ptr::null_mut()) };
+    }
+}
+
+impl Drop for Disposition {
+    fn drop(&mut self) {
+        self.restore();
     }
 }
 
@@ -181,16 +216,4 @@ fn empty_set() -> libc::sigset_t {
     // SAFETY: a writable set.
     unsafe { libc::sigemptyset(&raw mut set) };
     set
-}
-
-fn set_disposition(signal: c_int, handler: libc::sighandler_t) -> io::Result<libc::sigaction> {
-    // SAFETY: all-zero is a valid value of this plain C struct: no flags, an empty mask.
-    let (mut wanted, mut previous): (libc::sigaction, libc::sigaction) =
-        unsafe { std::mem::zeroed() };
-    wanted.sa_sigaction = handler;
-    // SAFETY: `handler` is SIG_DFL or SIG_IGN, so no code of ours is entered; both structs are live.
-    if unsafe { libc::sigaction(signal, &raw const wanted, &raw mut previous) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(previous)
 }

@@ -157,7 +157,8 @@ impl Watch {
     }
 
     fn problem(&mut self, what: &str, error: &io::Error) {
-        self.problems.push(format!("{what}: {error}"));
+        self.problems
+            .push(format!("{what}: {}", crate::plain(error)));
     }
 
     fn time_to_next(&self) -> Duration {
