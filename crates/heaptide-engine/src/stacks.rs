@@ -165,9 +165,10 @@ pub(crate) fn build_stacks(capture: &Capture, warnings: &mut Warnings) -> (Stack
         line_table_bytes_left: LINE_TABLE_BYTES_BUDGET,
     };
     let lost = builder.invented_frame("<stack lost>");
-    for parent_and_frame in [StackId::ROOT; 2] {
+    // The root and the lost stack.
+    for _ in [StackId::ROOT, StackId::LOST] {
         builder.stacks.nodes.push(StackNode {
-            parent: parent_and_frame,
+            parent: StackId::ROOT,
             frame: lost,
             folded: false,
         });
@@ -323,12 +324,7 @@ impl StackBuilder<'_> {
                 last_instruction,
             )
         } else {
-            let line = code.fixed.first_line;
-            Position {
-                line,
-                end_line: line,
-                ..Position::default()
-            }
+            Position::of_line(code.fixed.first_line)
         };
         self.intern(
             Location {
