@@ -11,7 +11,25 @@ use std::process::Command;
 
 const AGENT: &str = "heaptide-agent";
 
+/// Names an agent that is built already, for packagers and for cross builds.
+const PREBUILT: &str = "HEAPTIDE_PREBUILT_AGENT";
+
 fn main() {
+    println!("cargo::rerun-if-env-changed={PREBUILT}");
+    let library = match env::var_os(PREBUILT).map(PathBuf::from) {
+        Some(library) => {
+            println!("cargo::rerun-if-changed={}", library.display());
+            library
+        }
+        None => build_agent(),
+    };
+    println!(
+        "cargo::rustc-env=HEAPTIDE_AGENT_LIBRARY={}",
+        library.display()
+    );
+}
+
+fn build_agent() -> PathBuf {
     let manifest_directory = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
     let workspace = manifest_directory
         .join("../..")
@@ -51,7 +69,11 @@ fn main() {
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .status()
         .expect("cargo can be run");
-    assert!(status.success(), "building {AGENT} failed: {status}");
+    if !status.success() {
+        // The nested build has said why.
+        println!("cargo::error=building {AGENT} failed: {status}");
+        std::process::exit(1);
+    }
 
     let library = target_directory
         .join(target)

@@ -1,31 +1,30 @@
 //! `heaptide run`: start a program, watch it, say how it ended.
 
+mod messages;
+
 use std::ffi::OsString;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
-use heaptide_format::{State, StopReason};
 use heaptide_session::SessionError;
 use heaptide_session::agent::{self, AgentSource, PlacedAgent, Places};
-use heaptide_session::outcome::{self, End};
+use heaptide_session::outcome;
 use heaptide_session::session::{Plan, Session};
-use heaptide_session::supervise::Ended;
 use heaptide_session::target::{Environment, Target};
+
+use self::messages::Messages;
+use crate::failure::{self, Failure};
+use crate::terminal::Terminal;
 
 /// The agent, as `build.rs` made it.
 static AGENT: &[u8] = include_bytes!(env!("HEAPTIDE_AGENT_LIBRARY"));
 
 /// Exit code for a command line that makes no sense.
 const EXIT_USAGE: u8 = 2;
-/// The signal that the OOM killer sends.
-const SIGKILL: i32 = 9;
 /// Exit code when the program could not be started.
 const EXIT_FAILURE: u8 = 1;
 
-/// Run a Python program and record its memory.
-#[derive(Debug, Args)]
+#[derive(Debug, clap::Args)]
 #[command(
     override_usage = "heaptide run --aggregate [OPTIONS] <SCRIPT | -m MODULE | -c CODE> [ARGS]...
        heaptide run --aggregate [OPTIONS] -- <COMMAND> [ARGS]...",
@@ -40,7 +39,7 @@ Examples:
 The exit code is the program's own; a program killed by a signal ends heaptide by the same signal.
 Environment: HEAPTIDE_PYTHON names the interpreter, HEAPTIDE_AGENT another build of the agent."
 )]
-pub(crate) struct RunArguments {
+pub(crate) struct Arguments {
     /// Write the capture to FILE; %p is the process id, %t the Unix time, %h the host name. A
     /// directory takes the default name [default: heaptide-<program>.<pid>.tide]
     #[arg(short, long, value_name = "FILE")]
@@ -76,13 +75,26 @@ pub(crate) struct RunArguments {
     program: Vec<OsString>,
 }
 
-/// Runs the program. Returns only when it exited by itself (or never started): a program that was
-/// killed takes this process along, by the same signal.
-pub(crate) fn run(arguments: &RunArguments) -> ExitCode {
+/// Runs the program. Returns only when the program could not be started: else this process ends as
+/// the program did, by its exit code or by the same signal.
+pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> ExitCode {
     let raw: Vec<OsString> = std::env::args_os().collect();
-    match prepare(arguments, follows_double_dash(&raw, &arguments.program)) {
-        Ok((plan, agent)) => start_and_watch(arguments, &plan, agent),
-        Err(error) => fail(&error),
+    match start(arguments, follows_double_dash(&raw, &arguments.program)) {
+        Ok((session, agent)) => watch(arguments, &session, agent, terminal),
+        Err(error) => {
+            let code = if error.is_usage() {
+                EXIT_USAGE
+            } else {
+                EXIT_FAILURE
+            };
+            let failure = Failure {
+                what: error.to_string(),
+                why: None,
+                hint: error.hint(),
+            };
+            failure::report(&failure.into(), terminal);
+            ExitCode::from(code)
+        }
     }
 }
 
@@ -95,7 +107,7 @@ fn follows_double_dash(raw: &[OsString], program: &[OsString]) -> bool {
         .is_some_and(|word| word == "--")
 }
 
-fn prepare(arguments: &RunArguments, command: bool) -> Result<(Plan, PlacedAgent), SessionError> {
+fn start(arguments: &Arguments, command: bool) -> Result<(Session, PlacedAgent), SessionError> {
     let target = Target::parse(&arguments.program, command)?;
     if !arguments.aggregate {
         return Err(SessionError::Usage(
@@ -118,146 +130,29 @@ fn prepare(arguments: &RunArguments, command: bool) -> Result<(Plan, PlacedAgent
         memory_interval_ms: arguments.memory_interval,
         stack_node_budget: arguments.stack_budget,
     };
-    Ok((plan, agent))
+    Ok((Session::start(&plan, &agent)?, agent))
 }
 
-fn start_and_watch(arguments: &RunArguments, plan: &Plan, agent: PlacedAgent) -> ExitCode {
-    let session = match Session::start(plan, &agent) {
-        Ok(session) => session,
-        Err(error) => return fail(&error),
-    };
-    let path = shown(session.capture().path());
-    if !arguments.quiet {
-        say(&format!("heaptide: writing {}", path.display()));
-    }
+fn watch(
+    arguments: &Arguments,
+    session: &Session,
+    agent: PlacedAgent,
+    terminal: &Terminal,
+) -> ExitCode {
+    let messages = Messages::new(session, arguments.quiet, terminal);
+    messages.started();
     let ended = match session.supervise() {
         Ok(ended) => ended,
         Err(error) => {
-            say(&format!(
-                "heaptide: error: cannot wait for the program: {error}"
-            ));
+            let error = anyhow::Error::new(error).context("cannot wait for the program");
+            failure::report(&error, terminal);
             return ExitCode::from(EXIT_FAILURE);
         }
     };
-    tell(arguments, &session, &path, &ended);
-    drop(session);
+    messages.ended(&ended);
     // Before `end_like`, which never returns: the agent may be in a directory that has to go.
     drop(agent);
     outcome::end_like(ended.end)
-}
-
-fn fail(error: &SessionError) -> ExitCode {
-    say(&format!("heaptide: error: {error}"));
-    if let Some(hint) = error.hint() {
-        say(&format!("  {hint}"));
-    }
-    ExitCode::from(if error.is_usage() {
-        EXIT_USAGE
-    } else {
-        EXIT_FAILURE
-    })
-}
-
-/// stderr may be closed, and that is no reason to fail the program.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
-}
-
-/// The path as the user would type it.
-fn shown(path: &Path) -> PathBuf {
-    let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(here).unwrap_or(path).to_owned()
-}
-
-fn tell(arguments: &RunArguments, session: &Session, path: &Path, ended: &Ended) {
-    for problem in &ended.problems {
-        say(&format!("heaptide: warning: {problem}"));
-    }
-    if let Some(text) = death_text(ended) {
-        say(&format!("heaptide: {text}"));
-    }
-    if !ended.tracked() {
-        untracked(session, path, ended);
-        return;
-    }
-    if let Some(text) = stopped_text(ended) {
-        say(&format!("heaptide: warning: {text}"));
-    }
-    let killed = matches!(ended.end, End::Signaled(_));
-    if killed || !arguments.quiet {
-        say(&format!("heaptide: capture complete: {}", path.display()));
-        say(&format!("  next: heaptide flamegraph {}", path.display()));
-    }
-}
-
-/// How the program died, when a signal or the OOM killer was part of it.
-fn death_text(ended: &Ended) -> Option<String> {
-    let times = if ended.oom_kills == 1 {
-        "once".to_owned()
-    } else {
-        format!("{} times", ended.oom_kills)
-    };
-    match ended.end {
-        End::Signaled(SIGKILL) if ended.oom_kills > 0 => Some(format!(
-            "the program was killed by the kernel's OOM killer (SIGKILL; it struck {times} in the memory cgroup)"
-        )),
-        End::Signaled(signal) => {
-            let core = if ended.core_dumped {
-                ", core dumped"
-            } else {
-                ""
-            };
-            Some(format!(
-                "the program was killed by {}{core}",
-                outcome::signal_name(signal)
-            ))
-        }
-        End::Exited(_) if ended.oom_kills > 0 => Some(format!(
-            "the kernel's OOM killer struck {times} in the program's memory cgroup during the run"
-        )),
-        End::Exited(_) => None,
-    }
-}
-
-fn stopped_text(ended: &Ended) -> Option<String> {
-    let lifecycle = ended
-        .lifecycle
-        .as_ref()
-        .filter(|_| ended.state() == Some(State::Stopped))?;
-    let reason =
-        StopReason::from_raw(lifecycle.stop_reason).map_or("unknown reason", StopReason::name);
-    let cause = match lifecycle.stop_errno {
-        0 => String::new(),
-        code => format!(
-            " ({})",
-            heaptide_session::plain(&std::io::Error::from_raw_os_error(code))
-        ),
-    };
-    Some(format!(
-        "tracking stopped early: {reason}{cause}; the figures are true up to then"
-    ))
-}
-
-/// An empty capture helps nobody: it is removed, and the reasons are given.
-fn untracked(session: &Session, path: &Path, ended: &Ended) {
-    let removed = session.capture().remove();
-    let reason = match stopped_text(ended) {
-        Some(text) => text,
-        None => "no CPython 3.9 or later started in this process".to_owned(),
-    };
-    say(&format!("heaptide: error: nothing was recorded: {reason}"));
-    if ended.state() == Some(State::Armed) {
-        say(
-            "  The command must be a dynamically linked CPython, or become one by exec. Children are not followed, and",
-        );
-        say("  a set-user-ID or statically linked program cannot be recorded.");
-    }
-    if let Err(error) = removed {
-        say(&format!(
-            "heaptide: warning: the empty capture {} could not be removed: {error}",
-            path.display()
-        ));
-    }
 }
 
 #[cfg(test)]
@@ -268,11 +163,11 @@ mod tests {
     #[derive(Parser)]
     struct Wrapper {
         #[command(flatten)]
-        run: RunArguments,
+        run: Arguments,
     }
 
     /// Options as they were understood, and the target.
-    fn check(line: &str) -> (RunArguments, Target) {
+    fn check(line: &str) -> (Arguments, Target) {
         let raw: Vec<OsString> = std::iter::once("run")
             .chain(line.split(' '))
             .map(OsString::from)

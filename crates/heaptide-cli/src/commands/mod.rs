@@ -1,3 +1,0 @@
-//! One module per command.
-
-pub(crate) mod run;
