@@ -167,7 +167,7 @@ fn add(code: usize, number: u32) {
 unsafe fn rebuilt(old: *mut Table) -> Option<*mut Table> {
     // SAFETY: as in `add`.
     unsafe {
-        let mut live = 0;
+        let mut live = 0usize;
         for_each(old, |_, _| live += 1);
         let entries = (live * 4).next_power_of_two().max(FIRST_ENTRIES);
         let memory = Mapping::new(size_of::<Table>() + entries * size_of::<Entry>())?;
@@ -198,19 +198,28 @@ unsafe fn place(table: *mut Table, code: usize, number: u32) {
     // SAFETY: as in `add`; there is an empty entry.
     unsafe {
         let mut position = start(code, (*table).mask);
+        let mut reusable: Option<*mut Entry> = None;
         loop {
-            let entry = entry(table, position);
-            match (*entry).code.load(Ordering::Relaxed) {
+            let here = entry(table, position);
+            match (*here).code.load(Ordering::Relaxed) {
                 EMPTY => {
-                    (*entry).number.store(number, Ordering::Relaxed);
-                    (*entry).code.store(code, Ordering::Release);
-                    (*table).used.fetch_add(1, Ordering::Relaxed);
+                    // Removed entries are used again, or a program that keeps making code would fill the table.
+                    let target = reusable.unwrap_or(here);
+                    if target == here {
+                        (*table).used.fetch_add(1, Ordering::Relaxed);
+                    }
+                    (*target).number.store(number, Ordering::Relaxed);
+                    (*target).code.store(code, Ordering::Release);
                     return;
+                }
+                REMOVED => {
+                    reusable.get_or_insert(here);
                 }
                 // Another thread described it at the same time.
                 found if found == code => return,
-                _ => position = (position + 1) & (*table).mask,
+                _ => {}
             }
+            position = (position + 1) & (*table).mask;
         }
     }
 }

@@ -34,6 +34,34 @@ pub(crate) unsafe fn get() -> &'static Interpreter {
     unsafe { (*INTERPRETER.0.get()).assume_init_ref() }
 }
 
+/// Has there ever been more than one interpreter?
+static SUBINTERPRETERS: AtomicBool = AtomicBool::new(false);
+
+/// A further interpreter is being made (or the first one, when this is heard so early; which costs
+/// a little more per walk and is right all the same).
+pub(crate) fn note_subinterpreter() {
+    if RESOLVED.load(Ordering::Relaxed) {
+        SUBINTERPRETERS.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Innermost frame of the calling thread, or null: no Python on this thread.
+///
+/// # Safety
+/// As `get`.
+#[inline(always)]
+pub(crate) unsafe fn top_frame(interpreter: &Interpreter) -> *const u8 {
+    // SAFETY: tracking ends before thread states are freed at finalisation.
+    unsafe {
+        let state = if SUBINTERPRETERS.load(Ordering::Relaxed) {
+            interpreter.thread_state()
+        } else {
+            interpreter.thread_state_of_only_interpreter()
+        };
+        interpreter.top_frame(state)
+    }
+}
+
 /// Finds the entry points and the layout. `Ok` and `Err` both carry `PY_VERSION_HEX` (0 if unknown).
 pub(crate) fn resolve() -> Result<u32, u32> {
     // SAFETY: called once, with the GIL, before tracking starts; `find` answers with addresses in

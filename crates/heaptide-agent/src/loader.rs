@@ -3,7 +3,7 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::Ordering;
 
-use heaptide_elf::{Counts, Hook, Object, for_each_object, patch};
+use heaptide_elf::{Counts, Object, for_each_object, patch};
 use heaptide_recorder::{Mapping, SpinLock};
 
 use crate::thread::Turn;

@@ -54,6 +54,7 @@ unsafe extern "C" fn audit(event: *const c_char, arguments: *mut c_void, _data: 
                 finish();
             }
         }
+        Some(b'c') if event == b"cpython.PyInterpreterState_New" => interpreter::note_subinterpreter(),
         Some(b'o') if event == b"os.exec" && switch::is_on() => RECORDER.exec_attempted(),
         Some(b'_') if event.starts_with(b"_thread.start_") && switch::is_on() => {
             // SAFETY: the arguments are a tuple, and the GIL is held.
