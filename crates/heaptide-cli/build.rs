@@ -79,10 +79,7 @@ fn build_agent() -> PathBuf {
         .join(target)
         .join("release/libheaptide_agent.so");
     assert!(library.is_file(), "{} was not built", library.display());
-    println!(
-        "cargo::rustc-env=HEAPTIDE_AGENT_LIBRARY={}",
-        library.display()
-    );
+    library
 }
 
 fn variable(name: &str) -> String {
