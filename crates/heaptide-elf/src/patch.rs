@@ -68,6 +68,19 @@ pub fn restore(object: &Object<'_>, hooks: &[Hook], counts: &mut Counts) {
     counts.objects += u64::from(slots > 0);
 }
 
+/// Does `object` call `name` through a slot, that is, import it?
+///
+/// An executable at a fixed address that also takes the function's address gets a *canonical*
+/// procedure linkage table entry: to the whole process that entry is the function, while it only
+/// jumps to where the slot leads.
+#[must_use]
+pub fn imports(object: &Object<'_>, name: &[u8]) -> bool {
+    let Some(dynamic) = Dynamic::of(object) else { return false };
+    dynamic.relocations().any(|relocation| {
+        relocation.kind() == JUMP_SLOT && relocation.symbol() != 0 && !dynamic.defines(relocation.symbol()) && dynamic.name(relocation.symbol()) == name
+    })
+}
+
 fn for_each_slot(object: &Object<'_>, hooks: &[Hook], mut decide: impl FnMut(&AtomicUsize, &Hook, bool) -> Option<usize>) {
     let Some(dynamic) = Dynamic::of(object) else { return };
     let mut writable = Writable::new(object);
