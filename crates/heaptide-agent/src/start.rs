@@ -100,7 +100,11 @@ fn begin() {
     RECORDER.tracking_begins(version, allocator as u32, rustix::thread::gettid().as_raw_nonzero().get() as u32);
     switch::turn_on();
     // The main thread gets the first number.
-    drop(Turn::begin());
+    if let Some(mut turn) = Turn::begin() {
+        let state = turn.state();
+        state.named = true;
+        RECORDER.thread_name(&state.record, b"MainThread");
+    }
 }
 
 /// Tracking ends as it should.

@@ -76,6 +76,12 @@ impl Memo {
         self.length = 0;
     }
 
+    /// The outermost remembered frame.
+    pub(crate) fn outermost_frame(&self) -> Option<*const u8> {
+        // SAFETY: there is a first entry.
+        (self.length > 0).then(|| unsafe { (*self.known()).frame as *const u8 })
+    }
+
     #[inline(always)]
     fn known(&self) -> *mut Entry {
         self.memory.as_ref().map_or(core::ptr::null_mut(), Mapping::as_ptr)
