@@ -31,8 +31,14 @@ struct Starting {
     next: usize,
 }
 
-static STARTING: SpinLock<Starting> =
-    SpinLock::new(Starting { pending: [Pending { thread_object: 0, name: [0; LONGEST_NAME], length: 0 }; MOST_PENDING], next: 0 });
+static STARTING: SpinLock<Starting> = SpinLock::new(Starting {
+    pending: [Pending {
+        thread_object: 0,
+        name: [0; LONGEST_NAME],
+        length: 0,
+    }; MOST_PENDING],
+    next: 0,
+});
 
 static METHOD_TYPE: AtomicUsize = AtomicUsize::new(0);
 static METHOD_SELF: AtomicUsize = AtomicUsize::new(0);
@@ -66,7 +72,8 @@ pub(crate) fn prepare() {
     if !intern.is_null() {
         // SAFETY: takes a C string, returns a new reference or null; the GIL is held.
         let attribute = unsafe {
-            let intern: unsafe extern "C" fn(*const c_char) -> *mut c_void = core::mem::transmute(intern);
+            let intern: unsafe extern "C" fn(*const c_char) -> *mut c_void =
+                core::mem::transmute(intern);
             intern(c"_name".as_ptr())
         };
         NAME_ATTRIBUTE.store(attribute as usize, Ordering::Release);
@@ -89,11 +96,16 @@ pub(crate) unsafe fn thread_is_being_started(arguments: *mut c_void) {
     // lookup, so no code of the program runs.
     unsafe {
         let function = |slot: &AtomicUsize| slot.load(Ordering::Relaxed);
-        let tuple_size: unsafe extern "C" fn(*mut c_void) -> isize = core::mem::transmute(function(&TUPLE_SIZE));
-        let tuple_item: unsafe extern "C" fn(*mut c_void, isize) -> *mut c_void = core::mem::transmute(function(&TUPLE_ITEM));
-        let method_self: unsafe extern "C" fn(*mut c_void) -> *mut c_void = core::mem::transmute(function(&METHOD_SELF));
-        let generic_get: unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void = core::mem::transmute(function(&GENERIC_GET));
-        let as_utf8: unsafe extern "C" fn(*mut c_void, *mut isize) -> *const u8 = core::mem::transmute(function(&AS_UTF8));
+        let tuple_size: unsafe extern "C" fn(*mut c_void) -> isize =
+            core::mem::transmute(function(&TUPLE_SIZE));
+        let tuple_item: unsafe extern "C" fn(*mut c_void, isize) -> *mut c_void =
+            core::mem::transmute(function(&TUPLE_ITEM));
+        let method_self: unsafe extern "C" fn(*mut c_void) -> *mut c_void =
+            core::mem::transmute(function(&METHOD_SELF));
+        let generic_get: unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void =
+            core::mem::transmute(function(&GENERIC_GET));
+        let as_utf8: unsafe extern "C" fn(*mut c_void, *mut isize) -> *const u8 =
+            core::mem::transmute(function(&AS_UTF8));
         let clear: unsafe extern "C" fn() = core::mem::transmute(function(&CLEAR));
         let release: unsafe extern "C" fn(*mut c_void) = core::mem::transmute(function(&RELEASE));
         if tuple_size(arguments) < 1 {
@@ -109,7 +121,10 @@ pub(crate) unsafe fn thread_is_being_started(arguments: *mut c_void) {
             let mut length = 0isize;
             let text = as_utf8(name, &raw mut length);
             if !text.is_null() {
-                note(thread_object as usize, core::slice::from_raw_parts(text, length as usize));
+                note(
+                    thread_object as usize,
+                    core::slice::from_raw_parts(text, length as usize),
+                );
             }
             release(name);
         }
@@ -132,7 +147,9 @@ fn note(thread_object: usize, name: &[u8]) {
 #[cold]
 pub(crate) fn name_thread(state: &mut ThreadState, layout: &Layout) {
     state.named = true;
-    let Some(frame) = state.memo.outermost_frame() else { return };
+    let Some(frame) = state.memo.outermost_frame() else {
+        return;
+    };
     // SAFETY: the frame has just been walked and this thread stands still.
     let first = unsafe { first_local(layout, frame) } as usize;
     if first == 0 {
@@ -140,10 +157,14 @@ pub(crate) fn name_thread(state: &mut ThreadState, layout: &Layout) {
     }
     let found = {
         let mut starting = STARTING.lock();
-        starting.pending.iter_mut().find(|pending| pending.thread_object == first).map(|pending| {
-            pending.thread_object = 0;
-            *pending
-        })
+        starting
+            .pending
+            .iter_mut()
+            .find(|pending| pending.thread_object == first)
+            .map(|pending| {
+                pending.thread_object = 0;
+                *pending
+            })
     };
     if let Some(pending) = found {
         RECORDER.thread_name(&state.record, &pending.name[..pending.length]);

@@ -117,7 +117,9 @@ pub struct Lifecycle {
 /// `live bytes = peak_bytes - headroom`. `epoch` counts the *falling edges*: an event that takes
 /// the heap down from its maximum first makes a new epoch, so that whatever has not been touched
 /// since an epoch began is now what it was at the peak. While `headroom` is zero the peak is now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 #[repr(C)]
 pub struct HeapWord {
     /// Bytes between the maximum so far and the heap now.

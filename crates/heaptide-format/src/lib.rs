@@ -10,7 +10,9 @@
 #![forbid(unsafe_code)]
 
 #[cfg(target_endian = "big")]
-compile_error!("the capture format is little-endian and is mapped directly: big-endian hosts are not supported");
+compile_error!(
+    "the capture format is little-endian and is mapped directly: big-endian hosts are not supported"
+);
 
 mod definition;
 mod header;
@@ -19,8 +21,8 @@ mod segment;
 
 pub use definition::{CodeFixed, DefinitionHeader, DefinitionKind, MetadataKey, StringEncoding};
 pub use header::{
-    FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle, MAGIC, Mode, OwnCost,
-    Outcome, PythonAllocator, State, StopReason, offsets,
+    FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle, MAGIC, Mode, Outcome,
+    OwnCost, PythonAllocator, State, StopReason, offsets,
 };
 pub use record::{
     Allocator, Cell, CellKind, HISTOGRAM_BINS, NO_CODE, NODE_OVERFLOW, NODE_ROOT, Node, Sample,

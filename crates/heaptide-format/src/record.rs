@@ -16,7 +16,9 @@ pub const THREAD_OVERFLOW: u32 = 0;
 /// One frame of a stack, in a trie: the stack of a node is the node and its ancestors.
 ///
 /// A parent always has a smaller number than its children.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 #[repr(C)]
 pub struct Node {
     /// The caller's node.
@@ -38,7 +40,9 @@ pub struct Node {
 ///
 /// An event stores in this order: `peak_*`, `epoch`, then the counter it moves (count before
 /// bytes), so that a writer killed anywhere leaves at most one event half counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 #[repr(C)]
 pub struct Cell {
     /// Own cell: number of the stack node. Remote cell: number of the allocating cell.
@@ -126,7 +130,11 @@ pub struct Slot {
 #[inline]
 pub const fn histogram_bin(size: u64) -> usize {
     let bin = (u64::BITS - size.leading_zeros()) as usize;
-    if bin < HISTOGRAM_BINS { bin } else { HISTOGRAM_BINS - 1 }
+    if bin < HISTOGRAM_BINS {
+        bin
+    } else {
+        HISTOGRAM_BINS - 1
+    }
 }
 
 /// Smallest and largest size counted in `bin`.
@@ -136,7 +144,14 @@ pub const fn histogram_bounds(bin: usize) -> (u64, u64) {
         0 => (0, 0),
         1..HISTOGRAM_BINS => {
             let low = 1u64 << (bin - 1);
-            (low, if bin == HISTOGRAM_BINS - 1 { u64::MAX } else { low * 2 - 1 })
+            (
+                low,
+                if bin == HISTOGRAM_BINS - 1 {
+                    u64::MAX
+                } else {
+                    low * 2 - 1
+                },
+            )
         }
         _ => (u64::MAX, u64::MAX),
     }
@@ -144,7 +159,9 @@ pub const fn histogram_bounds(bin: usize) -> (u64, u64) {
 
 /// Memory of the process at one moment. Readers sort by time and drop equal times: a writer thins
 /// the table out in place when it is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 #[repr(C)]
 pub struct Sample {
     /// Nanoseconds since the Unix epoch.
