@@ -94,7 +94,7 @@ fn timed(
     event: impl FnOnce(&mut ThreadState) -> Result<(), heaptide_recorder::Stop>,
 ) {
     state.tick = state.tick.wrapping_add(1);
-    if state.tick % TIMED_EVERY != 0 {
+    if !state.tick.is_multiple_of(TIMED_EVERY) {
         return recording(|| event(state));
     }
     let start = monotonic_ns();

@@ -149,11 +149,11 @@ unsafe extern "C" fn dlopen_from(name: *const c_char, flags: c_int, caller: usiz
     // SAFETY: hooks are installed only for functions that were found. No turn is held: what the
     // library allocates when it is initialised is the program's own.
     let handle = unsafe { real::dlopen::get()(path, flags) };
-    if !handle.is_null() {
-        if let Some(mut turn) = Turn::begin() {
-            let _ = turn.state();
-            guard::catching(patch_newcomers);
-        }
+    if !handle.is_null()
+        && let Some(mut turn) = Turn::begin()
+    {
+        let _ = turn.state();
+        guard::catching(patch_newcomers);
     }
     handle
 }

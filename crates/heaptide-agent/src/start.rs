@@ -50,18 +50,19 @@ unsafe extern "C" fn audit(
     let event = unsafe { CStr::from_ptr(event) }.to_bytes();
     // Most events are none of ours: look at one letter first.
     match event.first() {
-        Some(b'c') if event.starts_with(b"cpython.run_") => {
-            if !BEGUN.swap(true, Ordering::Relaxed) {
-                guard::catching(begin);
-            }
+        Some(b'c')
+            if event.starts_with(b"cpython.run_") && !BEGUN.swap(true, Ordering::Relaxed) =>
+        {
+            guard::catching(begin);
         }
-        Some(b'c') if event == b"cpython.PyInterpreterState_Clear" => {
-            if interpreter::in_main_interpreter() {
-                finish();
-            }
+        Some(b'c')
+            if event == b"cpython.PyInterpreterState_Clear"
+                && interpreter::in_main_interpreter() =>
+        {
+            finish();
         }
         Some(b'c') if event == b"cpython.PyInterpreterState_New" => {
-            interpreter::note_subinterpreter()
+            interpreter::note_subinterpreter();
         }
         Some(b'o') if event == b"os.exec" && switch::is_on() => RECORDER.exec_attempted(),
         Some(b'_') if event.starts_with(b"_thread.start_") && switch::is_on() => {

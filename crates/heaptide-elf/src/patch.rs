@@ -121,11 +121,11 @@ fn for_each_slot(
         // SAFETY: an aligned word in a loaded, writable segment; other threads only load it.
         let slot = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
         let lazy = kind == JUMP_SLOT && !dynamic.defines(relocation.symbol());
-        if let Some(value) = decide(slot, hook, lazy) {
-            if writable.open(address) {
-                // One aligned store: a thread that calls through the slot sees the old or the new.
-                slot.store(value, Ordering::Release);
-            }
+        if let Some(value) = decide(slot, hook, lazy)
+            && writable.open(address)
+        {
+            // One aligned store: a thread that calls through the slot sees the old or the new.
+            slot.store(value, Ordering::Release);
         }
     }
 }

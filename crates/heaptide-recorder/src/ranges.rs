@@ -261,7 +261,11 @@ impl<T: Copy> List<T> {
                 Mapping::new((self.capacity() * 2).max(64) * size_of::<T>()).ok_or(NoMemory)?;
             // SAFETY: the new memory has room for all items and does not overlap the old.
             unsafe {
-                core::ptr::copy_nonoverlapping(self.as_slice().as_ptr(), bigger.as_ptr(), self.used)
+                core::ptr::copy_nonoverlapping(
+                    self.as_slice().as_ptr(),
+                    bigger.as_ptr(),
+                    self.used,
+                );
             };
             self.memory = Some(bigger);
         }

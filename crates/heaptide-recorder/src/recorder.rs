@@ -133,15 +133,15 @@ impl Recorder {
 
     /// Tracking ends as it should. Does nothing when it has ended already.
     pub fn tracking_ends(&self) {
-        if let Some(lifecycle) = self.file.lifecycle() {
-            if lifecycle.state.load(Ordering::Acquire) == State::Tracking as u32 {
-                lifecycle
-                    .tracking_end_unix_ns
-                    .store(unix_ns(), Ordering::Relaxed);
-                lifecycle
-                    .state
-                    .store(State::Finished as u32, Ordering::Release);
-            }
+        if let Some(lifecycle) = self.file.lifecycle()
+            && lifecycle.state.load(Ordering::Acquire) == State::Tracking as u32
+        {
+            lifecycle
+                .tracking_end_unix_ns
+                .store(unix_ns(), Ordering::Relaxed);
+            lifecycle
+                .state
+                .store(State::Finished as u32, Ordering::Release);
         }
     }
 
@@ -478,7 +478,7 @@ impl Recorder {
                     piece.count,
                     piece.end - piece.start,
                     temporary,
-                )?
+                )?;
             };
         }
         Ok(pieces)
@@ -583,17 +583,17 @@ impl Recorder {
     /// Counts an allocation that went to the overflow node.
     #[cold]
     pub fn count_overflow_stack(&self, node: u32) {
-        if node == NODE_OVERFLOW {
-            if let Some(own) = self.file.own() {
-                own.overflow_stacks.fetch_add(1, Ordering::Relaxed);
-            }
+        if node == NODE_OVERFLOW
+            && let Some(own) = self.file.own()
+        {
+            own.overflow_stacks.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     #[inline]
     fn housekeeping(&self, thread: &mut ThreadRecord) {
         thread.events = thread.events.wrapping_add(1);
-        if thread.events % HOUSEKEEPING_EVENTS == 0 {
+        if thread.events.is_multiple_of(HOUSEKEEPING_EVENTS) {
             self.keep_house(thread.events);
         }
     }
@@ -605,7 +605,7 @@ impl Recorder {
             own.anonymous_bytes
                 .store(crate::own_bytes(), Ordering::Relaxed);
         }
-        if events % TRIM_EVENTS == 0 {
+        if events.is_multiple_of(TRIM_EVENTS) {
             self.file.trim();
         }
     }

@@ -124,7 +124,7 @@ impl Stacks {
                 // SAFETY: flags are only written here, under the growth lock; readers copy.
                 unsafe {
                     AtomicU32::from_ptr(&raw mut (*record).flags)
-                        .store(FLAG_FOLDED, Ordering::Relaxed)
+                        .store(FLAG_FOLDED, Ordering::Relaxed);
                 };
                 return Some(at);
             }

@@ -294,7 +294,7 @@ fn threads_that_free_each_others_blocks_add_up() {
                     barrier.wait();
                     for step in 1..30_000u64 {
                         let value = random.next();
-                        if value % 3 != 0 {
+                        if !value.is_multiple_of(3) {
                             let address = (number as u64 + 1) << 40 | step << 4;
                             let node = nodes[(value >> 9) as usize % nodes.len()];
                             // SAFETY: started, and the record is this thread's.
