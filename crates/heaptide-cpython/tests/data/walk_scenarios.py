@@ -469,6 +469,40 @@ def incomplete_frames():
             thing.close()
 
 
+def first_locals():
+    def takes(value):
+        firsts = check()
+        assert firsts[2] == id(value), (value, firsts[2], id(value))
+
+    def takes_nothing():
+        assert check()[2] == 0
+
+    def deleted(value):
+        del value
+        assert check()[2] == 0
+
+    def in_a_cell(value):
+        first = check()[2]
+        assert (first == 0) == (sys.version_info < (3, 11)), "a cell, or nothing"
+        assert first != id(value)
+        return lambda: value
+
+    for function in (takes, deleted, in_a_cell):
+        for value in (None, True, 1, 10**30, "text", [], object()):
+            function(value)
+    takes_nothing()
+
+
+def immortal_code():
+    """References to immortal objects are tagged from 3.14 on."""
+    if sys.version_info < (3, 12):
+        return
+    namespace = {"both": both}
+    exec("def immortal(): return both()", namespace)
+    ctypes.c_uint32.from_address(id(namespace["immortal"].__code__)).value = 0xC000_0000
+    namespace["immortal"]()
+
+
 def tracing():
     def tracer(frame, event, argument):
         check()
@@ -479,12 +513,23 @@ def tracing():
             [value for _ in range(2)]
         return sum(value for value in range(2))
 
+    def never_started(value):
+        yield lambda: value
+
+    def throws():
+        try:
+            never_started(1).throw(KeyError())
+        except KeyError:
+            pass
+
     old = sys.gettrace()
     sys.settrace(tracer)
     traced()
+    throws()
     sys.settrace(old)
     sys.setprofile(lambda frame, event, argument: check())
     traced()
+    throws()
     len([])
     sys.setprofile(None)
 
@@ -604,6 +649,6 @@ if __name__ == "within":
 
 if __name__ == "__main__":
     run(plain_calls, recursion, generators, coroutines, class_bodies, constructors, lambdas_and_comprehensions, executed_code, callbacks,
-        ctypes_callbacks, decorators, names, destructors, incomplete_frames, tracing, signals, imports, threads, foreign_threads, after_fork,
+        ctypes_callbacks, decorators, names, destructors, incomplete_frames, first_locals, immortal_code, tracing, signals, imports, threads, foreign_threads, after_fork,
         subinterpreters)
     print("all scenarios passed")
