@@ -1,0 +1,120 @@
+//! Opens, validates and salvages heaptide captures.
+//!
+//! A capture may be read at any moment: while the program writes it, after any death, cut off
+//! anywhere, with any bits flipped. [`Capture::open`] gives a result or a clear [`Error`]; whatever
+//! could be worked around is a [`Warning`] in the result.
+//!
+//! **Invariants.** The file is read by positioned reads and never mapped, so a file that shrinks
+//! meanwhile is a short read and not a SIGBUS. Every value is copied, checked and only then used.
+//! Memory is bounded by what the file occupies on disk, not by what its headers claim.
+//!
+//! Not covered: files of mode "all" (their events are skipped, with a warning).
+#![forbid(unsafe_code)]
+
+mod definitions;
+mod error;
+mod liveness;
+mod process;
+mod reader;
+mod records;
+mod segments;
+mod signal;
+mod source;
+mod table;
+mod text;
+mod warning;
+
+use std::path::{Path, PathBuf};
+
+use heaptide_format::{Cell, HeapWord, Identity, Lifecycle, Node, OwnCost, Sample, Slot, Thread};
+
+pub use definitions::{Code, CodeFixedFields, Definitions, Metadata};
+pub use error::Error;
+pub use liveness::{DeathCause, Ending, Liveness};
+pub use process::{ProcessState, process_state};
+pub use segments::SegmentSummary;
+pub use signal::signal_name;
+pub use table::Table;
+pub use text::{Text, escape_bytes};
+pub use warning::{Warning, WarningKind, Warnings};
+
+/// The largest file that is read. Aggregated captures grow with the number of distinct stacks, so
+/// anything beyond this is not one.
+pub const LARGEST_FILE_BYTES: u64 = 4 << 30;
+
+/// Everything that could be read from a capture.
+#[derive(Debug)]
+pub struct Capture {
+    /// Where the capture was read from, for messages.
+    pub path: PathBuf,
+    /// Length of the file when it was read.
+    pub file_bytes: u64,
+    /// Who wrote the file.
+    pub identity: Identity,
+    /// What happens to the process and to the tracking.
+    pub lifecycle: Lifecycle,
+    /// The heap as a whole.
+    pub heap: HeapWord,
+    /// What the profiler used and what it left out.
+    pub own: OwnCost,
+    /// Facts about the run.
+    pub metadata: Metadata,
+    /// Strings and code objects, by number.
+    pub definitions: Definitions,
+    /// Stack nodes, by number.
+    pub nodes: Table<Node>,
+    /// Counters, by number.
+    pub cells: Table<Cell>,
+    /// Threads, by number.
+    pub threads: Table<Thread>,
+    /// Per-thread counters, by number.
+    pub slots: Table<Slot>,
+    /// Memory over time, sorted, equal times dropped.
+    pub samples: Vec<Sample>,
+    /// The segments that were found, in file order.
+    pub segments: Vec<SegmentSummary>,
+    /// What was wrong with the file and could be worked around.
+    pub warnings: Vec<Warning>,
+}
+
+impl Capture {
+    /// Reads the capture at `path`.
+    ///
+    /// # Errors
+    /// When there is nothing to read or nothing that this version understands.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let source = source::FileSource::open(path)?;
+        reader::read_capture(&source, path)
+    }
+
+    /// Reads a capture from memory; `name` stands for the path in messages.
+    ///
+    /// # Errors
+    /// As [`Capture::open`].
+    pub fn from_bytes(bytes: &[u8], name: impl AsRef<Path>) -> Result<Self, Error> {
+        reader::read_capture(&source::BytesSource(bytes), name.as_ref())
+    }
+
+    /// How the program fares, asking `/proc` when the capture does not say how it ended.
+    #[must_use]
+    pub fn liveness(&self) -> Liveness {
+        self.liveness_given(|| process_state(&self.identity))
+    }
+
+    /// As [`Capture::liveness`], with the answer of the process table given by the caller.
+    #[must_use]
+    pub fn liveness_given(&self, probe: impl FnOnce() -> ProcessState) -> Liveness {
+        let limit = self
+            .samples
+            .last()
+            .map_or(0, |sample| sample.cgroup_limit_bytes);
+        liveness::decide(&self.lifecycle, limit, probe)
+    }
+
+    /// Bytes of the tracked heap that are live.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.heap.peak_bytes.saturating_sub(self.heap.headroom)
+    }
+}

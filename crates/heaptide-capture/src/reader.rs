@@ -1,0 +1,297 @@
+//! Reads a whole capture in the order that suits a living writer.
+//!
+//! Writers publish a record before anything names it. A reader must go the other way round: first
+//! the cells, then what they name (threads, nodes), then what those name (code, strings).
+
+use std::io;
+use std::path::Path;
+
+use heaptide_format::{
+    Cell, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle, MAGIC, Mode,
+    OwnCost, Sample, SegmentKind, State, offsets,
+};
+use zerocopy::{FromBytes, FromZeros};
+
+use crate::definitions::{Definitions, Metadata, parse_stream};
+use crate::records::{Budget, read_stream, read_table};
+use crate::segments::list_segments;
+use crate::source::Source;
+use crate::table::Table;
+use crate::warning::{WarningKind, Warnings};
+use crate::{Capture, Error, LARGEST_FILE_BYTES};
+
+/// How often the cells are read again when the peak moved meanwhile.
+const CONSISTENT_READ_ATTEMPTS: usize = 4;
+/// How often the heap word is read until two reads agree; a copy of 16 bytes may be torn.
+const HEAP_WORD_ATTEMPTS: usize = 16;
+
+pub(crate) fn read_capture(source: &dyn Source, path: &Path) -> Result<Capture, Error> {
+    let failed = |source| Error::Read {
+        path: path.to_owned(),
+        offset: 0,
+        source,
+    };
+    let mut warnings = Warnings::default();
+    let header = read_header(source, path)?;
+    let identity = checked_identity(&header.identity, path, &mut warnings)?;
+    let mut budget = Budget(source.budget().map_err(failed)?);
+
+    let (heap, cells) =
+        read_heap_and_cells(source, &header, &mut budget, &mut warnings).map_err(failed)?;
+    let lifecycle: Lifecycle = read_block(source, offsets::LIFECYCLE).map_err(failed)?;
+    // The second walk is the one that is kept: it sees everything that the cells name.
+    let segments = list_segments(
+        source,
+        HEADER_BYTES as u64,
+        lifecycle.allocated_end,
+        &mut warnings,
+    )
+    .map_err(failed)?;
+    let read = read_rest(source, &segments, &mut budget, &mut warnings).map_err(failed)?;
+    let own: OwnCost = read_block(source, offsets::OWN).map_err(failed)?;
+    if State::from_raw(lifecycle.state).is_none() {
+        warnings.add(
+            WarningKind::OddHeader,
+            Some(offsets::LIFECYCLE as u64),
+            || {
+                format!(
+                    "the header has state {}, which does not exist",
+                    lifecycle.state
+                )
+            },
+        );
+    }
+    Ok(Capture {
+        path: path.to_owned(),
+        file_bytes: source.length().map_err(failed)?,
+        identity,
+        lifecycle,
+        heap,
+        own,
+        metadata: read.metadata,
+        definitions: read.definitions,
+        nodes: read.nodes,
+        cells,
+        threads: read.threads,
+        slots: read.slots,
+        samples: read.samples,
+        segments,
+        warnings: warnings.into_vec(),
+    })
+}
+
+fn read_header(source: &dyn Source, path: &Path) -> Result<Header, Error> {
+    let path = || path.to_owned();
+    let failed = |source| Error::Read {
+        path: path(),
+        offset: 0,
+        source,
+    };
+    let length = source.length().map_err(failed)?;
+    if length > LARGEST_FILE_BYTES {
+        return Err(Error::TooLarge {
+            path: path(),
+            bytes: length,
+        });
+    }
+    let mut bytes = [0; HEADER_BYTES];
+    let count = source.read_at(0, &mut bytes).map_err(failed)?;
+    if count == 0 {
+        return Err(Error::Empty { path: path() });
+    }
+    let compared = count.min(MAGIC.len());
+    if bytes[..compared] != MAGIC[..compared] {
+        return Err(Error::NotACapture {
+            path: path(),
+            hint: hint_for(&bytes[..count]),
+        });
+    }
+    match Header::read_from_bytes(&bytes) {
+        Ok(header) if count == HEADER_BYTES => Ok(header),
+        _ => Err(Error::TruncatedHeader {
+            path: path(),
+            bytes: count as u64,
+        }),
+    }
+}
+
+fn hint_for(start: &[u8]) -> &'static str {
+    if start.starts_with(b"memray") || start.starts_with(&[0x04, 0x22, 0x4d, 0x18]) {
+        ": it looks like a capture of Memray"
+    } else if start.starts_with(b"<!DOCTYPE html") {
+        ": it is an HTML page; the capture it was made from is wanted"
+    } else if start.iter().all(|&byte| byte == 0) {
+        ": it starts with zeros; its writer may have died before the header was written"
+    } else {
+        ""
+    }
+}
+
+fn checked_identity(
+    identity: &Identity,
+    path: &Path,
+    warnings: &mut Warnings,
+) -> Result<Identity, Error> {
+    let path = || path.to_owned();
+    let version = identity.version;
+    let whole = identity.checksum == identity.expected_checksum();
+    // The layout of a newer version is not known, not even where its checksum is.
+    if version > FORMAT_VERSION {
+        return Err(Error::NewerVersion {
+            path: path(),
+            version,
+        });
+    }
+    if version == 0 {
+        return Err(Error::UnknownVersion {
+            path: path(),
+            version,
+        });
+    }
+    if !whole {
+        warnings.add(WarningKind::DamagedIdentity, Some(0), || {
+            "the identity block of the header is damaged; process id, times and settings may be wrong".to_owned()
+        });
+    } else if identity.required_features != 0 {
+        return Err(Error::UnknownFeatures {
+            path: path(),
+            bits: identity.required_features,
+        });
+    }
+    if identity.header_bytes as usize != HEADER_BYTES {
+        warnings.add(WarningKind::OddHeader, Some(12), || {
+            format!(
+                "the header claims to have {} bytes; {HEADER_BYTES} are assumed",
+                identity.header_bytes
+            )
+        });
+    }
+    if Mode::from_raw(identity.mode) != Some(Mode::Aggregated) {
+        warnings.add(WarningKind::UnsupportedMode, Some(0), || {
+            format!("captures of mode {} cannot be read by this version; only what an aggregated one has is shown", identity.mode)
+        });
+    }
+    Ok(*identity)
+}
+
+fn read_block<T: FromBytes + FromZeros + zerocopy::IntoBytes>(
+    source: &dyn Source,
+    offset: usize,
+) -> io::Result<T> {
+    let mut value = T::new_zeroed();
+    source.read_at(offset as u64, value.as_mut_bytes())?;
+    Ok(value)
+}
+
+fn read_heap_word(source: &dyn Source) -> io::Result<HeapWord> {
+    let mut word: HeapWord = read_block(source, offsets::HEAP)?;
+    for _ in 0..HEAP_WORD_ATTEMPTS {
+        let again: HeapWord = read_block(source, offsets::HEAP)?;
+        if again == word {
+            break;
+        }
+        word = again;
+    }
+    Ok(word)
+}
+
+/// Reads the cells and the heap word that belongs to them: while `epoch` stays the same, the
+/// figures at the peak of all cells stay the same.
+fn read_heap_and_cells(
+    source: &dyn Source,
+    header: &Header,
+    budget: &mut Budget,
+    warnings: &mut Warnings,
+) -> io::Result<(HeapWord, Table<Cell>)> {
+    let budget_before = budget.0;
+    let mut attempt = 1;
+    loop {
+        // Damage in the list is reported by the second walk, damage of cells by the last attempt.
+        let mut own_warnings = Warnings::default();
+        budget.0 = budget_before;
+        let before = read_heap_word(source)?;
+        let segments = list_segments(
+            source,
+            HEADER_BYTES as u64,
+            header.lifecycle.allocated_end,
+            &mut Warnings::default(),
+        )?;
+        let cells = read_table(
+            source,
+            &segments,
+            SegmentKind::Cells,
+            budget,
+            &mut own_warnings,
+        )?;
+        let after = read_heap_word(source)?;
+        if before.epoch == after.epoch || attempt == CONSISTENT_READ_ATTEMPTS {
+            if before.epoch != after.epoch {
+                own_warnings.add(WarningKind::InFlight, None, || {
+                    "the program writes while it is read and its peak moves; figures may be off by events in flight"
+                        .to_owned()
+                });
+            }
+            warnings.append(own_warnings);
+            return Ok((after, cells));
+        }
+        attempt += 1;
+    }
+}
+
+/// What the cells name.
+struct Rest {
+    metadata: Metadata,
+    definitions: Definitions,
+    nodes: Table<heaptide_format::Node>,
+    threads: Table<heaptide_format::Thread>,
+    slots: Table<heaptide_format::Slot>,
+    samples: Vec<Sample>,
+}
+
+fn read_rest(
+    source: &dyn Source,
+    segments: &[crate::SegmentSummary],
+    budget: &mut Budget,
+    warnings: &mut Warnings,
+) -> io::Result<Rest> {
+    let slots = read_table(source, segments, SegmentKind::Slots, budget, warnings)?;
+    let threads = read_table(source, segments, SegmentKind::Threads, budget, warnings)?;
+    let samples: Table<Sample> =
+        read_table(source, segments, SegmentKind::Samples, budget, warnings)?;
+    let nodes = read_table(source, segments, SegmentKind::Nodes, budget, warnings)?;
+    let mut metadata = Metadata::default();
+    let mut definitions = Definitions::default();
+    for segment in segments
+        .iter()
+        .filter(|segment| segment.kind == Some(SegmentKind::Definitions))
+    {
+        let stream = read_stream(source, segment, budget, warnings)?;
+        parse_stream(
+            &stream,
+            segment.payload_offset(),
+            &mut definitions,
+            &mut metadata,
+            warnings,
+        );
+    }
+    Ok(Rest {
+        metadata,
+        definitions,
+        nodes,
+        threads,
+        slots,
+        samples: sorted_samples(&samples),
+    })
+}
+
+/// A writer thins its samples out in place, so they may be unsorted and twice there.
+fn sorted_samples(table: &Table<Sample>) -> Vec<Sample> {
+    let mut samples: Vec<Sample> = table
+        .iter()
+        .map(|(_, sample)| *sample)
+        .filter(|sample| sample.unix_ns != 0)
+        .collect();
+    samples.sort_by_key(|sample| sample.unix_ns);
+    samples.dedup_by_key(|sample| sample.unix_ns);
+    samples
+}

@@ -1,0 +1,151 @@
+//! The list of segments of a file.
+
+use heaptide_format::{
+    HEADER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader, SegmentKind,
+};
+use zerocopy::FromBytes;
+
+use crate::source::Source;
+use crate::warning::{WarningKind, Warnings};
+
+/// The unit in which a damaged chain of segments is searched for the next whole header.
+const SEARCH_STEP: u64 = HEADER_BYTES as u64;
+
+/// One segment as it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentSummary {
+    /// File offset of its header.
+    pub offset: u64,
+    /// What it holds; `None` for a kind this version does not know.
+    pub kind: Option<SegmentKind>,
+    /// The number of the kind as it is in the file.
+    pub raw_kind: u32,
+    /// Bytes to the next segment.
+    pub capacity: u64,
+    /// Number of its first record.
+    pub first_index: u64,
+    /// Bytes of a record, zero for streams.
+    pub record_bytes: u32,
+    /// Payload bytes that may be read and are there.
+    pub readable: u64,
+}
+
+impl SegmentSummary {
+    /// File offset of the payload.
+    #[must_use]
+    pub fn payload_offset(&self) -> u64 {
+        self.offset + SEGMENT_HEADER_BYTES as u64
+    }
+}
+
+enum Found {
+    Segment(SegmentHeader),
+    /// No header has been written here.
+    Nothing,
+    Damaged,
+}
+
+/// Walks the chain of segments. A broken link is bridged by a search for the next whole header,
+/// as far as the writer says that it gave out space.
+pub(crate) fn list_segments(
+    source: &dyn Source,
+    start: u64,
+    allocated_end: u64,
+    warnings: &mut Warnings,
+) -> std::io::Result<Vec<SegmentSummary>> {
+    let mut segments = Vec::new();
+    let mut offset = start;
+    let mut searching = false;
+    loop {
+        let length = source.length()?;
+        if offset.saturating_add(SEGMENT_HEADER_BYTES as u64) > length {
+            if offset < length || (offset < allocated_end && !searching) {
+                warnings.add(WarningKind::TruncatedSegment, Some(length), || {
+                    "the file ends before its last segment".to_owned()
+                });
+            }
+            return Ok(segments);
+        }
+        match read_header(source, offset)? {
+            Found::Segment(header) => {
+                segments.push(summarise(&header, offset, length, warnings));
+                searching = false;
+                // Checked to be at least one step, so the walk ends.
+                offset = offset.saturating_add(header.capacity);
+                continue;
+            }
+            // A writer that died between taking the space and writing the header leaves a hole.
+            Found::Nothing if offset >= allocated_end => return Ok(segments),
+            Found::Nothing => {}
+            Found::Damaged if searching => {}
+            Found::Damaged => warnings.add(WarningKind::DamagedSegment, Some(offset), || {
+                "a segment header is damaged; what it held is lost".to_owned()
+            }),
+        }
+        searching = true;
+        offset += SEARCH_STEP;
+    }
+}
+
+fn read_header(source: &dyn Source, offset: u64) -> std::io::Result<Found> {
+    let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    if source.read_at(offset, &mut bytes)? < bytes.len() {
+        return Ok(Found::Nothing);
+    }
+    let Ok(header) = SegmentHeader::read_from_bytes(&bytes) else {
+        return Ok(Found::Damaged);
+    };
+    let whole = header.magic == SEGMENT_MAGIC
+        && header.checksum == header.expected_checksum()
+        && header.capacity >= SEARCH_STEP
+        && header.capacity.is_multiple_of(SEARCH_STEP);
+    Ok(match header.magic {
+        0 => Found::Nothing,
+        _ if whole => Found::Segment(header),
+        _ => Found::Damaged,
+    })
+}
+
+fn summarise(
+    header: &SegmentHeader,
+    offset: u64,
+    length: u64,
+    warnings: &mut Warnings,
+) -> SegmentSummary {
+    let kind = SegmentKind::from_raw(header.kind);
+    let name = kind.map_or("unknown", SegmentKind::name);
+    if kind.is_none() {
+        warnings.add(WarningKind::UnknownSegment, Some(offset), || {
+            format!(
+                "a segment of kind {} was skipped: this version does not know it",
+                header.kind
+            )
+        });
+    }
+    let room = header.capacity - SEGMENT_HEADER_BYTES as u64;
+    let mut readable = header.committed;
+    if readable > room {
+        warnings.add(WarningKind::DamagedSegment, Some(offset), || {
+            format!("a segment of {name} claims {readable} bytes and has room for {room}")
+        });
+        readable = room;
+    }
+    let in_file = length - offset - SEGMENT_HEADER_BYTES as u64;
+    if readable > in_file {
+        warnings.add(WarningKind::TruncatedSegment, Some(length), || {
+            format!(
+                "the file ends inside a segment of {name}: {in_file} of {readable} bytes are there"
+            )
+        });
+        readable = in_file;
+    }
+    SegmentSummary {
+        offset,
+        kind,
+        raw_kind: header.kind,
+        capacity: header.capacity,
+        first_index: header.first_index,
+        record_bytes: header.record_bytes,
+        readable,
+    }
+}

@@ -1,0 +1,103 @@
+//! The subcommands, one module each.
+
+mod parse;
+mod run;
+mod stats;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use heaptide_capture::{Capture, Error, Liveness};
+use heaptide_engine::Profile;
+use heaptide_report::{status_lines, visible};
+
+use crate::failure::Failure;
+use crate::terminal::Terminal;
+
+/// One variant a subcommand, in the order of the help.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a Python program and record its memory
+    Run(run::Arguments),
+    /// Totals, allocation sizes, allocators and the largest locations
+    Stats(stats::Arguments),
+    /// Print every record of a capture
+    Parse(parse::Arguments),
+}
+
+impl Command {
+    pub(crate) fn run(self, terminal: &Terminal) -> anyhow::Result<ExitCode> {
+        match self {
+            // The exit code is the program's own.
+            Self::Run(arguments) => return Ok(run::run(&arguments, terminal)),
+            Self::Stats(arguments) => stats::run(&arguments, terminal)?,
+            Self::Parse(arguments) => parse::run(&arguments, terminal)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The capture that a report is made of.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CaptureArgument {
+    /// The capture, at any moment: finished, still written, or left behind by a killed program
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) path: PathBuf,
+}
+
+/// A capture and what was made of it.
+pub(crate) struct Loaded {
+    pub(crate) capture: Capture,
+    pub(crate) profile: Profile,
+    pub(crate) liveness: Liveness,
+}
+
+/// Reads a capture and says on stderr in which state it is.
+pub(crate) fn load(path: &Path, terminal: &Terminal) -> anyhow::Result<Loaded> {
+    let capture = Capture::open(path).map_err(|error| failure_of(path, &error))?;
+    let liveness = capture.liveness();
+    let profile = Profile::new(&capture);
+    for line in status_lines(&capture, &profile, &liveness) {
+        let line = visible(&line).into_owned();
+        let line = match line.strip_prefix("warning:") {
+            Some(rest) => format!("{}{rest}", terminal.stderr_style("33", "warning:")),
+            None => line,
+        };
+        eprintln!("heaptide: {line}");
+    }
+    if terminal.verbose > 0 {
+        eprintln!(
+            "heaptide: {} segments, {} stack nodes, {} cells, {} threads, {} bytes",
+            capture.segments.len(),
+            capture.nodes.len(),
+            capture.cells.len(),
+            capture.threads.len(),
+            capture.file_bytes
+        );
+    }
+    Ok(Loaded {
+        capture,
+        profile,
+        liveness,
+    })
+}
+
+fn failure_of(path: &Path, error: &Error) -> Failure {
+    let hint = match error {
+        Error::Open { .. } | Error::Read { .. } => "check the path and its permissions",
+        Error::NotAFile { .. } | Error::NotACapture { .. } => {
+            "name a file that `heaptide run` has written"
+        }
+        Error::Empty { .. } | Error::TruncatedHeader { .. } => "copy the capture again, whole",
+        Error::NewerVersion { .. } | Error::UnknownFeatures { .. } => {
+            "read it with a newer heaptide"
+        }
+        _ => "the file may be damaged; copy it again from where it was made",
+    };
+    Failure {
+        what: format!("cannot read {}", path.display()),
+        why: Some(error.to_string()),
+        hint: Some(hint.to_owned()),
+    }
+}

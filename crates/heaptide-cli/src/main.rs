@@ -1,0 +1,57 @@
+//! The heaptide command line.
+//!
+//! stdout carries data only; everything else goes to stderr. Exit codes: 0 for success (also with
+//! a damaged capture, whose damage is told on stderr, and also when the reader of a pipe goes
+//! away), 1 for failure, 2 for wrong usage.
+#![forbid(unsafe_code)]
+
+mod commands;
+mod failure;
+mod output;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::commands::Command;
+use crate::terminal::{ColorChoice, Terminal};
+
+/// Find out what holds the memory of a Python program, even of one that was killed.
+#[derive(Debug, Parser)]
+#[command(name = "heaptide", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct CommandLine {
+    /// Say more; may be given more than once
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Use colours
+    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
+    color: ColorChoice,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  heaptide run --aggregate app.py          record a program's memory
+  heaptide stats app.4711.tide             totals, sizes and the largest locations
+  heaptide tree --leaks app.4711.tide      who holds what is never given back
+  heaptide flamegraph app.4711.tide        one HTML page, no network needed
+
+Exit codes: 0 success (a damaged capture is read as far as it goes), 1 failure, 2 wrong usage;
+`run` passes on the exit code or the signal of the program.
+NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR and CLICOLOR are honoured; --color goes before them.";
+
+fn main() -> ExitCode {
+    let command_line = CommandLine::parse();
+    let terminal = Terminal::new(command_line.color, command_line.verbose);
+    match command_line.command.run(&terminal) {
+        Ok(code) => code,
+        // Whoever read our output has seen enough.
+        Err(error) if failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            failure::report(&error, &terminal);
+            ExitCode::FAILURE
+        }
+    }
+}

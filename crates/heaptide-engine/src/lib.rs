@@ -1,0 +1,22 @@
+//! From a [`Capture`](heaptide_capture::Capture) to a [`Profile`]: who allocated what, what was
+//! live at the peak, what is live at the end, what was thrown away at once.
+//!
+//! Pure functions: no input, no output, no clock. Bad data does not fail, it becomes a warning.
+//! Work and memory are linear in the number of records of the capture, whatever they hold.
+#![forbid(unsafe_code)]
+
+mod accumulate;
+mod figures;
+mod group;
+mod numbering;
+mod position;
+mod profile;
+mod stacks;
+mod tree;
+
+pub use figures::{Amount, Figures, Metric};
+pub use group::{FunctionRow, LocationRow, by_allocator, by_function, by_location, by_thread};
+pub use position::{Position, position_of};
+pub use profile::{Entry, InFlight, OwnFigures, Profile, ThreadInfo, Totals};
+pub use stacks::{Frame, FrameId, Location, LocationId, StackId, StackNode, Stacks, TextId};
+pub use tree::{CallTree, TreeNode};

@@ -1,0 +1,164 @@
+//! The profile: what all reports are made of.
+
+use heaptide_capture::{Capture, Warning, WarningKind, Warnings};
+use heaptide_format::{Allocator, HISTOGRAM_BINS};
+
+use crate::accumulate::{Threads, accumulate};
+use crate::figures::Figures;
+use crate::stacks::{StackId, Stacks, build_stacks};
+
+/// Everything that reports need to know of the heap.
+#[derive(Debug)]
+pub struct Profile {
+    /// Sums over all entries.
+    pub totals: Totals,
+    /// Stacks, frames, names.
+    pub stacks: Stacks,
+    /// One per (stack, allocator, thread), in the order of the capture.
+    pub entries: Vec<Entry>,
+    /// Threads, by [`Entry::thread`].
+    pub threads: Vec<ThreadInfo>,
+    /// Allocations by size, see [`heaptide_format::histogram_bounds`].
+    pub histogram: [u64; HISTOGRAM_BINS],
+    /// How far the figures may be off because of events that were under way.
+    pub in_flight: InFlight,
+    /// What the profiler cost and missed.
+    pub own: OwnFigures,
+    /// What was wrong with the capture and could be worked around: the reader's and the engine's.
+    pub warnings: Vec<Warning>,
+}
+
+/// What one stack, allocator and thread did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where.
+    pub stack: StackId,
+    /// By which function.
+    pub allocator: Allocator,
+    /// Index of the allocating thread.
+    pub thread: u32,
+    /// How much; frees by other threads are taken off already.
+    pub figures: Figures,
+}
+
+/// A thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadInfo {
+    /// Its number in the capture.
+    pub number: u32,
+    /// Kernel thread id, zero when unknown.
+    pub thread_id: u32,
+    /// Its name in Python, else in the operating system.
+    pub name: String,
+}
+
+/// Sums over all entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Sums over all entries.
+    pub figures: Figures,
+    /// Deallocations recorded.
+    pub deallocations: u64,
+}
+
+/// Differences between the entries and the heap word, which events under way explain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InFlight {
+    /// Entries with a figure below zero, which was set to zero.
+    pub clamped_cells: u64,
+    /// Cells written after the heap word was read.
+    pub newer_cells: u64,
+    /// Peak of the heap word minus the sum of the entries.
+    pub peak_bytes: i64,
+    /// Live bytes of the heap word minus the sum of the entries.
+    pub live_bytes: i64,
+}
+
+/// What the profiler cost and missed, summed over all threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnFigures {
+    /// Allocations and deallocations recorded.
+    pub events: u64,
+    /// Events inside a hook, not recorded.
+    pub missed_reentrant: u64,
+    /// Deallocations of blocks that were not known.
+    pub unknown_frees: u64,
+    /// Blocks found at an address that was never freed.
+    pub missed_frees: u64,
+    /// Events whose own cost was measured.
+    pub timed_events: u64,
+    /// What those cost, nanoseconds.
+    pub timed_ns: u64,
+}
+
+impl OwnFigures {
+    /// What recording cost the program, estimated from the measured events; `None` without any.
+    #[must_use]
+    pub fn estimated_ns(&self) -> Option<u64> {
+        let total = u128::from(self.timed_ns) * u128::from(self.events);
+        let estimate = total.checked_div(u128::from(self.timed_events))?;
+        Some(u64::try_from(estimate).unwrap_or(u64::MAX))
+    }
+}
+
+impl Profile {
+    /// Works a capture out.
+    #[must_use]
+    pub fn new(capture: &Capture) -> Self {
+        let mut warnings = Warnings::from(capture.warnings.clone());
+        let (stacks, nodes) = build_stacks(capture, &mut warnings);
+        let mut threads = Threads::of(capture);
+        let accumulated = accumulate(capture, &nodes, &mut threads, &mut warnings);
+        let mut totals = Totals::default();
+        for entry in &accumulated.entries {
+            totals.figures.add(&entry.figures);
+        }
+        let mut histogram = [0u64; HISTOGRAM_BINS];
+        let mut own = OwnFigures::default();
+        for (_, slot) in capture.slots.iter() {
+            totals.deallocations = totals.deallocations.saturating_add(slot.deallocations);
+            let events = slot.allocations.saturating_add(slot.deallocations);
+            own.events = own.events.saturating_add(events);
+            own.missed_reentrant = own.missed_reentrant.saturating_add(slot.missed_reentrant);
+            own.unknown_frees = own.unknown_frees.saturating_add(slot.unknown_frees);
+            own.missed_frees = own.missed_frees.saturating_add(slot.missed_frees);
+            own.timed_events = own.timed_events.saturating_add(slot.timed_events);
+            own.timed_ns = own.timed_ns.saturating_add(slot.timed_ns);
+            for (sum, count) in histogram.iter_mut().zip(slot.histogram) {
+                *sum = sum.saturating_add(count);
+            }
+        }
+        let in_flight = InFlight {
+            clamped_cells: accumulated.clamped_cells,
+            newer_cells: accumulated.in_flight_cells,
+            peak_bytes: difference(capture.heap.peak_bytes, totals.figures.peak.bytes),
+            live_bytes: difference(capture.live_bytes(), totals.figures.live.bytes),
+        };
+        if in_flight != InFlight::default() {
+            warnings.add(WarningKind::InFlight, None, || in_flight_text(&in_flight));
+        }
+        Self {
+            totals,
+            stacks,
+            entries: accumulated.entries,
+            threads: threads.list,
+            histogram,
+            in_flight,
+            own,
+            warnings: warnings.into_vec(),
+        }
+    }
+}
+
+fn difference(left: u64, right: u64) -> i64 {
+    let difference = i128::from(left) - i128::from(right);
+    difference.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
+}
+
+fn in_flight_text(in_flight: &InFlight) -> String {
+    format!(
+        "events were under way: the stacks add up to {} bytes less at the peak and {} bytes less now than the heap as a \
+         whole ({} figures below zero were set to zero)",
+        in_flight.peak_bytes, in_flight.live_bytes, in_flight.clamped_cells
+    )
+}

@@ -1,0 +1,339 @@
+//! Stacks, frames and locations.
+
+use std::collections::HashMap;
+
+use heaptide_capture::{Capture, Code, WarningKind, Warnings};
+use heaptide_format::{NO_CODE, NODE_OVERFLOW, NODE_ROOT};
+use rustc_hash::FxHashMap;
+
+use crate::numbering::Numbering;
+use crate::position::{Position, position_of};
+
+macro_rules! index_type {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            /// The index into the vector it belongs to.
+            #[must_use]
+            pub const fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    };
+}
+
+index_type! {
+    /// Index of a stack; the stack is this node and its ancestors.
+    StackId
+}
+index_type! {
+    /// Index of a frame.
+    FrameId
+}
+index_type! {
+    /// Index of a (function, file, line).
+    LocationId
+}
+index_type! {
+    /// Index of a text.
+    TextId
+}
+
+impl StackId {
+    /// The empty stack.
+    pub const ROOT: Self = Self(0);
+    /// Stacks whose nodes were lost.
+    pub const LOST: Self = Self(1);
+}
+
+/// One frame of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StackNode {
+    /// The caller; always a smaller index. The root is its own.
+    pub parent: StackId,
+    /// The frame; of the root it means nothing.
+    pub frame: FrameId,
+    /// Stands for recursive frames that were folded because the node budget ran out.
+    pub folded: bool,
+}
+
+/// A place in a code object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// Function, file and line, by which reports merge.
+    pub location: LocationId,
+    /// `co_qualname`
+    pub qualified_name: TextId,
+    /// Line and columns.
+    pub position: Position,
+}
+
+/// What a report shows of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Location {
+    /// `co_name`
+    pub function: TextId,
+    /// `co_filename`
+    pub file: TextId,
+    /// Line, zero when unknown.
+    pub line: i32,
+}
+
+/// All stacks of a profile.
+#[derive(Debug, Default)]
+pub struct Stacks {
+    /// By [`StackId`]; the parent of each comes before it.
+    pub nodes: Vec<StackNode>,
+    /// By [`FrameId`].
+    pub frames: Vec<Frame>,
+    /// By [`LocationId`].
+    pub locations: Vec<Location>,
+    /// By [`TextId`].
+    pub texts: Vec<String>,
+}
+
+impl Stacks {
+    /// A text.
+    #[must_use]
+    pub fn text(&self, id: TextId) -> &str {
+        &self.texts[id.index()]
+    }
+
+    /// The frame of a stack's innermost node; `None` for the empty stack.
+    #[must_use]
+    pub fn innermost(&self, stack: StackId) -> Option<&Frame> {
+        (stack != StackId::ROOT).then(|| &self.frames[self.nodes[stack.index()].frame.index()])
+    }
+
+    /// The nodes of a stack from the innermost frame outwards, the root left out.
+    pub fn walk(&self, stack: StackId) -> impl Iterator<Item = StackId> {
+        let step = |&at: &StackId| {
+            Some(self.nodes[at.index()].parent).filter(|&parent| parent != StackId::ROOT)
+        };
+        std::iter::successors(Some(stack).filter(|&stack| stack != StackId::ROOT), step)
+    }
+
+    /// `function:file:line`, the form of Memray's JSON.
+    #[must_use]
+    pub fn location_label(&self, location: LocationId) -> String {
+        let location = self.locations[location.index()];
+        format!(
+            "{}:{}:{}",
+            self.text(location.function),
+            self.text(location.file),
+            location.line
+        )
+    }
+}
+
+/// Shown where a name should be and is not.
+const MISSING: &str = "<missing>";
+const DAMAGED: &str = "<damaged>";
+/// Shown as the file of frames that no file has.
+const NO_FILE: &str = "<heaptide>";
+
+/// Looking up a position reads its line table from the start. A file made for it could have that
+/// done for every node; beyond this many bytes only the first line of a function is given.
+const LINE_TABLE_BYTES_BUDGET: u64 = 4 << 30;
+
+/// Builds [`Stacks`] from the nodes of a capture.
+pub(crate) struct StackBuilder<'a> {
+    capture: &'a Capture,
+    stacks: Stacks,
+    text_ids: HashMap<String, TextId>,
+    string_ids: FxHashMap<u32, TextId>,
+    location_ids: FxHashMap<Location, LocationId>,
+    frame_ids: FxHashMap<Frame, FrameId>,
+    /// By code number and instruction.
+    resolved: FxHashMap<(u32, i32), FrameId>,
+    line_table_bytes_left: u64,
+}
+
+/// The stacks of a capture, and which stack each node number of the file is.
+pub(crate) fn build_stacks(capture: &Capture, warnings: &mut Warnings) -> (Stacks, NodeMap) {
+    let mut builder = StackBuilder {
+        capture,
+        stacks: Stacks::default(),
+        text_ids: HashMap::new(),
+        string_ids: FxHashMap::default(),
+        location_ids: FxHashMap::default(),
+        frame_ids: FxHashMap::default(),
+        resolved: FxHashMap::default(),
+        line_table_bytes_left: LINE_TABLE_BYTES_BUDGET,
+    };
+    let lost = builder.invented_frame("<stack lost>");
+    // The root and the lost stack.
+    for _ in [StackId::ROOT, StackId::LOST] {
+        builder.stacks.nodes.push(StackNode {
+            parent: StackId::ROOT,
+            frame: lost,
+            folded: false,
+        });
+    }
+    let mut map = NodeMap::default();
+    for (number, node) in capture.nodes.iter() {
+        let parent = match node.parent {
+            _ if number == NODE_ROOT || number == NODE_OVERFLOW => StackId::ROOT,
+            parent if parent >= number => {
+                warnings.add(WarningKind::DamagedNode, None, || {
+                    format!("stack node {number} claims node {parent} as its caller, which comes after it")
+                });
+                StackId::LOST
+            }
+            parent => map.stack_of(parent).unwrap_or_else(|| {
+                warnings.add(WarningKind::DanglingReference, None, || {
+                    format!(
+                        "stack node {number} has node {parent} as its caller, which is not there"
+                    )
+                });
+                StackId::LOST
+            }),
+        };
+        let frame = match (number, node.code) {
+            (NODE_OVERFLOW, _) => builder.invented_frame("<stacks beyond the budget>"),
+            (NODE_ROOT, _) => lost,
+            (_, NO_CODE) => builder.invented_frame(MISSING),
+            (_, code) => builder.frame_of(code, node.last_instruction, warnings),
+        };
+        map.0.push(number);
+        builder.stacks.nodes.push(StackNode {
+            parent,
+            frame,
+            folded: node.flags & 1 != 0,
+        });
+    }
+    (builder.stacks, map)
+}
+
+/// Which stack a node number of the file is.
+#[derive(Default)]
+pub(crate) struct NodeMap(Numbering);
+
+impl NodeMap {
+    /// The nodes of the file follow the two stacks that are always there.
+    const INVENTED: usize = 2;
+
+    pub(crate) fn stack_of(&self, number: u32) -> Option<StackId> {
+        if number == NODE_ROOT {
+            return Some(StackId::ROOT);
+        }
+        u32::try_from(self.0.index_of(number)? + Self::INVENTED)
+            .ok()
+            .map(StackId)
+    }
+}
+
+impl StackBuilder<'_> {
+    fn text(&mut self, text: &str) -> TextId {
+        if let Some(&id) = self.text_ids.get(text) {
+            return id;
+        }
+        let id = TextId(self.stacks.texts.len() as u32);
+        self.stacks.texts.push(text.to_owned());
+        self.text_ids.insert(text.to_owned(), id);
+        id
+    }
+
+    fn string(&mut self, number: u32, warnings: &mut Warnings) -> TextId {
+        if let Some(&id) = self.string_ids.get(&number) {
+            return id;
+        }
+        let capture = self.capture;
+        let id = match capture.definitions.string(number) {
+            Some(text) => self.text(text),
+            None => {
+                warnings.add(WarningKind::DanglingReference, None, || {
+                    format!("string {number} is named and was never defined")
+                });
+                self.text(MISSING)
+            }
+        };
+        self.string_ids.insert(number, id);
+        id
+    }
+
+    fn invented_frame(&mut self, name: &str) -> FrameId {
+        let function = self.text(name);
+        let file = self.text(NO_FILE);
+        self.intern(
+            Location {
+                function,
+                file,
+                line: 0,
+            },
+            function,
+            Position::default(),
+        )
+    }
+
+    fn intern(
+        &mut self,
+        location: Location,
+        qualified_name: TextId,
+        position: Position,
+    ) -> FrameId {
+        let locations = &mut self.stacks.locations;
+        let location = *self.location_ids.entry(location).or_insert_with(|| {
+            locations.push(location);
+            LocationId((locations.len() - 1) as u32)
+        });
+        let frames = &mut self.stacks.frames;
+        let frame = Frame {
+            location,
+            qualified_name,
+            position,
+        };
+        *self.frame_ids.entry(frame).or_insert_with(|| {
+            frames.push(frame);
+            FrameId((frames.len() - 1) as u32)
+        })
+    }
+
+    fn frame_of(&mut self, number: u32, last_instruction: i32, warnings: &mut Warnings) -> FrameId {
+        if let Some(&frame) = self.resolved.get(&(number, last_instruction)) {
+            return frame;
+        }
+        let capture = self.capture;
+        let frame = match capture.definitions.code(number) {
+            Some(Some(code)) => self.frame_in(code, last_instruction, warnings),
+            Some(None) => self.invented_frame(DAMAGED),
+            None => {
+                warnings.add(WarningKind::DanglingReference, None, || {
+                    format!("code object {number} is named and was never defined")
+                });
+                self.invented_frame(MISSING)
+            }
+        };
+        self.resolved.insert((number, last_instruction), frame);
+        frame
+    }
+
+    fn frame_in(&mut self, code: &Code, last_instruction: i32, warnings: &mut Warnings) -> FrameId {
+        let function = self.string(code.fixed.name, warnings);
+        let qualified_name = self.string(code.fixed.qualified_name, warnings);
+        let file = self.string(code.fixed.file_name, warnings);
+        let cost = code.line_table.len() as u64 + 1;
+        let position = if let Some(left) = self.line_table_bytes_left.checked_sub(cost) {
+            self.line_table_bytes_left = left;
+            position_of(
+                self.capture.lifecycle.python_version,
+                code,
+                last_instruction,
+            )
+        } else {
+            Position::of_line(code.fixed.first_line)
+        };
+        self.intern(
+            Location {
+                function,
+                file,
+                line: position.line,
+            },
+            qualified_name,
+            position,
+        )
+    }
+}

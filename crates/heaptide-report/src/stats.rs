@@ -1,0 +1,224 @@
+//! `heaptide stats` for people.
+
+use std::io::{self, Write};
+
+use heaptide_capture::{Capture, Liveness};
+use heaptide_engine::{Amount, LocationRow, Metric, Profile, by_allocator, by_location};
+use heaptide_format::histogram_bounds;
+
+use crate::format::{bytes_text, count_text, percent_text, time_text, visible};
+use crate::status::own_cost_text;
+
+/// What `stats` shows.
+#[derive(Clone, Copy, Debug)]
+pub struct StatsOptions {
+    /// How many locations.
+    pub num_largest: usize,
+}
+
+impl Default for StatsOptions {
+    fn default() -> Self {
+        Self { num_largest: 5 }
+    }
+}
+
+/// Width of the longest bar of a histogram.
+const BAR_CELLS: u64 = 40;
+
+/// Totals, sizes, allocators and the largest locations.
+///
+/// # Errors
+/// When writing fails.
+pub fn stats_text(
+    capture: &Capture,
+    profile: &Profile,
+    liveness: &Liveness,
+    options: StatsOptions,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let figures = &profile.totals.figures;
+    writeln!(out, "Status             {liveness}")?;
+    writeln!(
+        out,
+        "Command line       {}",
+        visible(&capture.metadata.command_line())
+    )?;
+    writeln!(out, "Process            {}", capture.identity.pid)?;
+    let started = capture.lifecycle.tracking_start_unix_ns;
+    if started != 0 {
+        writeln!(out, "Tracking started   {}", time_text(started))?;
+    }
+    writeln!(out)?;
+    writeln!(out, "Peak memory        {}", amount_text(figures.peak))?;
+    writeln!(out, "Live at the end    {}", amount_text(figures.live))?;
+    writeln!(out, "Allocated in total {}", amount_text(figures.allocated))?;
+    writeln!(
+        out,
+        "Temporary          {}, {} of the blocks",
+        amount_text(figures.temporary),
+        percent_text(figures.temporary.count, figures.allocated.count)
+    )?;
+    writeln!(
+        out,
+        "Deallocations      {}",
+        count_text(profile.totals.deallocations)
+    )?;
+    writeln!(
+        out,
+        "The profiler       {}",
+        own_cost_text(capture, profile)
+    )?;
+    write_histogram(profile, out)?;
+    write_allocators(profile, out)?;
+    let rows = by_location(profile);
+    for metric in [Metric::Peak, Metric::Live, Metric::Allocated] {
+        let title = match metric {
+            Metric::Peak => "at the peak, by bytes",
+            Metric::Live => "live at the end, by bytes",
+            _ => "allocated in total, by bytes",
+        };
+        write_locations(
+            profile,
+            &largest(&rows, metric, true, options.num_largest),
+            metric,
+            title,
+            out,
+        )?;
+    }
+    let by_count = largest(&rows, Metric::Allocated, false, options.num_largest);
+    write_locations(
+        profile,
+        &by_count,
+        Metric::Allocated,
+        "allocated in total, by blocks",
+        out,
+    )
+}
+
+fn amount_text(amount: Amount) -> String {
+    format!(
+        "{} in {} blocks",
+        bytes_text(amount.bytes),
+        count_text(amount.count)
+    )
+}
+
+/// The rows with most, ties in the order of the capture.
+pub(crate) fn largest(
+    rows: &[LocationRow],
+    metric: Metric,
+    bytes: bool,
+    limit: usize,
+) -> Vec<LocationRow> {
+    let key = |row: &LocationRow| {
+        let amount = row.figures.get(metric);
+        if bytes {
+            (amount.bytes, amount.count)
+        } else {
+            (amount.count, amount.bytes)
+        }
+    };
+    let mut rows: Vec<LocationRow> = rows
+        .iter()
+        .copied()
+        .filter(|row| !row.figures.get(metric).is_zero())
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(key(row)));
+    rows.truncate(limit);
+    rows
+}
+
+fn write_histogram(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    let largest = profile.histogram.iter().copied().max().unwrap_or(0);
+    let Some(last) = profile.histogram.iter().rposition(|&count| count > 0) else {
+        return Ok(());
+    };
+    let first = profile
+        .histogram
+        .iter()
+        .position(|&count| count > 0)
+        .unwrap_or(0);
+    writeln!(out, "\nAllocation sizes")?;
+    let width = count_text(largest).len();
+    for (bin, &count) in profile
+        .histogram
+        .iter()
+        .enumerate()
+        .take(last + 1)
+        .skip(first)
+    {
+        let (_, high) = histogram_bounds(bin);
+        let bar =
+            (u128::from(count) * u128::from(BAR_CELLS)).div_ceil(u128::from(largest)) as usize;
+        let limit = if high == u64::MAX {
+            "more".to_owned()
+        } else {
+            format!("< {}", bytes_text(high + 1))
+        };
+        let line = format!(
+            "  {limit:>10}  {:>width$}  {}",
+            count_text(count),
+            "#".repeat(bar)
+        );
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+fn write_allocators(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    let mut rows = by_allocator(profile);
+    if rows.is_empty() {
+        return Ok(());
+    }
+    rows.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.allocated.count));
+    writeln!(out, "\nAllocators")?;
+    for (allocator, figures) in rows {
+        writeln!(
+            out,
+            "  {:<14}  {}",
+            allocator.name(),
+            amount_text(figures.allocated)
+        )?;
+    }
+    Ok(())
+}
+
+fn write_locations(
+    profile: &Profile,
+    rows: &[LocationRow],
+    metric: Metric,
+    title: &str,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let whole = profile.totals.figures.get(metric);
+    writeln!(out, "\nLargest locations {title}")?;
+    for row in rows {
+        let amount = row.figures.get(metric);
+        writeln!(
+            out,
+            "  {:>10}  {:>6}  {:>12}  {}",
+            bytes_text(amount.bytes),
+            percent_text(amount.bytes, whole.bytes),
+            count_text(amount.count),
+            location_text(profile, row)
+        )?;
+    }
+    Ok(())
+}
+
+/// `function  file:line`
+pub(crate) fn location_text(profile: &Profile, row: &LocationRow) -> String {
+    let Some(location) = row.location else {
+        return "(no Python frame)".to_owned();
+    };
+    let location = profile.stacks.locations[location.index()];
+    let function = visible(profile.stacks.text(location.function));
+    format!(
+        "{function}  {}:{}",
+        visible(profile.stacks.text(location.file)),
+        location.line
+    )
+}

@@ -1,0 +1,239 @@
+//! `heaptide stats --json`: the keys of Memray's, then ours under `heaptide`.
+
+use std::io::{self, Write};
+
+use heaptide_capture::{Capture, Liveness};
+use heaptide_engine::{Amount, LocationRow, Metric, Profile, by_allocator, by_location};
+use heaptide_format::{MetadataKey, PythonAllocator, histogram_bounds};
+use serde_json::{Value, json};
+
+use crate::SCHEMA_VERSION;
+use crate::format::time_text;
+use crate::object::{Field, Object, object, write_pretty};
+use crate::stats::{StatsOptions, largest};
+
+/// Memray's number of the aggregated format.
+const MEMRAY_AGGREGATED: u32 = 1;
+
+/// Totals, sizes, allocators and the largest locations.
+///
+/// # Errors
+/// When writing fails.
+pub fn stats_json(
+    capture: &Capture,
+    profile: &Profile,
+    liveness: &Liveness,
+    options: StatsOptions,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let figures = &profile.totals.figures;
+    let rows = by_location(profile);
+    let mut allocators = by_allocator(profile);
+    allocators.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.allocated.count));
+    let allocators = allocators
+        .into_iter()
+        .map(|(allocator, figures)| {
+            (
+                allocator.name().to_owned(),
+                Value::from(figures.allocated.count),
+            )
+        })
+        .collect();
+    let report = object! {
+        "schema_version": SCHEMA_VERSION,
+        "total_num_allocations": figures.allocated.count,
+        "total_bytes_allocated": figures.allocated.bytes,
+        "allocation_size_histogram": Field::List(histogram(profile)),
+        "allocator_type_distribution": Field::Map(allocators),
+        "top_allocations_by_size": Field::List(locations(profile, &rows, Metric::Allocated, true, options)),
+        "top_allocations_by_count": Field::List(locations(profile, &rows, Metric::Allocated, false, options)),
+        "metadata": metadata(capture, profile),
+        "heaptide": heaptide(capture, profile, liveness, &rows, options),
+    };
+    write_pretty(out, &report)
+}
+
+fn histogram(profile: &Profile) -> Vec<Object> {
+    let last = profile.histogram.iter().rposition(|&count| count > 0);
+    let bins = profile
+        .histogram
+        .iter()
+        .enumerate()
+        .take(last.map_or(0, |last| last + 1));
+    bins.map(|(bin, &count)| {
+        let (low, high) = histogram_bounds(bin);
+        object! { "min_bytes": low, "max_bytes": high, "count": count }
+    })
+    .collect()
+}
+
+fn locations(
+    profile: &Profile,
+    rows: &[LocationRow],
+    metric: Metric,
+    bytes: bool,
+    options: StatsOptions,
+) -> Vec<Object> {
+    let rows = largest(rows, metric, bytes, options.num_largest);
+    rows.iter()
+        .map(|row| {
+            let label = row.location.map_or_else(
+                || "<unknown>:<unknown>:0".to_owned(),
+                |id| profile.stacks.location_label(id),
+            );
+            let amount = row.figures.get(metric);
+            match (metric, bytes) {
+                (Metric::Allocated, true) => object! { "location": label, "size": amount.bytes },
+                (Metric::Allocated, false) => object! { "location": label, "count": amount.count },
+                _ => object! { "location": label, "size": amount.bytes, "count": amount.count },
+            }
+        })
+        .collect()
+}
+
+fn metadata(capture: &Capture, profile: &Profile) -> Object {
+    let lifecycle = &capture.lifecycle;
+    let allocator =
+        PythonAllocator::from_raw(lifecycle.python_allocator).unwrap_or(PythonAllocator::Unknown);
+    object! {
+        "start_time": time_value(lifecycle.tracking_start_unix_ns),
+        "end_time": time_value(end_unix_ns(capture)),
+        "total_allocations": profile.totals.figures.allocated.count,
+        "total_frames": 0,
+        "peak_memory": profile.totals.figures.peak.bytes,
+        "command_line": capture.metadata.command_line(),
+        "pid": capture.identity.pid,
+        "main_thread_id": lifecycle.main_thread_id,
+        "python_allocator": allocator.name(),
+        "has_native_traces": false,
+        "trace_python_allocators": false,
+        "file_format": MEMRAY_AGGREGATED,
+    }
+}
+
+fn time_value(unix_ns: u64) -> Value {
+    if unix_ns == 0 {
+        Value::Null
+    } else {
+        time_text(unix_ns).into()
+    }
+}
+
+/// The last moment of which the capture knows.
+pub(crate) fn end_unix_ns(capture: &Capture) -> u64 {
+    let lifecycle = &capture.lifecycle;
+    match (lifecycle.tracking_end_unix_ns, lifecycle.ended_unix_ns) {
+        (0, 0) => lifecycle
+            .heartbeat_unix_ns
+            .max(capture.samples.last().map_or(0, |sample| sample.unix_ns)),
+        (0, ended) => ended,
+        (tracking, _) => tracking,
+    }
+}
+
+fn heaptide(
+    capture: &Capture,
+    profile: &Profile,
+    liveness: &Liveness,
+    rows: &[LocationRow],
+    options: StatsOptions,
+) -> Object {
+    let figures = &profile.totals.figures;
+    object! {
+        "status": object! { "state": liveness.word(), "text": liveness.to_string() },
+        "peak": amount(figures.peak),
+        "live": amount(figures.live),
+        "live_bytes": figures.live.bytes,
+        "live_count": figures.live.count,
+        "peak_bytes": figures.peak.bytes,
+        "peak_count": figures.peak.count,
+        "temporary_bytes": figures.temporary.bytes,
+        "temporary_count": figures.temporary.count,
+        "temporary_threshold": capture.identity.temporary_threshold,
+        "deallocations": profile.totals.deallocations,
+        "top_at_peak": Field::List(locations(profile, rows, Metric::Peak, true, options)),
+        "top_live": Field::List(locations(profile, rows, Metric::Live, true, options)),
+        "top_temporary": Field::List(locations(profile, rows, Metric::Temporary, true, options)),
+        "in_flight": object! {
+            "peak_bytes": profile.in_flight.peak_bytes,
+            "live_bytes": profile.in_flight.live_bytes,
+            "clamped_cells": profile.in_flight.clamped_cells,
+            "newer_cells": profile.in_flight.newer_cells,
+        },
+        "missed": missed(capture, profile),
+        "own": own_cost(capture, profile),
+        "cgroup": cgroup(capture),
+        "sample_weight": capture.identity.sample_weight,
+        "python_version": capture.metadata.text(MetadataKey::PythonVersion),
+        "hostname": capture.metadata.text(MetadataKey::Hostname),
+        "threads": profile.threads.len(),
+        "warnings": Field::List(warnings(profile)),
+    }
+}
+
+fn amount(amount: Amount) -> Object {
+    object! { "bytes": amount.bytes, "count": amount.count }
+}
+
+fn missed(capture: &Capture, profile: &Profile) -> Object {
+    let own = &capture.own;
+    object! {
+        "folded_stacks": own.folded_stacks,
+        "overflow_stacks": own.overflow_stacks,
+        "truncated_stacks": own.truncated_stacks,
+        "dropped_code": own.dropped_code,
+        "overflow_threads": own.overflow_threads,
+        "missed_reentrant": profile.own.missed_reentrant,
+        "missed_frees": profile.own.missed_frees,
+        "unknown_frees": profile.own.unknown_frees,
+    }
+}
+
+fn own_cost(capture: &Capture, profile: &Profile) -> Object {
+    let own = &capture.own;
+    object! {
+        "anonymous_bytes": own.anonymous_bytes,
+        "mapped_bytes": own.mapped_bytes,
+        "capture_bytes": capture.file_bytes,
+        "estimated_ns": profile.own.estimated_ns(),
+        "timed_events": profile.own.timed_events,
+        "patched_objects": own.patched_objects,
+        "patched_slots": own.patched_slots,
+    }
+}
+
+fn cgroup(capture: &Capture) -> Value {
+    let path = capture.metadata.text(MetadataKey::MemoryCgroup);
+    let last = capture
+        .samples
+        .iter()
+        .rev()
+        .find(|sample| sample.cgroup_bytes != 0);
+    if path.is_none() && last.is_none() && capture.lifecycle.oom_kills == 0 {
+        return Value::Null;
+    }
+    let limit = last
+        .map(|sample| sample.cgroup_limit_bytes)
+        .filter(|&limit| limit != 0);
+    json!({
+        "path": path,
+        "limit_bytes": limit,
+        "last_bytes": last.map(|sample| sample.cgroup_bytes),
+        "oom_kills": capture.lifecycle.oom_kills,
+    })
+}
+
+/// Warnings as objects.
+pub(crate) fn warnings(profile: &Profile) -> Vec<Object> {
+    let warnings = profile.warnings.iter();
+    warnings
+        .map(|warning| {
+            object! {
+                "kind": warning.kind.name(),
+                "count": warning.count,
+                "offset": warning.offset,
+                "detail": warning.detail.clone(),
+            }
+        })
+        .collect()
+}

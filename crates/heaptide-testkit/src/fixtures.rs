@@ -1,0 +1,150 @@
+//! Captures with known answers, shared by the tests of several crates.
+
+use heaptide_format::{Allocator, MetadataKey, Outcome, Sample, State};
+
+use crate::builder::{CaptureBuilder, START_UNIX_NS};
+use crate::simulation::Simulation;
+
+/// One KiB.
+pub const KIB: u64 = 1 << 10;
+/// One MiB.
+pub const MIB: u64 = 1 << 20;
+
+/// A small service that was killed by the OOM killer:
+///
+/// | stack (outermost first) | thread | allocated | live | peak | temporary |
+/// |---|---|---|---|---|---|
+/// | `<module>`:3, `serve`:12, `load_table`:31 | main | 64 MiB × 1 (mmap) | all | all | |
+/// | `<module>`:3, `serve`:14, `Cache.put`:22 | worker | 1 MiB × 8 | 6 | 6 | |
+/// | `<module>`:3, `serve`:13, `walk`:41, `walk`:42, `walk`:42 | main | 4 KiB × 100 | 0 | 0 | 100 |
+/// | no Python frame | worker | 512 × 2 | 1 | 2 | |
+///
+/// Two of the worker's blocks are freed by the main thread.
+#[must_use]
+pub fn killed_service() -> CaptureBuilder {
+    let mut capture = CaptureBuilder::new();
+    capture.ended(State::Tracking, Outcome::Signaled, 9);
+    capture.header.lifecycle.oom_kills = 1;
+    capture
+        .metadata(
+            MetadataKey::CommandLine,
+            b"python\0app.py\0--name=big one\0",
+        )
+        .metadata(MetadataKey::Hostname, b"box")
+        .metadata(MetadataKey::PythonVersion, b"3.12.13 (main)")
+        .metadata(MetadataKey::Writer, b"0.1.0")
+        .metadata(MetadataKey::MemoryCgroup, b"/app");
+    let main = capture.thread(4711, "python", "");
+    let worker = capture.thread(4712, "python", "worker-1");
+
+    let module = capture.function("<module>", "/srv/app.py", 1, 20);
+    let serve = capture.function("serve", "/srv/app.py", 10, 20);
+    let load_table = capture.function("load_table", "/srv/tables.py", 30, 20);
+    let put = capture.function("Cache.put", "/srv/cache.py", 20, 20);
+    let walk = capture.function("walk", "/srv/tree.py", 40, 20);
+    let top = capture.frame(0, module, 2);
+    let serving_load = capture.frame(top, serve, 2);
+    let loading = capture.frame(serving_load, load_table, 1);
+    let serving_walk = capture.frame(top, serve, 3);
+    let walk_outer = capture.frame(serving_walk, walk, 1);
+    let walk_middle = capture.frame(walk_outer, walk, 2);
+    let walk_inner = capture.frame(walk_middle, walk, 2);
+    let serving_put = capture.frame(top, serve, 4);
+    let putting = capture.frame(serving_put, put, 2);
+
+    let mut program = Simulation::new();
+    program.allocate(&mut capture, main, loading, Allocator::Mmap, 64 * MIB);
+    for _ in 0..100 {
+        let block = program.allocate(&mut capture, main, walk_inner, Allocator::Malloc, 4 * KIB);
+        program.free(&mut capture, main, block, true);
+    }
+    let cached: Vec<_> = (0..8)
+        .map(|_| program.allocate(&mut capture, worker, putting, Allocator::Malloc, MIB))
+        .collect();
+    // Before the peak, so that the peak has six of them.
+    program.free(&mut capture, main, cached[0], false);
+    program.free(&mut capture, main, cached[1], false);
+    program.allocate(&mut capture, worker, 0, Allocator::Calloc, 512);
+    let last = program.allocate(&mut capture, main, loading, Allocator::Malloc, 4 * MIB);
+    let other = program.allocate(&mut capture, worker, 0, Allocator::Calloc, 512);
+    program.free(&mut capture, worker, other, false);
+    program.free(&mut capture, main, last, false);
+
+    for (step, (resident, heap)) in [(10, 0), (40, 32), (80, 64), (90, 74), (96, 70)]
+        .into_iter()
+        .enumerate()
+    {
+        capture.samples.push(Sample {
+            unix_ns: START_UNIX_NS + 50_000_000 + step as u64 * 500_000_000,
+            resident_bytes: resident * MIB,
+            heap_bytes: heap * MIB,
+            cgroup_bytes: resident * MIB + 2 * MIB,
+            cgroup_limit_bytes: 100 * MIB,
+        });
+    }
+    let slot = &mut capture.slots[0];
+    slot.timed_events = 10;
+    slot.timed_ns = 450;
+    capture.header.own.anonymous_bytes = 300 * KIB;
+    capture.header.own.mapped_bytes = 64 * KIB;
+    capture.header.own.patched_objects = 40;
+    capture.header.own.patched_slots = 400;
+    capture
+}
+
+/// A tree of about `nodes` stacks with names as hostile as they come when `hostile` is set.
+#[must_use]
+pub fn wide_tree(nodes: u32, hostile: bool) -> CaptureBuilder {
+    let mut capture = CaptureBuilder::new();
+    capture.metadata(MetadataKey::CommandLine, b"python\0wide.py\0");
+    let thread = capture.thread(4711, "python", "");
+    let name = |index: u32| {
+        if hostile {
+            format!("</script><img src=x onerror=alert({index})>\u{202e}\x1b[31m\n'\"&")
+        } else {
+            format!("function_{index}")
+        }
+    };
+    let codes: Vec<u32> = (0..97)
+        .map(|index| {
+            capture.function(
+                &name(index),
+                &format!("/srv/module_{}.py", index % 13),
+                1,
+                50,
+            )
+        })
+        .collect();
+    let mut program = Simulation::new();
+    let mut random = 0x2545_F491_4F6C_DD1Du64;
+    let mut stacks = vec![0u32];
+    for _ in 0..nodes {
+        // xorshift: no dependency, the same everywhere.
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let recent = stacks.len().min(64);
+        let parent = if random.is_multiple_of(3) {
+            stacks[(random >> 8) as usize % stacks.len()]
+        } else {
+            stacks[stacks.len() - 1 - (random >> 8) as usize % recent]
+        };
+        let node = capture.frame(
+            parent,
+            codes[(random >> 20) as usize % codes.len()],
+            (random >> 30) as i32 & 31,
+        );
+        let block = program.allocate(
+            &mut capture,
+            thread,
+            node,
+            Allocator::Malloc,
+            16 + (random >> 40) % 5000,
+        );
+        if random & 0x8000 != 0 {
+            program.free(&mut capture, thread, block, random & 0x1_0000 != 0);
+        }
+        stacks.push(node);
+    }
+    capture
+}

@@ -1,0 +1,10 @@
+//! Helpers of the tests: synthetic captures and a model of the writer.
+#![forbid(unsafe_code)]
+
+pub mod builder;
+pub mod fixtures;
+pub mod linetable;
+pub mod simulation;
+
+pub use builder::CaptureBuilder;
+pub use simulation::Simulation;
