@@ -2,13 +2,15 @@
 
 mod parse;
 mod stats;
+mod summary;
+mod tree;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use heaptide_capture::{Capture, Error, Liveness};
-use heaptide_engine::Profile;
+use heaptide_engine::{Metric, Profile};
 use heaptide_report::{status_lines, visible};
 
 use crate::failure::Failure;
@@ -19,6 +21,10 @@ use crate::terminal::Terminal;
 pub(crate) enum Command {
     /// Totals, allocation sizes, allocators and the largest locations
     Stats(stats::Arguments),
+    /// Memory per function, in a table
+    Summary(summary::Arguments),
+    /// Who called whom, and what that holds
+    Tree(tree::Arguments),
     /// Print every record of a capture
     Parse(parse::Arguments),
 }
@@ -27,6 +33,8 @@ impl Command {
     pub(crate) fn run(self, terminal: &Terminal) -> anyhow::Result<ExitCode> {
         match self {
             Self::Stats(arguments) => stats::run(&arguments, terminal)?,
+            Self::Summary(arguments) => summary::run(&arguments, terminal)?,
+            Self::Tree(arguments) => tree::run(&arguments, terminal)?,
             Self::Parse(arguments) => parse::run(&arguments, terminal)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -39,6 +47,24 @@ pub(crate) struct CaptureArgument {
     /// The capture, at any moment: finished, still written, or left behind by a killed program
     #[arg(value_name = "CAPTURE")]
     pub(crate) path: PathBuf,
+}
+
+/// Which moment a report shows.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MomentArgument {
+    /// Show what is live at the end (or now), never given back, instead of the peak
+    #[arg(long)]
+    leaks: bool,
+}
+
+impl MomentArgument {
+    pub(crate) fn metric(&self) -> Metric {
+        if self.leaks {
+            Metric::Live
+        } else {
+            Metric::Peak
+        }
+    }
 }
 
 /// A capture and what was made of it.
