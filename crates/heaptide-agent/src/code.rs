@@ -69,14 +69,17 @@ unsafe extern "C" fn destroyed(code: *mut c_void) {
     }
     // SAFETY: stored before the slot led here.
     unsafe {
-        let real: Dealloc = core::mem::transmute::<usize, Dealloc>(REAL_DEALLOC.load(Ordering::Acquire));
+        let real: Dealloc =
+            core::mem::transmute::<usize, Dealloc>(REAL_DEALLOC.load(Ordering::Acquire));
         real(code);
     }
 }
 
 fn forget(code: usize) {
     // The guard keeps a signal handler's allocation from waiting for the lock we are about to hold.
-    let Some(_turn) = crate::thread::Turn::begin() else { return };
+    let Some(_turn) = crate::thread::Turn::begin() else {
+        return;
+    };
     let _changing = CHANGING.lock();
     let table = TABLE.load(Ordering::Relaxed);
     if table.is_null() {
@@ -126,10 +129,14 @@ pub(crate) fn number(code: usize) -> Result<u32, Stop> {
 #[inline(never)]
 fn describe(code: usize) -> Result<u32, Stop> {
     // SAFETY: tracking is on, and the code object is alive.
-    let view = unsafe { heaptide_cpython::read_code(&interpreter::get().layout, code as *const u8) };
+    let view =
+        unsafe { heaptide_cpython::read_code(&interpreter::get().layout, code as *const u8) };
     let number = match &view {
         Some(view) => {
-            let text = |raw: &heaptide_cpython::RawStr<'static>| RawText { bytes: raw.bytes, kind: raw.kind };
+            let text = |raw: &heaptide_cpython::RawStr<'static>| RawText {
+                bytes: raw.bytes,
+                kind: raw.kind,
+            };
             let name = text(&view.name);
             RECORDER.code(&CodeText {
                 name,
@@ -141,8 +148,18 @@ fn describe(code: usize) -> Result<u32, Stop> {
             })?
         }
         None => {
-            let unknown = RawText { bytes: b"<unreadable code object>", kind: 1 };
-            RECORDER.code(&CodeText { name: unknown, qualified_name: unknown, file_name: unknown, first_line: 0, flags: 0, line_table: &[] })?
+            let unknown = RawText {
+                bytes: b"<unreadable code object>",
+                kind: 1,
+            };
+            RECORDER.code(&CodeText {
+                name: unknown,
+                qualified_name: unknown,
+                file_name: unknown,
+                first_line: 0,
+                flags: 0,
+                line_table: &[],
+            })?
         }
     };
     add(code, number);

@@ -63,7 +63,15 @@ fn allocated(turn: &mut Turn, allocator: Allocator, block: *mut c_void, bytes: u
     timed(state, |state| {
         let node = walk::current_stack(state)?;
         // SAFETY: tracking is on, so the recorder has started; the turn makes the record ours.
-        unsafe { RECORDER.allocated(&mut state.record, node, allocator, block as u64, bytes as u64) }
+        unsafe {
+            RECORDER.allocated(
+                &mut state.record,
+                node,
+                allocator,
+                block as u64,
+                bytes as u64,
+            )
+        }
     });
 }
 
@@ -81,20 +89,27 @@ fn freed(turn: &mut Turn, block: *mut c_void) {
 
 /// Runs `event`, and measures what it takes now and then.
 #[inline(always)]
-fn timed(state: &mut ThreadState, event: impl FnOnce(&mut ThreadState) -> Result<(), heaptide_recorder::Stop>) {
+fn timed(
+    state: &mut ThreadState,
+    event: impl FnOnce(&mut ThreadState) -> Result<(), heaptide_recorder::Stop>,
+) {
     state.tick = state.tick.wrapping_add(1);
-    if state.tick % TIMED_EVERY != 0 {
+    if !state.tick.is_multiple_of(TIMED_EVERY) {
         return recording(|| event(state));
     }
     let start = monotonic_ns();
     recording(|| event(state));
-    state.record.count_time(monotonic_ns().saturating_sub(start));
+    state
+        .record
+        .count_time(monotonic_ns().saturating_sub(start));
 }
 
 #[cold]
 fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
+    (now.tv_sec as u64)
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(now.tv_nsec as u64)
 }
 
 unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
@@ -114,7 +129,12 @@ unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     let block = unsafe { real::calloc::get()(count, size) };
     if let (Some(mut turn), false) = (turn, block.is_null()) {
         // It succeeded, so the product did not overflow.
-        allocated(&mut turn, Allocator::Calloc, block, count.wrapping_mul(size));
+        allocated(
+            &mut turn,
+            Allocator::Calloc,
+            block,
+            count.wrapping_mul(size),
+        );
     }
     block
 }
@@ -125,7 +145,9 @@ unsafe extern "C" fn realloc(old: *mut c_void, size: usize) -> *mut c_void {
         return unsafe { real::realloc::get()(old, size) };
     };
     // SAFETY: see `malloc`.
-    reallocated(&mut turn, old, size, || unsafe { real::realloc::get()(old, size) })
+    reallocated(&mut turn, old, size, || unsafe {
+        real::realloc::get()(old, size)
+    })
 }
 
 unsafe extern "C" fn reallocarray(old: *mut c_void, count: usize, size: usize) -> *mut c_void {
@@ -134,14 +156,21 @@ unsafe extern "C" fn reallocarray(old: *mut c_void, count: usize, size: usize) -
         return unsafe { real::reallocarray::get()(old, count, size) };
     };
     // SAFETY: see `malloc`.
-    reallocated(&mut turn, old, count.wrapping_mul(size), || unsafe { real::reallocarray::get()(old, count, size) })
+    reallocated(&mut turn, old, count.wrapping_mul(size), || unsafe {
+        real::reallocarray::get()(old, count, size)
+    })
 }
 
 /// A free and an allocation in one. The old block leaves the table before the real call, since its
 /// address may belong to another thread the moment that returns; but it counts as live until then,
 /// since it is: a process killed while it copies a large block still held it.
 #[inline(always)]
-fn reallocated(turn: &mut Turn, old: *mut c_void, size: usize, call: impl FnOnce() -> *mut c_void) -> *mut c_void {
+fn reallocated(
+    turn: &mut Turn,
+    old: *mut c_void,
+    size: usize,
+    call: impl FnOnce() -> *mut c_void,
+) -> *mut c_void {
     let mut taken = None;
     if !old.is_null() {
         let _ = turn.state();
@@ -172,7 +201,15 @@ fn reallocated(turn: &mut Turn, old: *mut c_void, size: usize, call: impl FnOnce
         }
         let node = walk::current_stack(state)?;
         // SAFETY: as in `allocated`.
-        unsafe { RECORDER.allocated(&mut state.record, node, Allocator::Realloc, block as u64, size as u64) }
+        unsafe {
+            RECORDER.allocated(
+                &mut state.record,
+                node,
+                Allocator::Realloc,
+                block as u64,
+                size as u64,
+            )
+        }
     });
     block
 }
@@ -204,7 +241,11 @@ unsafe extern "C" fn free_aligned_sized(block: *mut c_void, alignment: usize, si
     unsafe { real::free_aligned_sized::get()(block, alignment, size) };
 }
 
-unsafe extern "C" fn posix_memalign(place: *mut *mut c_void, alignment: usize, size: usize) -> c_int {
+unsafe extern "C" fn posix_memalign(
+    place: *mut *mut c_void,
+    alignment: usize,
+    size: usize,
+) -> c_int {
     let turn = Turn::begin();
     // SAFETY: see `malloc`.
     let failed = unsafe { real::posix_memalign::get()(place, alignment, size) };
@@ -232,14 +273,26 @@ macro_rules! aligned_allocator {
     };
 }
 
-aligned_allocator!(aligned_alloc, Allocator::AlignedAlloc, (alignment, size), size);
+aligned_allocator!(
+    aligned_alloc,
+    Allocator::AlignedAlloc,
+    (alignment, size),
+    size
+);
 aligned_allocator!(memalign, Allocator::Memalign, (alignment, size), size);
 aligned_allocator!(valloc, Allocator::Valloc, (size), size);
 aligned_allocator!(pvalloc, Allocator::Pvalloc, (size), size);
 
 macro_rules! mapper {
     ($name:ident) => {
-        unsafe extern "C" fn $name(hint: *mut c_void, bytes: usize, protection: c_int, flags: c_int, file: c_int, offset: i64) -> *mut c_void {
+        unsafe extern "C" fn $name(
+            hint: *mut c_void,
+            bytes: usize,
+            protection: c_int,
+            flags: c_int,
+            file: c_int,
+            offset: i64,
+        ) -> *mut c_void {
             let turn = Turn::begin();
             // SAFETY: see `malloc`.
             let start = unsafe { real::$name::get()(hint, bytes, protection, flags, file, offset) };
@@ -270,15 +323,30 @@ unsafe extern "C" fn munmap(start: *mut c_void, bytes: usize) -> c_int {
         return unsafe { real::munmap::get()(start, bytes) };
     };
     // SAFETY: see `malloc`.
-    unmapped(&mut turn, start, bytes, || unsafe { real::munmap::get()(start, bytes) }, |result| *result == 0)
+    unmapped(
+        &mut turn,
+        start,
+        bytes,
+        || unsafe { real::munmap::get()(start, bytes) },
+        |result| *result == 0,
+    )
 }
 
 /// Counts the range as freed, makes the call, and takes the free back if it failed.
-fn unmapped<T>(turn: &mut Turn, start: *mut c_void, bytes: usize, call: impl FnOnce() -> T, succeeded: impl FnOnce(&T) -> bool) -> T {
+fn unmapped<T>(
+    turn: &mut Turn,
+    start: *mut c_void,
+    bytes: usize,
+    call: impl FnOnce() -> T,
+    succeeded: impl FnOnce(&T) -> bool,
+) -> T {
     // The kernel refuses these without looking at the range.
     let page = rustix::param::page_size();
     let sensible = (start as usize).is_multiple_of(page) && bytes > 0;
-    let end = (start as usize).saturating_add(bytes).checked_next_multiple_of(page).unwrap_or(usize::MAX);
+    let end = (start as usize)
+        .saturating_add(bytes)
+        .checked_next_multiple_of(page)
+        .unwrap_or(usize::MAX);
     let length = end.saturating_sub(start as usize) as u64;
     let mut last = None;
     if sensible {
@@ -286,7 +354,8 @@ fn unmapped<T>(turn: &mut Turn, start: *mut c_void, bytes: usize, call: impl FnO
         timed(state, |state| {
             loop {
                 // SAFETY: as in `allocated`.
-                let pieces = unsafe { RECORDER.unmapping(&mut state.record, start as u64, length)? };
+                let pieces =
+                    unsafe { RECORDER.unmapping(&mut state.record, start as u64, length)? };
                 if pieces.as_slice().is_empty() {
                     return Ok(());
                 }
@@ -317,13 +386,25 @@ fn unmapped<T>(turn: &mut Turn, start: *mut c_void, bytes: usize, call: impl FnO
 }
 
 /// Variadic in C; the fifth argument is in its register whether or not the caller passed one.
-unsafe extern "C" fn mremap(old: *mut c_void, old_bytes: usize, bytes: usize, flags: c_int, place: *mut c_void) -> *mut c_void {
+unsafe extern "C" fn mremap(
+    old: *mut c_void,
+    old_bytes: usize,
+    bytes: usize,
+    flags: c_int,
+    place: *mut c_void,
+) -> *mut c_void {
     // SAFETY: see `malloc`.
     let call = || unsafe { real::mremap::get()(old, old_bytes, bytes, flags, place) };
-    let Some(mut turn) = Turn::begin() else { return call() };
+    let Some(mut turn) = Turn::begin() else {
+        return call();
+    };
     let succeeded = |start: &*mut c_void| *start != libc::MAP_FAILED;
     // A length of zero makes a second mapping of shared pages; the first stays.
-    let start = if old_bytes == 0 || flags & KEEPS_OLD_RANGE != 0 { call() } else { unmapped(&mut turn, old, old_bytes, call, succeeded) };
+    let start = if old_bytes == 0 || flags & KEEPS_OLD_RANGE != 0 {
+        call()
+    } else {
+        unmapped(&mut turn, old, old_bytes, call, succeeded)
+    };
     if succeeded(&start) {
         mapped(&mut turn, start, bytes);
     }

@@ -12,7 +12,10 @@ use crate::real::find;
 /// Present in CPython 3.8 and later; its absence means: not a CPython.
 pub(crate) const AUDIT_HOOK: &CStr = c"PySys_AddAuditHook";
 /// `PySys_AddAuditHook`
-pub(crate) type AddAuditHook = unsafe extern "C" fn(unsafe extern "C" fn(*const c_char, *mut c_void, *mut c_void) -> c_int, *mut c_void) -> c_int;
+pub(crate) type AddAuditHook = unsafe extern "C" fn(
+    unsafe extern "C" fn(*const c_char, *mut c_void, *mut c_void) -> c_int,
+    *mut c_void,
+) -> c_int;
 /// `PyCFunction`
 pub(crate) type Callable = unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void;
 
@@ -120,7 +123,10 @@ pub(crate) fn allocator() -> Option<PythonAllocator> {
 
 /// Is the calling thread in the main interpreter? (Subinterpreters are cleared too.)
 pub(crate) fn in_main_interpreter() -> bool {
-    let (here, main) = (find(c"PyInterpreterState_Get"), find(c"PyInterpreterState_Main"));
+    let (here, main) = (
+        find(c"PyInterpreterState_Get"),
+        find(c"PyInterpreterState_Main"),
+    );
     if here.is_null() || main.is_null() {
         return true;
     }
@@ -168,20 +174,35 @@ pub(crate) unsafe fn at_exit(callable: Callable) {
     let call = find(c"PyObject_CallFunctionObjArgs");
     let clear = find(c"PyErr_Clear");
     let release = find(c"Py_DecRef");
-    if [import, new_function, get_attribute, call, clear, release].iter().any(|function| function.is_null()) {
+    if [import, new_function, get_attribute, call, clear, release]
+        .iter()
+        .any(|function| function.is_null())
+    {
         return;
     }
     // SAFETY: the functions have these types in every supported version; references are released
     // once; a failure leaves at most an exception, which is cleared.
     unsafe {
-        let import: unsafe extern "C" fn(*const c_char) -> *mut c_void = core::mem::transmute(import);
-        let new_function: unsafe extern "C" fn(*mut MethodDefinition, *mut c_void, *mut c_void) -> *mut c_void = core::mem::transmute(new_function);
-        let get_attribute: unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void = core::mem::transmute(get_attribute);
-        let call: unsafe extern "C" fn(*mut c_void, ...) -> *mut c_void = core::mem::transmute(call);
+        let import: unsafe extern "C" fn(*const c_char) -> *mut c_void =
+            core::mem::transmute(import);
+        let new_function: unsafe extern "C" fn(
+            *mut MethodDefinition,
+            *mut c_void,
+            *mut c_void,
+        ) -> *mut c_void = core::mem::transmute(new_function);
+        let get_attribute: unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void =
+            core::mem::transmute(get_attribute);
+        let call: unsafe extern "C" fn(*mut c_void, ...) -> *mut c_void =
+            core::mem::transmute(call);
         let clear: unsafe extern "C" fn() = core::mem::transmute(clear);
         let release: unsafe extern "C" fn(*mut c_void) = core::mem::transmute(release);
         // The interpreter keeps a pointer to the definition for as long as the function lives.
-        let definition = Box::leak(Box::new(MethodDefinition { name: c"_end".as_ptr(), function: callable, flags: METH_NOARGS, documentation: core::ptr::null() }));
+        let definition = Box::leak(Box::new(MethodDefinition {
+            name: c"_end".as_ptr(),
+            function: callable,
+            flags: METH_NOARGS,
+            documentation: core::ptr::null(),
+        }));
         let module = import(c"atexit".as_ptr());
         if !module.is_null() {
             let register = get_attribute(module, c"register".as_ptr());
@@ -197,4 +218,3 @@ pub(crate) unsafe fn at_exit(callable: Callable) {
         clear();
     }
 }
-

@@ -13,7 +13,12 @@ use crate::{RECORDER, guard, hooks, real};
 const MOST_OBJECTS: usize = 8192;
 
 /// Objects that have been patched, in the loader's order.
-static PATCHED: SpinLock<Patched> = SpinLock::new(Patched { known: None, count: 0, loads: 0, unloads: 0 });
+static PATCHED: SpinLock<Patched> = SpinLock::new(Patched {
+    known: None,
+    count: 0,
+    loads: 0,
+    unloads: 0,
+});
 
 struct Patched {
     known: Option<Mapping>,
@@ -42,16 +47,24 @@ pub(crate) fn patch_newcomers() {
     }
     let Some(memory) = &patched.known else { return };
     // SAFETY: the mapping has room for MOST_OBJECTS identities and starts as zeroes.
-    let known: &mut [Identity] = unsafe { core::slice::from_raw_parts_mut(memory.as_ptr(), MOST_OBJECTS) };
+    let known: &mut [Identity] =
+        unsafe { core::slice::from_raw_parts_mut(memory.as_ptr(), MOST_OBJECTS) };
     let (before, mut now) = (patched.count, 0);
     let mut counts = Counts::default();
     for_each_object(|object| {
-        if now == 0 && before > 0 && object.loads == patched.loads && object.unloads == patched.unloads {
+        if now == 0
+            && before > 0
+            && object.loads == patched.loads
+            && object.unloads == patched.unloads
+        {
             now = before;
             return false;
         }
         (patched.loads, patched.unloads) = (object.loads, object.unloads);
-        let identity = Identity { base: object.base, headers: object.headers.as_ptr() as usize };
+        let identity = Identity {
+            base: object.base,
+            headers: object.headers.as_ptr() as usize,
+        };
         // The loader keeps its order, so what was known stands here or, after an unload, further on.
         let is_known = now < before && known[now..before].contains(&identity);
         if !is_known && !object.is_system() && !object.contains(own) {
@@ -59,7 +72,11 @@ pub(crate) fn patch_newcomers() {
         }
         if now < MOST_OBJECTS {
             if is_known {
-                let from = now + known[now..before].iter().position(|entry| *entry == identity).unwrap_or(0);
+                let from = now
+                    + known[now..before]
+                        .iter()
+                        .position(|entry| *entry == identity)
+                        .unwrap_or(0);
                 known.swap(now, from);
             } else {
                 known[now] = identity;
@@ -70,7 +87,8 @@ pub(crate) fn patch_newcomers() {
     });
     patched.count = now;
     if let Some(own) = RECORDER.file().own() {
-        own.patched_objects.fetch_add(counts.objects, Ordering::Relaxed);
+        own.patched_objects
+            .fetch_add(counts.objects, Ordering::Relaxed);
         own.patched_slots.fetch_add(counts.slots, Ordering::Relaxed);
     }
 }
@@ -90,7 +108,11 @@ pub(crate) fn code_around(address: usize) -> (usize, usize) {
         if !object.executes(address) {
             return true;
         }
-        for header in object.headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0) {
+        for header in object
+            .headers
+            .iter()
+            .filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0)
+        {
             let start = object.base.wrapping_add(header.p_vaddr as usize);
             let end = start.wrapping_add(header.p_memsz as usize);
             if (start..end).contains(&address) {
@@ -127,11 +149,11 @@ unsafe extern "C" fn dlopen_from(name: *const c_char, flags: c_int, caller: usiz
     // SAFETY: hooks are installed only for functions that were found. No turn is held: what the
     // library allocates when it is initialised is the program's own.
     let handle = unsafe { real::dlopen::get()(path, flags) };
-    if !handle.is_null() {
-        if let Some(mut turn) = Turn::begin() {
-            let _ = turn.state();
-            guard::catching(patch_newcomers);
-        }
+    if !handle.is_null()
+        && let Some(mut turn) = Turn::begin()
+    {
+        let _ = turn.state();
+        guard::catching(patch_newcomers);
     }
     handle
 }
@@ -160,7 +182,9 @@ fn search_callers_path(name: &CStr, caller: usize) -> Option<[u8; 1024]> {
             return true;
         }
         if let Some(paths) = object.run_path() {
-            found = paths.split(|byte| *byte == b':').find_map(|path| existing_file(object, path, name));
+            found = paths
+                .split(|byte| *byte == b':')
+                .find_map(|path| existing_file(object, path, name));
         }
         false
     });
@@ -177,13 +201,18 @@ fn existing_file(object: &Object<'_>, directory: &[u8], name: &[u8]) -> Option<[
     let mut push = |bytes: &[u8]| -> Option<()> {
         // One byte stays for the NUL.
         let end = length + bytes.len();
-        path.get_mut(length..end).filter(|_| end < 1024)?.copy_from_slice(bytes);
+        path.get_mut(length..end)
+            .filter(|_| end < 1024)?
+            .copy_from_slice(bytes);
         length = end;
         Some(())
     };
     let mut rest = directory;
     while !rest.is_empty() {
-        if let Some(tail) = rest.strip_prefix(b"$ORIGIN").or_else(|| rest.strip_prefix(b"${ORIGIN}")) {
+        if let Some(tail) = rest
+            .strip_prefix(b"$ORIGIN")
+            .or_else(|| rest.strip_prefix(b"${ORIGIN}"))
+        {
             push(origin)?;
             rest = tail;
         } else {

@@ -25,7 +25,8 @@ unsafe impl GlobalAlloc for OwnHeap {
         let mut bump = self.0.lock();
         let mut start = bump.next.next_multiple_of(layout.align());
         if bump.next == 0 || start + layout.size() > bump.end {
-            let Some(chunk) = Mapping::new((layout.size() + layout.align()).max(CHUNK_BYTES)) else {
+            let Some(chunk) = Mapping::new((layout.size() + layout.align()).max(CHUNK_BYTES))
+            else {
                 return core::ptr::null_mut();
             };
             bump.end = chunk.bytes();

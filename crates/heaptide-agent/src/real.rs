@@ -9,6 +9,26 @@ pub(crate) fn find(name: &CStr) -> *mut c_void {
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
 }
 
+/// Address of the code that `name` means, behind a canonical entry in the executable if there is one
+/// (that entry leads through a slot which we are about to patch).
+fn find_function(name: &CStr) -> *mut c_void {
+    let found = find(name);
+    let mut canonical = false;
+    heaptide_elf::for_each_object(|object| {
+        if object.executes(found as usize) {
+            canonical = heaptide_elf::imports(object, name.to_bytes());
+            return false;
+        }
+        true
+    });
+    if !canonical {
+        return found;
+    }
+    // Null when there is no other definition: the entry itself would lead the hook back to the hook.
+    // SAFETY: a valid name; "next" is whatever comes after us in the search order.
+    unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }
+}
+
 macro_rules! real_functions {
     ($($name:ident: $symbol:literal as fn($($argument:ty),*) -> $result:ty;)+) => {
         $(
@@ -32,7 +52,7 @@ macro_rules! real_functions {
         /// Looks all of them up. Before any slot is patched: afterwards the loader would still say the
         /// truth, but there would be a moment in which a hook runs without its function.
         pub(crate) fn resolve() {
-            $($name::ADDRESS.store(find($symbol) as usize, Ordering::Relaxed);)+
+            $($name::ADDRESS.store(find_function($symbol) as usize, Ordering::Relaxed);)+
         }
     };
 }

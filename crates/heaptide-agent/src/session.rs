@@ -38,7 +38,12 @@ impl Session {
         let pid = number(fields.next()?)?;
         let node_budget = number(fields.next()?)?;
         let path = fields.next()?;
-        let mut session = Self { pid, node_budget, path: [0; 4096], path_length: path.len() };
+        let mut session = Self {
+            pid,
+            node_budget,
+            path: [0; 4096],
+            path_length: path.len(),
+        };
         session.path.get_mut(..path.len())?.copy_from_slice(path);
         Some(session)
     }

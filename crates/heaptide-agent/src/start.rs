@@ -17,7 +17,9 @@ static BEGUN: AtomicBool = AtomicBool::new(false);
 /// The constructor's work: find out whether this process is ours, and if it is a CPython, ask it to
 /// tell us when the program starts.
 pub(crate) fn loaded() {
-    let Some(session) = Session::read() else { return };
+    let Some(session) = Session::read() else {
+        return;
+    };
     let add_hook = real::find(AUDIT_HOOK);
     let ours = session.pid == rustix::process::getpid().as_raw_nonzero().get() as u32;
     if add_hook.is_null() {
@@ -39,22 +41,29 @@ pub(crate) fn loaded() {
 }
 
 /// Called by CPython for every audited event, with the GIL.
-unsafe extern "C" fn audit(event: *const c_char, arguments: *mut c_void, _data: *mut c_void) -> c_int {
+unsafe extern "C" fn audit(
+    event: *const c_char,
+    arguments: *mut c_void,
+    _data: *mut c_void,
+) -> c_int {
     // SAFETY: CPython passes a C string.
     let event = unsafe { CStr::from_ptr(event) }.to_bytes();
     // Most events are none of ours: look at one letter first.
     match event.first() {
-        Some(b'c') if event.starts_with(b"cpython.run_") => {
-            if !BEGUN.swap(true, Ordering::Relaxed) {
-                guard::catching(begin);
-            }
+        Some(b'c')
+            if event.starts_with(b"cpython.run_") && !BEGUN.swap(true, Ordering::Relaxed) =>
+        {
+            guard::catching(begin);
         }
-        Some(b'c') if event == b"cpython.PyInterpreterState_Clear" => {
-            if interpreter::in_main_interpreter() {
-                finish();
-            }
+        Some(b'c')
+            if event == b"cpython.PyInterpreterState_Clear"
+                && interpreter::in_main_interpreter() =>
+        {
+            finish();
         }
-        Some(b'c') if event == b"cpython.PyInterpreterState_New" => interpreter::note_subinterpreter(),
+        Some(b'c') if event == b"cpython.PyInterpreterState_New" => {
+            interpreter::note_subinterpreter();
+        }
         Some(b'o') if event == b"os.exec" && switch::is_on() => RECORDER.exec_attempted(),
         Some(b'_') if event.starts_with(b"_thread.start_") && switch::is_on() => {
             // SAFETY: the arguments are a tuple, and the GIL is held.
@@ -67,7 +76,9 @@ unsafe extern "C" fn audit(event: *const c_char, arguments: *mut c_void, _data: 
 
 /// The program is about to run. The GIL is held.
 fn begin() {
-    let Some(session) = SESSION.lock().take() else { return };
+    let Some(session) = SESSION.lock().take() else {
+        return;
+    };
     if session.pid != rustix::process::getpid().as_raw_nonzero().get() as u32 {
         return;
     }
@@ -97,10 +108,18 @@ fn begin() {
     fork::watch();
     let allocator = interpreter::allocator().unwrap_or(PythonAllocator::Unknown);
     loader::patch_newcomers();
-    RECORDER.tracking_begins(version, allocator as u32, rustix::thread::gettid().as_raw_nonzero().get() as u32);
+    RECORDER.tracking_begins(
+        version,
+        allocator as u32,
+        rustix::thread::gettid().as_raw_nonzero().get() as u32,
+    );
     switch::turn_on();
     // The main thread gets the first number.
-    drop(Turn::begin());
+    if let Some(mut turn) = Turn::begin() {
+        let state = turn.state();
+        state.named = true;
+        RECORDER.thread_name(&state.record, b"MainThread");
+    }
 }
 
 /// Tracking ends as it should.

@@ -11,7 +11,10 @@ struct Page {
     rest: [u8; 4095],
 }
 
-static PAGE: Page = Page { on: AtomicBool::new(false), rest: [0; 4095] };
+static PAGE: Page = Page {
+    on: AtomicBool::new(false),
+    rest: [0; 4095],
+};
 
 /// Is tracking on, in this process?
 #[inline(always)]
@@ -35,6 +38,12 @@ pub(crate) fn protect_children() {
     let page = (&raw const PAGE).cast_mut();
     // SAFETY: the page is ours alone and lies in .bss, which is private anonymous memory; wiping it
     // in a child leaves it as it was at load time.
-    let _ = unsafe { rustix::mm::madvise(page.cast(), size_of::<Page>(), rustix::mm::Advice::LinuxWipeOnFork) };
+    let _ = unsafe {
+        rustix::mm::madvise(
+            page.cast(),
+            size_of::<Page>(),
+            rustix::mm::Advice::LinuxWipeOnFork,
+        )
+    };
     let _ = PAGE.rest;
 }

@@ -161,7 +161,9 @@ fn make_state() -> Result<Option<*mut ThreadState>, Stop> {
         return Ok(Some(reused));
     }
     drop(free);
-    let Some(memory) = Mapping::new(size_of::<ThreadState>()) else { return Ok(None) };
+    let Some(memory) = Mapping::new(size_of::<ThreadState>()) else {
+        return Ok(None);
+    };
     let state: *mut ThreadState = memory.leak();
     // SAFETY: fresh memory, large enough and page aligned.
     unsafe {

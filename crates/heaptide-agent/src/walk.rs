@@ -13,7 +13,9 @@
 
 use core::sync::atomic::Ordering;
 
-use heaptide_cpython::{Family, Family39, Family311, Family313, FrameFamily, Layout, RawFrame, last_instruction};
+use heaptide_cpython::{
+    Family, Family39, Family311, Family313, FrameFamily, Layout, RawFrame, last_instruction,
+};
 use heaptide_format::{NODE_OVERFLOW, NODE_ROOT};
 use heaptide_recorder::{Mapping, Stop};
 
@@ -42,17 +44,28 @@ struct Entry {
 impl Entry {
     #[inline(always)]
     fn new(frame: *const u8, raw: &RawFrame) -> Self {
-        Self { frame: frame as usize, code: raw.code as usize, instruction: raw.instruction, owner: u32::from(raw.owner), node: NODE_ROOT }
+        Self {
+            frame: frame as usize,
+            code: raw.code as usize,
+            instruction: raw.instruction,
+            owner: u32::from(raw.owner),
+            node: NODE_ROOT,
+        }
     }
 
     #[inline(always)]
     fn is_same(&self, raw: &RawFrame) -> bool {
-        self.code == raw.code as usize && self.instruction == raw.instruction && self.owner == u32::from(raw.owner)
+        self.code == raw.code as usize
+            && self.instruction == raw.instruction
+            && self.owner == u32::from(raw.owner)
     }
 
     #[inline(always)]
     fn equals(&self, other: &Self) -> bool {
-        self.frame == other.frame && self.code == other.code && self.instruction == other.instruction && self.owner == other.owner
+        self.frame == other.frame
+            && self.code == other.code
+            && self.instruction == other.instruction
+            && self.owner == other.owner
     }
 }
 
@@ -68,7 +81,12 @@ pub(crate) struct Memo {
 
 impl Memo {
     pub(crate) const fn new() -> Self {
-        Self { memory: None, capacity: 0, length: 0, generation: 0 }
+        Self {
+            memory: None,
+            capacity: 0,
+            length: 0,
+            generation: 0,
+        }
     }
 
     /// Remembers nothing any more.
@@ -76,9 +94,17 @@ impl Memo {
         self.length = 0;
     }
 
+    /// The outermost remembered frame.
+    pub(crate) fn outermost_frame(&self) -> Option<*const u8> {
+        // SAFETY: there is a first entry.
+        (self.length > 0).then(|| unsafe { (*self.known()).frame as *const u8 })
+    }
+
     #[inline(always)]
     fn known(&self) -> *mut Entry {
-        self.memory.as_ref().map_or(core::ptr::null_mut(), Mapping::as_ptr)
+        self.memory
+            .as_ref()
+            .map_or(core::ptr::null_mut(), Mapping::as_ptr)
     }
 
     #[inline(always)]
@@ -90,16 +116,26 @@ impl Memo {
     #[cold]
     #[inline(never)]
     fn grow(&mut self, used_fresh: usize) -> bool {
-        let capacity = if self.capacity == 0 { FIRST_FRAMES } else { self.capacity * 2 };
+        let capacity = if self.capacity == 0 {
+            FIRST_FRAMES
+        } else {
+            self.capacity * 2
+        };
         if capacity > MOST_FRAMES {
             return false;
         }
-        let Some(memory) = Mapping::new(capacity * 2 * size_of::<Entry>()) else { return false };
+        let Some(memory) = Mapping::new(capacity * 2 * size_of::<Entry>()) else {
+            return false;
+        };
         if self.capacity > 0 {
             // SAFETY: both areas are larger in the new memory, which does not overlap the old.
             unsafe {
                 core::ptr::copy_nonoverlapping(self.known(), memory.as_ptr::<Entry>(), self.length);
-                core::ptr::copy_nonoverlapping(self.fresh(), memory.as_ptr::<Entry>().add(capacity), used_fresh);
+                core::ptr::copy_nonoverlapping(
+                    self.fresh(),
+                    memory.as_ptr::<Entry>().add(capacity),
+                    used_fresh,
+                );
             }
         }
         self.memory = Some(memory);
@@ -162,7 +198,11 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
 /// # Safety
 /// `frame` is a frame of this thread, `F` and `layout` fit the interpreter.
 #[inline(always)]
-unsafe fn walk<F: Family>(layout: &Layout, mut frame: *const u8, memo: &mut Memo) -> Result<u32, Stop> {
+unsafe fn walk<F: Family>(
+    layout: &Layout,
+    mut frame: *const u8,
+    memo: &mut Memo,
+) -> Result<u32, Stop> {
     // Remembered frames that may still lie ahead: `0..ahead`. Of these, `ahead..run` have just been
     // met in an unbroken row. What was walked before the row is in `fresh`, leaf first.
     let mut ahead = memo.length;
@@ -233,7 +273,10 @@ unsafe fn walk<F: Family>(layout: &Layout, mut frame: *const u8, memo: &mut Memo
         prefix = 0;
         // SAFETY: positions stay below `fresh` and `length`.
         unsafe {
-            while prefix < fresh && prefix < memo.length && (*memo.known().add(prefix)).equals(&*memo.fresh().add(fresh - 1 - prefix)) {
+            while prefix < fresh
+                && prefix < memo.length
+                && (*memo.known().add(prefix)).equals(&*memo.fresh().add(fresh - 1 - prefix))
+            {
                 prefix += 1;
             }
         }
@@ -254,7 +297,11 @@ fn intern(layout: &Layout, memo: &mut Memo, prefix: usize, fresh: usize) -> Resu
     memo.length = prefix;
     // SAFETY: `prefix + fresh <= capacity`, and the two areas do not overlap.
     unsafe {
-        let mut node = if prefix == 0 { NODE_ROOT } else { (*memo.known().add(prefix - 1)).node };
+        let mut node = if prefix == 0 {
+            NODE_ROOT
+        } else {
+            (*memo.known().add(prefix - 1)).node
+        };
         for position in (0..fresh).rev() {
             let mut entry = *memo.fresh().add(position);
             let offset = last_instruction(layout, entry.code as *const u8, entry.instruction);
@@ -280,7 +327,8 @@ fn truncated(layout: &Layout, memo: &mut Memo, fresh: usize) -> Result<u32, Stop
         // SAFETY: `fresh` entries have been written.
         let entry = unsafe { *memo.fresh().add(position) };
         // SAFETY: code and instruction come from one frame.
-        let offset = unsafe { last_instruction(layout, entry.code as *const u8, entry.instruction) };
+        let offset =
+            unsafe { last_instruction(layout, entry.code as *const u8, entry.instruction) };
         node = RECORDER.node(node, code::number(entry.code)?, offset)?;
     }
     Ok(node)

@@ -3,13 +3,15 @@
 mod parse;
 mod run;
 mod stats;
+mod summary;
+mod tree;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use heaptide_capture::{Capture, Error, Liveness};
-use heaptide_engine::Profile;
+use heaptide_engine::{Metric, Profile};
 use heaptide_report::{status_lines, visible};
 
 use crate::failure::Failure;
@@ -22,6 +24,10 @@ pub(crate) enum Command {
     Run(run::Arguments),
     /// Totals, allocation sizes, allocators and the largest locations
     Stats(stats::Arguments),
+    /// Memory per function, in a table
+    Summary(summary::Arguments),
+    /// Who called whom, and what that holds
+    Tree(tree::Arguments),
     /// Print every record of a capture
     Parse(parse::Arguments),
 }
@@ -32,6 +38,8 @@ impl Command {
             // The exit code is the program's own.
             Self::Run(arguments) => return Ok(run::run(&arguments, terminal)),
             Self::Stats(arguments) => stats::run(&arguments, terminal)?,
+            Self::Summary(arguments) => summary::run(&arguments, terminal)?,
+            Self::Tree(arguments) => tree::run(&arguments, terminal)?,
             Self::Parse(arguments) => parse::run(&arguments, terminal)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -44,6 +52,24 @@ pub(crate) struct CaptureArgument {
     /// The capture, at any moment: finished, still written, or left behind by a killed program
     #[arg(value_name = "CAPTURE")]
     pub(crate) path: PathBuf,
+}
+
+/// Which moment a report shows.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MomentArgument {
+    /// Show what is live at the end (or now), never given back, instead of the peak
+    #[arg(long)]
+    leaks: bool,
+}
+
+impl MomentArgument {
+    pub(crate) fn metric(&self) -> Metric {
+        if self.leaks {
+            Metric::Live
+        } else {
+            Metric::Peak
+        }
+    }
 }
 
 /// A capture and what was made of it.

@@ -18,13 +18,19 @@ pub(crate) struct OutputArguments {
 }
 
 impl OutputArguments {
+    pub(crate) fn is_stdout(&self) -> bool {
+        self.output
+            .as_ref()
+            .is_none_or(|path| path == Path::new("-"))
+    }
+
     /// Runs `write` on the output, stdout when no file was named.
     pub(crate) fn write(
         &self,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> anyhow::Result<()> {
         match &self.output {
-            Some(path) if path != Path::new("-") => write_file(path, self.force, write),
+            Some(path) if !self.is_stdout() => write_file(path, self.force, write),
             _ => write_stdout(write),
         }
     }

@@ -40,6 +40,19 @@ impl Terminal {
         }
     }
 
+    /// How many rows of a table fit the screen; `None` when stdout is not a terminal.
+    pub(crate) fn rows_that_fit() -> Option<usize> {
+        // Titles, the status on stderr and the next prompt need room too.
+        const OTHER_LINES: usize = 5;
+        const AT_LEAST: usize = 10;
+        let (_, height) = terminal_size::terminal_size_of(stdout())?;
+        Some(
+            usize::from(height.0)
+                .saturating_sub(OTHER_LINES)
+                .max(AT_LEAST),
+        )
+    }
+
     /// `text` in a colour (the parameters of an ANSI escape sequence) if stderr shows colours.
     pub(crate) fn stderr_style(&self, style: &str, text: &str) -> String {
         if self.stderr_color {

@@ -50,10 +50,14 @@ pub(crate) struct Dynamic<'a> {
 impl<'a> Dynamic<'a> {
     /// Reads the dynamic section of `object`; `None` when it has none to speak of.
     pub(crate) fn of(object: &Object<'a>) -> Option<Self> {
-        let header = object.headers.iter().find(|header| header.p_type == libc::PT_DYNAMIC)?;
+        let header = object
+            .headers
+            .iter()
+            .find(|header| header.p_type == libc::PT_DYNAMIC)?;
         let mut entry = object.base.wrapping_add(header.p_vaddr as usize) as *const Entry;
         let (mut symbols, mut names, mut names_size) = (0u64, 0u64, 0u64);
-        let (mut data, mut data_size, mut plt, mut plt_size, mut plt_kind) = (0u64, 0u64, 0u64, 0u64, TAG_RELA);
+        let (mut data, mut data_size, mut plt, mut plt_size, mut plt_kind) =
+            (0u64, 0u64, 0u64, 0u64, TAG_RELA);
         let (mut run_path, mut old_path) = (None, None);
         // SAFETY: the loader has accepted this section; it ends with a null tag.
         unsafe {
@@ -79,7 +83,11 @@ impl<'a> Dynamic<'a> {
         // read-only (or belongs to the kernel) they are still relative to the base.
         let address = |value: u64| {
             let value = value as usize;
-            if value == 0 || value >= object.base { value } else { object.base + value }
+            if value == 0 || value >= object.base {
+                value
+            } else {
+                object.base + value
+            }
         };
         let (symbols, names) = (address(symbols), address(names));
         if symbols == 0 || names == 0 || plt_kind != TAG_RELA {
@@ -91,7 +99,9 @@ impl<'a> Dynamic<'a> {
                 return &[];
             }
             // SAFETY: the loader has processed this table; it stays mapped as long as the object.
-            unsafe { core::slice::from_raw_parts(start as *const Rela, size as usize / size_of::<Rela>()) }
+            unsafe {
+                core::slice::from_raw_parts(start as *const Rela, size as usize / size_of::<Rela>())
+            }
         };
         Some(Self {
             symbols: symbols as *const libc::Elf64_Sym,
@@ -112,7 +122,10 @@ impl<'a> Dynamic<'a> {
         // SAFETY: relocations that the loader has processed name existing symbols.
         let offset = unsafe { (*self.symbols.add(index)).st_name } as usize;
         let rest = self.names.get(offset..).unwrap_or(&[]);
-        let end = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
+        let end = rest
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(rest.len());
         &rest[..end]
     }
 

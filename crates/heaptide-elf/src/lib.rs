@@ -19,4 +19,4 @@ mod object;
 mod patch;
 
 pub use object::{Object, for_each_object};
-pub use patch::{Counts, Hook, patch, restore};
+pub use patch::{Counts, Hook, imports, patch, restore};

@@ -68,20 +68,52 @@ pub fn restore(object: &Object<'_>, hooks: &[Hook], counts: &mut Counts) {
     counts.objects += u64::from(slots > 0);
 }
 
-fn for_each_slot(object: &Object<'_>, hooks: &[Hook], mut decide: impl FnMut(&AtomicUsize, &Hook, bool) -> Option<usize>) {
-    let Some(dynamic) = Dynamic::of(object) else { return };
+/// Does `object` call `name` through a slot, that is, import it?
+///
+/// An executable at a fixed address that also takes the function's address gets a *canonical*
+/// procedure linkage table entry: to the whole process that entry is the function, while it only
+/// jumps to where the slot leads.
+#[must_use]
+pub fn imports(object: &Object<'_>, name: &[u8]) -> bool {
+    let Some(dynamic) = Dynamic::of(object) else {
+        return false;
+    };
+    dynamic.relocations().any(|relocation| {
+        relocation.kind() == JUMP_SLOT
+            && relocation.symbol() != 0
+            && !dynamic.defines(relocation.symbol())
+            && dynamic.name(relocation.symbol()) == name
+    })
+}
+
+fn for_each_slot(
+    object: &Object<'_>,
+    hooks: &[Hook],
+    mut decide: impl FnMut(&AtomicUsize, &Hook, bool) -> Option<usize>,
+) {
+    let Some(dynamic) = Dynamic::of(object) else {
+        return;
+    };
     let mut writable = Writable::new(object);
     for relocation in dynamic.relocations() {
         let kind = relocation.kind();
-        if !matches!(kind, JUMP_SLOT | GLOB_DAT | ABSOLUTE) || relocation.symbol() == 0 || relocation.addend != 0 {
+        if !matches!(kind, JUMP_SLOT | GLOB_DAT | ABSOLUTE)
+            || relocation.symbol() == 0
+            || relocation.addend != 0
+        {
             continue;
         }
         let letter = dynamic.first_letter(relocation.symbol());
-        if !hooks.iter().any(|hook| hook.name.as_bytes().first() == Some(&letter)) {
+        if !hooks
+            .iter()
+            .any(|hook| hook.name.as_bytes().first() == Some(&letter))
+        {
             continue;
         }
         let name = dynamic.name(relocation.symbol());
-        let Some(hook) = hooks.iter().find(|hook| hook.name.as_bytes() == name) else { continue };
+        let Some(hook) = hooks.iter().find(|hook| hook.name.as_bytes() == name) else {
+            continue;
+        };
         let address = object.base.wrapping_add(relocation.offset as usize);
         if !object.writes(address) || !address.is_multiple_of(align_of::<usize>()) {
             continue;
@@ -89,11 +121,11 @@ fn for_each_slot(object: &Object<'_>, hooks: &[Hook], mut decide: impl FnMut(&At
         // SAFETY: an aligned word in a loaded, writable segment; other threads only load it.
         let slot = unsafe { AtomicUsize::from_ptr(address as *mut usize) };
         let lazy = kind == JUMP_SLOT && !dynamic.defines(relocation.symbol());
-        if let Some(value) = decide(slot, hook, lazy) {
-            if writable.open(address) {
-                // One aligned store: a thread that calls through the slot sees the old or the new.
-                slot.store(value, Ordering::Release);
-            }
+        if let Some(value) = decide(slot, hook, lazy)
+            && writable.open(address)
+        {
+            // One aligned store: a thread that calls through the slot sees the old or the new.
+            slot.store(value, Ordering::Release);
         }
     }
 }
@@ -108,7 +140,11 @@ struct Writable {
 impl Writable {
     fn new(object: &Object<'_>) -> Self {
         let page = rustix::param::page_size();
-        Self { page, range: object.relro(page), open: false }
+        Self {
+            page,
+            range: object.relro(page),
+            open: false,
+        }
     }
 
     /// Makes sure that `address` can be written.

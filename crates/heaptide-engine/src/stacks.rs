@@ -12,7 +12,7 @@ use crate::position::{Position, position_of};
 macro_rules! index_type {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub u32);
 
         impl $name {
@@ -93,6 +93,8 @@ pub struct Stacks {
     pub locations: Vec<Location>,
     /// By [`TextId`].
     pub texts: Vec<String>,
+    /// Stands for the empty stack where a report needs a frame.
+    pub frameless: FrameId,
 }
 
 impl Stacks {
@@ -137,7 +139,7 @@ const NO_FILE: &str = "<heaptide>";
 
 /// Looking up a position reads its line table from the start. A file made for it could have that
 /// done for every node; beyond this many bytes only the first line of a function is given.
-const LINE_TABLE_BYTES_BUDGET: u64 = 4 << 30;
+const LINE_TABLE_BYTES_BUDGET: u64 = 1 << 30;
 
 /// Builds [`Stacks`] from the nodes of a capture.
 pub(crate) struct StackBuilder<'a> {
@@ -165,6 +167,7 @@ pub(crate) fn build_stacks(capture: &Capture, warnings: &mut Warnings) -> (Stack
         line_table_bytes_left: LINE_TABLE_BYTES_BUDGET,
     };
     let lost = builder.invented_frame("<stack lost>");
+    builder.stacks.frameless = builder.invented_frame("<no Python frame>");
     // The root and the lost stack.
     for _ in [StackId::ROOT, StackId::LOST] {
         builder.stacks.nodes.push(StackNode {

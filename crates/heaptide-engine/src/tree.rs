@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use crate::figures::{Amount, Metric};
 use crate::profile::Profile;
-use crate::stacks::{FrameId, LocationId};
+use crate::stacks::{FrameId, LocationId, StackId};
 
 /// A node of the call tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +35,17 @@ impl CallTree {
         }];
         let mut of_stack = Vec::with_capacity(stacks.nodes.len());
         let mut children: FxHashMap<(u32, LocationId), u32> = FxHashMap::default();
-        of_stack.push(0);
+        // What has no Python frame is a branch of its own, so that the branches add up.
+        nodes.push(TreeNode {
+            parent: 0,
+            frame: stacks.frameless,
+        });
+        of_stack.push(1);
         for node in stacks.nodes.iter().skip(1) {
-            let parent = of_stack[node.parent.index()];
+            let parent = match node.parent {
+                StackId::ROOT => 0,
+                parent => of_stack[parent.index()],
+            };
             let location = stacks.frames[node.frame.index()].location;
             let index = *children.entry((parent, location)).or_insert_with(|| {
                 nodes.push(TreeNode {

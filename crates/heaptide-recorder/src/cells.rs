@@ -20,12 +20,22 @@ pub(crate) struct Key {
 impl Key {
     #[inline]
     pub(crate) fn own(node: u32, allocator: Allocator, thread: u32) -> Self {
-        Self { target: node, thread, allocator: allocator as u32, kind: CellKind::Own as u32 }
+        Self {
+            target: node,
+            thread,
+            allocator: allocator as u32,
+            kind: CellKind::Own as u32,
+        }
     }
 
     #[inline]
     pub(crate) fn remote(cell: u32, allocator: u32, thread: u32) -> Self {
-        Self { target: cell, thread, allocator, kind: CellKind::Remote as u32 }
+        Self {
+            target: cell,
+            thread,
+            allocator,
+            kind: CellKind::Remote as u32,
+        }
     }
 
     /// All that a thread's cache needs, in one word: the thread is the cache's owner.
@@ -36,7 +46,10 @@ impl Key {
 
     #[inline]
     fn hash(self) -> u64 {
-        mix(u64::from(self.target) << 32 | u64::from(self.thread), u64::from(self.allocator) << 8 | u64::from(self.kind))
+        mix(
+            u64::from(self.target) << 32 | u64::from(self.thread),
+            u64::from(self.allocator) << 8 | u64::from(self.kind),
+        )
     }
 }
 
@@ -47,7 +60,10 @@ pub(crate) struct Cells {
 
 impl Cells {
     pub(crate) const fn new() -> Self {
-        Self { cells: Pool::new(SegmentKind::Cells), index: Index::new() }
+        Self {
+            cells: Pool::new(SegmentKind::Cells),
+            index: Index::new(),
+        }
     }
 
     /// Address of cell `number`, which this pool gave out.
@@ -61,7 +77,8 @@ impl Cells {
     }
 
     pub(crate) fn find(&self, key: Key) -> Option<u32> {
-        self.index.find(key.hash(), |number| self.key_of(number) == key)
+        self.index
+            .find(key.hash(), |number| self.key_of(number) == key)
     }
 
     /// The cell for `key`, made if need be; `Ok(None)` when there can be no more. Under the growth lock.
@@ -69,9 +86,18 @@ impl Cells {
         if let Some(found) = self.find(key) {
             return Ok(Some(found));
         }
-        let cell = Cell { target: key.target, thread: key.thread, allocator: key.allocator, kind: key.kind, ..Cell::default() };
-        let Some(number) = self.cells.push(file, cell)? else { return Ok(None) };
-        self.index.insert(file, key.hash(), number, |other| self.key_of(other).hash())?;
+        let cell = Cell {
+            target: key.target,
+            thread: key.thread,
+            allocator: key.allocator,
+            kind: key.kind,
+            ..Cell::default()
+        };
+        let Some(number) = self.cells.push(file, cell)? else {
+            return Ok(None);
+        };
+        self.index
+            .insert(file, key.hash(), number, |other| self.key_of(other).hash())?;
         Ok(Some(number))
     }
 
@@ -79,7 +105,14 @@ impl Cells {
         // SAFETY: numbers in the index were given out by the pool; the key fields never change.
         let cell = unsafe { self.cells.get(number) };
         // SAFETY: as above; raw reads, because the counters beside the key belong to another thread.
-        unsafe { Key { target: (*cell).target, thread: (*cell).thread, allocator: (*cell).allocator, kind: (*cell).kind } }
+        unsafe {
+            Key {
+                target: (*cell).target,
+                thread: (*cell).thread,
+                allocator: (*cell).allocator,
+                kind: (*cell).kind,
+            }
+        }
     }
 }
 
@@ -110,8 +143,12 @@ impl CellWriter {
         // SAFETY: the caller's promise.
         unsafe {
             if field!(cell, epoch).read() != epoch {
-                let count = field!(cell, allocated_count).read().wrapping_sub(field!(cell, freed_count).read());
-                let bytes = field!(cell, allocated_bytes).read().wrapping_sub(field!(cell, freed_bytes).read());
+                let count = field!(cell, allocated_count)
+                    .read()
+                    .wrapping_sub(field!(cell, freed_count).read());
+                let bytes = field!(cell, allocated_bytes)
+                    .read()
+                    .wrapping_sub(field!(cell, freed_bytes).read());
                 field!(cell, peak_count).write_volatile(count as i64);
                 field!(cell, peak_bytes).write_volatile(bytes as i64);
                 release_fence();

@@ -3,7 +3,10 @@
 
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-use heaptide_format::{CodeFixed, DefinitionHeader, DefinitionKind, MetadataKey, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, StringEncoding};
+use heaptide_format::{
+    CodeFixed, DefinitionHeader, DefinitionKind, MetadataKey, SEGMENT_HEADER_BYTES, SegmentHeader,
+    SegmentKind, StringEncoding,
+};
 
 use crate::file::{CaptureFile, Stop};
 use crate::hash::mix_bytes;
@@ -63,14 +66,19 @@ struct Kind {
 
 impl Kind {
     const fn new() -> Self {
-        Self { index: Index::new(), count: AtomicU32::new(0), directory: [const { AtomicPtr::new(core::ptr::null_mut()) }; DIRECTORY_CHUNKS] }
+        Self {
+            index: Index::new(),
+            count: AtomicU32::new(0),
+            directory: [const { AtomicPtr::new(core::ptr::null_mut()) }; DIRECTORY_CHUNKS],
+        }
     }
 
     /// Payload of definition `number`.
     fn payload(&self, number: u32) -> &[u8] {
         // SAFETY: numbers come from `add`, which filled the directory; definitions never move or change.
         unsafe {
-            let chunk = self.directory[(number >> DIRECTORY_SHIFT) as usize].load(Ordering::Relaxed);
+            let chunk =
+                self.directory[(number >> DIRECTORY_SHIFT) as usize].load(Ordering::Relaxed);
             let header = *chunk.add((number & ((1 << DIRECTORY_SHIFT) - 1)) as usize);
             let length = (*header.cast::<DefinitionHeader>()).payload_bytes as usize;
             core::slice::from_raw_parts(header.add(size_of::<DefinitionHeader>()), length)
@@ -78,10 +86,14 @@ impl Kind {
     }
 
     fn remember(&self, number: u32, header: *const u8) -> bool {
-        let Some(slot) = self.directory.get((number >> DIRECTORY_SHIFT) as usize) else { return false };
+        let Some(slot) = self.directory.get((number >> DIRECTORY_SHIFT) as usize) else {
+            return false;
+        };
         let mut chunk = slot.load(Ordering::Relaxed);
         if chunk.is_null() {
-            let Some(mapping) = Mapping::new(size_of::<*const u8>() << DIRECTORY_SHIFT) else { return false };
+            let Some(mapping) = Mapping::new(size_of::<*const u8>() << DIRECTORY_SHIFT) else {
+                return false;
+            };
             chunk = mapping.leak();
             slot.store(chunk, Ordering::Relaxed);
         }
@@ -93,17 +105,31 @@ impl Kind {
 
 impl Definitions {
     pub(crate) const fn new() -> Self {
-        Self { segment: AtomicPtr::new(core::ptr::null_mut()), strings: Kind::new(), codes: Kind::new() }
+        Self {
+            segment: AtomicPtr::new(core::ptr::null_mut()),
+            strings: Kind::new(),
+            codes: Kind::new(),
+        }
     }
 
     /// Number of the code object with this content; `Ok(None)` when the table is full.
-    pub(crate) fn code(&self, file: &CaptureFile, code: &CodeText<'_>) -> Result<Option<u32>, Stop> {
-        let (Some(name), Some(qualified_name), Some(file_name)) =
-            (self.string(file, code.name)?, self.string(file, code.qualified_name)?, self.string(file, code.file_name)?)
-        else {
+    pub(crate) fn code(
+        &self,
+        file: &CaptureFile,
+        code: &CodeText<'_>,
+    ) -> Result<Option<u32>, Stop> {
+        let (Some(name), Some(qualified_name), Some(file_name)) = (
+            self.string(file, code.name)?,
+            self.string(file, code.qualified_name)?,
+            self.string(file, code.file_name)?,
+        ) else {
             return Ok(None);
         };
-        let line_table = if code.line_table.len() > LONGEST_LINE_TABLE { &[] } else { code.line_table };
+        let line_table = if code.line_table.len() > LONGEST_LINE_TABLE {
+            &[]
+        } else {
+            code.line_table
+        };
         let fixed = CodeFixed {
             name,
             qualified_name,
@@ -112,7 +138,14 @@ impl Definitions {
             line_table_bytes: line_table.len() as u32,
             flags: code.flags,
         };
-        self.define(file, &self.codes, DefinitionKind::Code, 0, bytes_of(&fixed), line_table)
+        self.define(
+            file,
+            &self.codes,
+            DefinitionKind::Code,
+            0,
+            bytes_of(&fixed),
+            line_table,
+        )
     }
 
     fn string(&self, file: &CaptureFile, text: RawText<'_>) -> Result<Option<u32>, Stop> {
@@ -121,17 +154,42 @@ impl Definitions {
             4 => StringEncoding::Ucs4,
             _ => StringEncoding::Ucs1,
         };
-        let bytes = if text.bytes.len() > LONGEST_STRING { &text.bytes[..LONGEST_STRING] } else { text.bytes };
+        let bytes = if text.bytes.len() > LONGEST_STRING {
+            &text.bytes[..LONGEST_STRING]
+        } else {
+            text.bytes
+        };
         // The encoding is part of the key: the same bytes are other text in another width.
-        self.define(file, &self.strings, DefinitionKind::String, encoding as u32, &[], bytes)
+        self.define(
+            file,
+            &self.strings,
+            DefinitionKind::String,
+            encoding as u32,
+            &[],
+            bytes,
+        )
     }
 
     /// A fact about the run.
-    pub(crate) fn metadata(&self, file: &CaptureFile, key: MetadataKey, text: &[u8]) -> Result<(), Stop> {
-        self.write(file, DefinitionKind::Metadata, key as u32, 0, &[], text).map(|_| ())
+    pub(crate) fn metadata(
+        &self,
+        file: &CaptureFile,
+        key: MetadataKey,
+        text: &[u8],
+    ) -> Result<(), Stop> {
+        self.write(file, DefinitionKind::Metadata, key as u32, 0, &[], text)
+            .map(|_| ())
     }
 
-    fn define(&self, file: &CaptureFile, kind: &Kind, what: DefinitionKind, encoding: u32, head: &[u8], tail: &[u8]) -> Result<Option<u32>, Stop> {
+    fn define(
+        &self,
+        file: &CaptureFile,
+        kind: &Kind,
+        what: DefinitionKind,
+        encoding: u32,
+        head: &[u8],
+        tail: &[u8],
+    ) -> Result<Option<u32>, Stop> {
         let seed = |encoding: u32| u64::from(encoding);
         let hash_parts = |head: &[u8], tail: &[u8]| mix_bytes(mix_bytes(0, head), tail);
         // A definition's payload is head then tail; heads of one kind have one length.
@@ -139,12 +197,21 @@ impl Definitions {
         let encoding_of = |number: u32| {
             let payload = kind.payload(number);
             // SAFETY: the payload of a definition follows its header.
-            unsafe { (*payload.as_ptr().sub(size_of::<DefinitionHeader>()).cast::<DefinitionHeader>()).encoding }
+            unsafe {
+                (*payload
+                    .as_ptr()
+                    .sub(size_of::<DefinitionHeader>())
+                    .cast::<DefinitionHeader>())
+                .encoding
+            }
         };
         let hash = crate::mix(hash_parts(head, tail), seed(encoding));
         let found = kind.index.find(hash, |number| {
             let payload = kind.payload(number);
-            payload.len() == head.len() + tail.len() && encoding_of(number) == encoding && payload.starts_with(head) && payload.ends_with(tail)
+            payload.len() == head.len() + tail.len()
+                && encoding_of(number) == encoding
+                && payload.starts_with(head)
+                && payload.ends_with(tail)
         });
         if found.is_some() {
             return Ok(found);
@@ -165,7 +232,15 @@ impl Definitions {
         Ok(Some(number))
     }
 
-    fn write(&self, file: &CaptureFile, what: DefinitionKind, id: u32, encoding: u32, head: &[u8], tail: &[u8]) -> Result<*const u8, Stop> {
+    fn write(
+        &self,
+        file: &CaptureFile,
+        what: DefinitionKind,
+        id: u32,
+        encoding: u32,
+        head: &[u8],
+        tail: &[u8],
+    ) -> Result<*const u8, Stop> {
         let payload = head.len() + tail.len();
         let total = DefinitionHeader::total_bytes_for(payload);
         let mut segment = self.segment.load(Ordering::Relaxed);
@@ -175,8 +250,13 @@ impl Definitions {
             if !segment.is_null() {
                 at = (*segment.cast::<SegmentHeader>()).committed as usize;
             }
-            if segment.is_null() || SEGMENT_HEADER_BYTES + at + total > (*segment.cast::<SegmentHeader>()).capacity as usize {
-                segment = file.append(SegmentKind::Definitions, SEGMENT_PAYLOAD.max(total), 0, 0)?.as_ptr();
+            if segment.is_null()
+                || SEGMENT_HEADER_BYTES + at + total
+                    > (*segment.cast::<SegmentHeader>()).capacity as usize
+            {
+                segment = file
+                    .append(SegmentKind::Definitions, SEGMENT_PAYLOAD.max(total), 0, 0)?
+                    .as_ptr();
                 self.segment.store(segment, Ordering::Relaxed);
                 at = 0;
             }
@@ -192,7 +272,9 @@ impl Definitions {
                 payload_bytes: payload as u32,
                 checksum: heaptide_format::checksum(core::slice::from_raw_parts(body, payload)),
             });
-            let committed = segment.add(core::mem::offset_of!(SegmentHeader, committed)).cast::<u64>();
+            let committed = segment
+                .add(core::mem::offset_of!(SegmentHeader, committed))
+                .cast::<u64>();
             // Release: a reader that sees the length sees the definition.
             AtomicU64::from_ptr(committed).store((at + total) as u64, Ordering::Release);
             Ok(start)
@@ -202,5 +284,7 @@ impl Definitions {
 
 fn bytes_of(fixed: &CodeFixed) -> &[u8] {
     // SAFETY: plain data without padding (the format crate derives `IntoBytes`, which proves it).
-    unsafe { core::slice::from_raw_parts(core::ptr::from_ref(fixed).cast(), size_of::<CodeFixed>()) }
+    unsafe {
+        core::slice::from_raw_parts(core::ptr::from_ref(fixed).cast(), size_of::<CodeFixed>())
+    }
 }

@@ -6,7 +6,10 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use heaptide_format::{HEADER_BYTES, Lifecycle, OwnCost, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, State, StopReason, offsets};
+use heaptide_format::{
+    HEADER_BYTES, Lifecycle, OwnCost, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, State,
+    StopReason, offsets,
+};
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -104,13 +107,15 @@ impl CaptureFile {
         self.inode.store(status.st_ino, Ordering::Relaxed);
         self.reserved.store(reserved, Ordering::Relaxed);
         self.page.store(page, Ordering::Relaxed);
-        self.mapped.store(length.next_multiple_of(page), Ordering::Relaxed);
+        self.mapped
+            .store(length.next_multiple_of(page), Ordering::Relaxed);
         // A high number keeps out of the way of programs that count on getting the low ones.
         let descriptor = match rustix::io::fcntl_dupfd_cloexec(&descriptor, 700) {
             Ok(high) => high,
             Err(_) => descriptor,
         };
-        self.descriptor.store(descriptor.into_raw_fd(), Ordering::Relaxed);
+        self.descriptor
+            .store(descriptor.into_raw_fd(), Ordering::Relaxed);
         self.base.store(base.as_ptr(), Ordering::Release);
         Ok(())
     }
@@ -162,11 +167,22 @@ impl CaptureFile {
     pub fn stop(&self, reason: StopReason, errno: i32) -> Stop {
         if let Some(lifecycle) = self.lifecycle() {
             let tracking = State::Tracking as u32;
-            if lifecycle.stop_reason.compare_exchange(0, reason as u32, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            if lifecycle
+                .stop_reason
+                .compare_exchange(0, reason as u32, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+            {
                 lifecycle.stop_errno.store(errno, Ordering::Relaxed);
-                lifecycle.tracking_end_unix_ns.store(unix_ns(), Ordering::Relaxed);
+                lifecycle
+                    .tracking_end_unix_ns
+                    .store(unix_ns(), Ordering::Relaxed);
                 // Release: whoever sees the state sees the reason.
-                let _ = lifecycle.state.compare_exchange(tracking, State::Stopped as u32, Ordering::Release, Ordering::Relaxed);
+                let _ = lifecycle.state.compare_exchange(
+                    tracking,
+                    State::Stopped as u32,
+                    Ordering::Release,
+                    Ordering::Relaxed,
+                );
             }
         }
         Stop
@@ -174,9 +190,17 @@ impl CaptureFile {
 
     /// Appends a segment for `payload` bytes and returns its header; the payload is zero. Only one
     /// thread at a time (the recorder's growth lock).
-    pub(crate) fn append(&self, kind: SegmentKind, payload: usize, first_index: u64, record_bytes: u32) -> Result<NonNull<u8>, Stop> {
+    pub(crate) fn append(
+        &self,
+        kind: SegmentKind,
+        payload: usize,
+        first_index: u64,
+        record_bytes: u32,
+    ) -> Result<NonNull<u8>, Stop> {
         let page = self.page.load(Ordering::Relaxed);
-        let Some(lifecycle) = self.lifecycle() else { return Err(Stop) };
+        let Some(lifecycle) = self.lifecycle() else {
+            return Err(Stop);
+        };
         let start = lifecycle.allocated_end.load(Ordering::Relaxed) as usize;
         let capacity = (SEGMENT_HEADER_BYTES + payload).next_multiple_of(page);
         let Some(end) = start.checked_add(capacity) else {
@@ -198,8 +222,10 @@ impl CaptureFile {
         }
         lifecycle.allocated_end.store(end as u64, Ordering::Release);
         if let Some(own) = self.own() {
-            own.mapped_bytes.store(self.mapped_bytes() as u64, Ordering::Relaxed);
-            own.anonymous_bytes.store(crate::own_bytes(), Ordering::Relaxed);
+            own.mapped_bytes
+                .store(self.mapped_bytes() as u64, Ordering::Relaxed);
+            own.anonymous_bytes
+                .store(crate::own_bytes(), Ordering::Relaxed);
         }
         let grown = self.grown_since_trim.fetch_add(capacity, Ordering::Relaxed) + capacity;
         if grown >= TRIM_STEP_BYTES {
@@ -279,7 +305,8 @@ impl CaptureFile {
 
     fn is_ours(&self, descriptor: BorrowedFd<'_>) -> bool {
         rustix::fs::fstat(descriptor).is_ok_and(|status| {
-            status.st_dev == self.device.load(Ordering::Relaxed) && status.st_ino == self.inode.load(Ordering::Relaxed)
+            status.st_dev == self.device.load(Ordering::Relaxed)
+                && status.st_ino == self.inode.load(Ordering::Relaxed)
         })
     }
 
@@ -317,21 +344,42 @@ impl Default for CaptureFile {
 
 impl Path {
     fn open(&self) -> Result<OwnedFd, rustix::io::Errno> {
-        let path = core::ffi::CStr::from_bytes_until_nul(&self.bytes).map_err(|_| rustix::io::Errno::INVAL)?;
-        rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+        let path = core::ffi::CStr::from_bytes_until_nul(&self.bytes)
+            .map_err(|_| rustix::io::Errno::INVAL)?;
+        rustix::fs::open(
+            path,
+            OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )
     }
 }
 
 fn reserve(at_least: usize) -> Result<(NonNull<u8>, usize), rustix::io::Errno> {
-    let limited = rustix::process::getrlimit(rustix::process::Resource::As).current.is_some();
-    let mut wanted = if limited { SMALL_RESERVE_BYTES } else { RESERVE_BYTES }.max(at_least.next_multiple_of(1 << 20));
+    let limited = rustix::process::getrlimit(rustix::process::Resource::As)
+        .current
+        .is_some();
+    let mut wanted = if limited {
+        SMALL_RESERVE_BYTES
+    } else {
+        RESERVE_BYTES
+    }
+    .max(at_least.next_multiple_of(1 << 20));
     loop {
         // SAFETY: an inaccessible anonymous mapping at an address of the kernel's choice.
         let range = unsafe {
-            rustix::mm::mmap_anonymous(core::ptr::null_mut(), wanted, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE)
+            rustix::mm::mmap_anonymous(
+                core::ptr::null_mut(),
+                wanted,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
         };
         match range {
-            Ok(start) => return NonNull::new(start.cast()).map(|start| (start, wanted)).ok_or(rustix::io::Errno::NOMEM),
+            Ok(start) => {
+                return NonNull::new(start.cast())
+                    .map(|start| (start, wanted))
+                    .ok_or(rustix::io::Errno::NOMEM);
+            }
             Err(error) if wanted / 4 < at_least.max(4 << 20) => return Err(error),
             Err(_) => wanted /= 4,
         }
@@ -344,13 +392,19 @@ fn allocate(descriptor: BorrowedFd<'_>, start: u64, length: u64) -> Result<(), r
         match rustix::fs::fallocate(descriptor, FallocateFlags::empty(), start, length) {
             Err(rustix::io::Errno::INTR) => {}
             // The file system cannot preallocate: write the zeroes.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => return write_zeroes(descriptor, start, length),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                return write_zeroes(descriptor, start, length);
+            }
             other => return other,
         }
     }
 }
 
-fn write_zeroes(descriptor: BorrowedFd<'_>, start: u64, length: u64) -> Result<(), rustix::io::Errno> {
+fn write_zeroes(
+    descriptor: BorrowedFd<'_>,
+    start: u64,
+    length: u64,
+) -> Result<(), rustix::io::Errno> {
     let zeroes = [0u8; 4096];
     let end = start + length;
     let mut at = start;
@@ -373,7 +427,9 @@ fn rustix_page_size() -> usize {
 /// Nanoseconds since the Unix epoch.
 pub(crate) fn unix_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
+    (now.tv_sec as u64)
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(now.tv_nsec as u64)
 }
 
 macro_rules! mirrored {

@@ -20,7 +20,11 @@ impl Heap {
         loop {
             let epoch = self.epoch.load(Ordering::Relaxed);
             let headroom = self.headroom.load(Ordering::Relaxed);
-            let (left, excess) = if bytes > headroom { (0, bytes - headroom) } else { (headroom - bytes, 0) };
+            let (left, excess) = if bytes > headroom {
+                (0, bytes - headroom)
+            } else {
+                (headroom - bytes, 0)
+            };
             // SAFETY: `self` is 16-byte aligned and starts with the two words.
             if unsafe { swap_pair(self.pair(), (headroom, epoch), (left, epoch)) } {
                 if excess > 0 {
@@ -38,9 +42,19 @@ impl Heap {
         loop {
             let epoch = self.epoch.load(Ordering::Relaxed);
             let headroom = self.headroom.load(Ordering::Relaxed);
-            let now = if headroom == 0 && bytes > 0 { epoch + 1 } else { epoch };
+            let now = if headroom == 0 && bytes > 0 {
+                epoch + 1
+            } else {
+                epoch
+            };
             // SAFETY: as in `allocate`.
-            if unsafe { swap_pair(self.pair(), (headroom, epoch), (headroom.wrapping_add(bytes), now)) } {
+            if unsafe {
+                swap_pair(
+                    self.pair(),
+                    (headroom, epoch),
+                    (headroom.wrapping_add(bytes), now),
+                )
+            } {
                 return now;
             }
         }
@@ -113,6 +127,12 @@ unsafe fn swap_pair(word: *mut u64, old: (u64, u64), new: (u64, u64)) -> bool {
 }
 
 const _: () = {
-    assert!(core::mem::offset_of!(Heap, epoch) == core::mem::offset_of!(heaptide_format::HeapWord, epoch));
-    assert!(core::mem::offset_of!(Heap, peak_bytes) == core::mem::offset_of!(heaptide_format::HeapWord, peak_bytes));
+    assert!(
+        core::mem::offset_of!(Heap, epoch)
+            == core::mem::offset_of!(heaptide_format::HeapWord, epoch)
+    );
+    assert!(
+        core::mem::offset_of!(Heap, peak_bytes)
+            == core::mem::offset_of!(heaptide_format::HeapWord, peak_bytes)
+    );
 };

@@ -24,7 +24,9 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) const fn new() -> Self {
-        Self { table: AtomicPtr::new(core::ptr::null_mut()) }
+        Self {
+            table: AtomicPtr::new(core::ptr::null_mut()),
+        }
     }
 
     /// The record with this hash for which `is_it` holds.
@@ -53,13 +55,24 @@ impl Index {
 
     /// Adds a record that `find` did not find. Under the growth lock. `hash_of` gives the hash of
     /// any record already here, for when the table has to grow.
-    pub(crate) fn insert(&self, file: &CaptureFile, hash: u64, number: u32, hash_of: impl Fn(u32) -> u64) -> Result<(), Stop> {
+    pub(crate) fn insert(
+        &self,
+        file: &CaptureFile,
+        hash: u64,
+        number: u32,
+        hash_of: impl Fn(u32) -> u64,
+    ) -> Result<(), Stop> {
         let mut table = self.table.load(Ordering::Relaxed);
         // SAFETY: tables are only made and replaced here, under the lock; see `find` for the slots.
         unsafe {
-            let full = table.is_null() || (*table).used.load(Ordering::Relaxed) >= ((*table).mask + 1) / 5 * 3;
+            let full = table.is_null()
+                || (*table).used.load(Ordering::Relaxed) >= ((*table).mask + 1) / 5 * 3;
             if full {
-                let slots = if table.is_null() { FIRST_SLOTS } else { ((*table).mask + 1) * 2 };
+                let slots = if table.is_null() {
+                    FIRST_SLOTS
+                } else {
+                    ((*table).mask + 1) * 2
+                };
                 let bigger = new_table(file, slots)?;
                 if !table.is_null() {
                     let old = table.add(1).cast::<AtomicU32>();

@@ -30,7 +30,10 @@ struct Entry {
 impl Entry {
     #[inline]
     fn new(address: u64, live: Live) -> Self {
-        Self { address: address << 16 | live.size >> 32, rest: u64::from(live.cell) << 32 | (live.size & 0xffff_ffff) }
+        Self {
+            address: address << 16 | live.size >> 32,
+            rest: u64::from(live.cell) << 32 | (live.size & 0xffff_ffff),
+        }
     }
     #[inline]
     fn address(self) -> u64 {
@@ -38,7 +41,10 @@ impl Entry {
     }
     #[inline]
     fn live(self) -> Live {
-        Live { size: (self.address & 0xffff) << 32 | (self.rest & 0xffff_ffff), cell: (self.rest >> 32) as u32 }
+        Live {
+            size: (self.address & 0xffff) << 32 | (self.rest & 0xffff_ffff),
+            cell: (self.rest >> 32) as u32,
+        }
     }
 }
 
@@ -61,7 +67,15 @@ struct Entries {
 
 impl LiveTable {
     pub(crate) const fn new() -> Self {
-        Self { shards: [const { Shard(SpinLock::new(Entries { memory: None, capacity: 0, used: 0 })) }; SHARDS] }
+        Self {
+            shards: [const {
+                Shard(SpinLock::new(Entries {
+                    memory: None,
+                    capacity: 0,
+                    used: 0,
+                }))
+            }; SHARDS],
+        }
     }
 
     /// Can this address be kept? (48 bits; larger ones do not come from malloc on any supported system.)
@@ -115,7 +129,11 @@ impl Entries {
 
     #[inline]
     fn next(&self, position: usize) -> usize {
-        if position + 1 == self.capacity { 0 } else { position + 1 }
+        if position + 1 == self.capacity {
+            0
+        } else {
+            position + 1
+        }
     }
 
     #[inline]
@@ -189,17 +207,29 @@ impl Entries {
 
     #[inline]
     fn distance(&self, from: usize, to: usize) -> usize {
-        if to >= from { to - from } else { to + self.capacity - from }
+        if to >= from {
+            to - from
+        } else {
+            to + self.capacity - from
+        }
     }
 
     #[cold]
     #[inline(never)]
     fn grow(&mut self) -> Result<(), NoMemory> {
-        let capacity = if self.capacity == 0 { FIRST_ENTRIES } else { self.capacity + self.capacity / 2 };
+        let capacity = if self.capacity == 0 {
+            FIRST_ENTRIES
+        } else {
+            self.capacity + self.capacity / 2
+        };
         let memory = Mapping::new(capacity * size_of::<Entry>()).ok_or(NoMemory)?;
         // Whole pages: use what the rounding gave.
         let capacity = memory.bytes() / size_of::<Entry>();
-        let mut bigger = Self { memory: Some(memory), capacity, used: 0 };
+        let mut bigger = Self {
+            memory: Some(memory),
+            capacity,
+            used: 0,
+        };
         for position in 0..self.capacity {
             // SAFETY: `position` is below `capacity`.
             let entry = unsafe { *self.at(position) };
@@ -228,7 +258,10 @@ mod tests {
             state ^= state << 17;
             let address = 0x7f00_0000_0000 + (state % 30_000) * 16;
             if state & 0x1000_0000 == 0 || step < 20_000 {
-                let live = Live { size: state & 0xffff_ffff_ffff, cell: step as u32 };
+                let live = Live {
+                    size: state & 0xffff_ffff_ffff,
+                    cell: step as u32,
+                };
                 assert_eq!(table.insert(address, live), Ok(model.insert(address, live)));
             } else {
                 assert_eq!(table.remove(address), model.remove(&address));

@@ -26,7 +26,10 @@ pub struct SpinGuard<'a, T> {
 impl<T> SpinLock<T> {
     /// An open lock around `value`.
     pub const fn new(value: T) -> Self {
-        Self { held: AtomicBool::new(false), value: UnsafeCell::new(value) }
+        Self {
+            held: AtomicBool::new(false),
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// Waits until the lock is free and takes it.

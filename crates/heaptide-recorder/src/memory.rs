@@ -39,7 +39,10 @@ impl Mapping {
         }
         .ok()?;
         OWN_BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
-        Some(Self { start: NonNull::new(start.cast())?, bytes })
+        Some(Self {
+            start: NonNull::new(start.cast())?,
+            bytes,
+        })
     }
 
     /// First byte; page aligned.

@@ -19,7 +19,12 @@ impl<T, const SHIFT: u32, const CHUNKS: usize> Pool<T, SHIFT, CHUNKS> {
     const PER_CHUNK: u32 = 1 << SHIFT;
 
     pub(crate) const fn new(kind: SegmentKind) -> Self {
-        Self { kind, chunks: [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS], length: AtomicU32::new(0), record: PhantomData }
+        Self {
+            kind,
+            chunks: [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS],
+            length: AtomicU32::new(0),
+            record: PhantomData,
+        }
     }
 
     /// How many records there are.
@@ -43,7 +48,10 @@ impl<T, const SHIFT: u32, const CHUNKS: usize> Pool<T, SHIFT, CHUNKS> {
         // SAFETY: `push` made the chunk before it gave out the number.
         unsafe {
             let start = self.chunks.get_unchecked(chunk).load(Ordering::Relaxed);
-            start.add(SEGMENT_HEADER_BYTES).cast::<T>().add((index & (Self::PER_CHUNK - 1)) as usize)
+            start
+                .add(SEGMENT_HEADER_BYTES)
+                .cast::<T>()
+                .add((index & (Self::PER_CHUNK - 1)) as usize)
         }
     }
 
@@ -51,21 +59,34 @@ impl<T, const SHIFT: u32, const CHUNKS: usize> Pool<T, SHIFT, CHUNKS> {
     /// time (the growth lock).
     pub(crate) fn push(&self, file: &CaptureFile, record: T) -> Result<Option<u32>, Stop> {
         let index = self.length.load(Ordering::Relaxed);
-        let Some(chunk) = self.chunks.get((index >> SHIFT) as usize) else { return Ok(None) };
+        let Some(chunk) = self.chunks.get((index >> SHIFT) as usize) else {
+            return Ok(None);
+        };
         let mut segment = chunk.load(Ordering::Relaxed);
         if segment.is_null() {
             let payload = (Self::PER_CHUNK as usize) * size_of::<T>();
-            segment = file.append(self.kind, payload, u64::from(index), size_of::<T>() as u32)?.as_ptr();
+            segment = file
+                .append(self.kind, payload, u64::from(index), size_of::<T>() as u32)?
+                .as_ptr();
             chunk.store(segment, Ordering::Release);
         }
         let within = index & (Self::PER_CHUNK - 1);
         // SAFETY: the segment has room for PER_CHUNK records and `within` is one of them; nobody else
         // knows this number yet.
         unsafe {
-            segment.add(SEGMENT_HEADER_BYTES).cast::<T>().add(within as usize).write(record);
-            let committed = segment.add(core::mem::offset_of!(SegmentHeader, committed)).cast::<u64>();
+            segment
+                .add(SEGMENT_HEADER_BYTES)
+                .cast::<T>()
+                .add(within as usize)
+                .write(record);
+            let committed = segment
+                .add(core::mem::offset_of!(SegmentHeader, committed))
+                .cast::<u64>();
             // Release: a reader that sees the length sees the record.
-            AtomicU64::from_ptr(committed).store((u64::from(within) + 1) * size_of::<T>() as u64, Ordering::Release);
+            AtomicU64::from_ptr(committed).store(
+                (u64::from(within) + 1) * size_of::<T>() as u64,
+                Ordering::Release,
+            );
         }
         self.length.store(index + 1, Ordering::Release);
         Ok(Some(index))

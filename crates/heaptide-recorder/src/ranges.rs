@@ -29,7 +29,16 @@ pub struct Pieces {
 
 impl Pieces {
     pub(crate) const fn new() -> Self {
-        Self { pieces: [Piece { start: 0, end: 0, cell: 0, count: 0, mapping: 0 }; MAX_PIECES], used: 0 }
+        Self {
+            pieces: [Piece {
+                start: 0,
+                end: 0,
+                cell: 0,
+                count: 0,
+                mapping: 0,
+            }; MAX_PIECES],
+            used: 0,
+        }
     }
 
     fn push(&mut self, piece: Piece) {
@@ -64,12 +73,18 @@ pub(crate) struct Ranges {
 
 impl Ranges {
     pub(crate) const fn new() -> Self {
-        Self { ranges: List::new(), pieces: List::new(), free: List::new() }
+        Self {
+            ranges: List::new(),
+            pieces: List::new(),
+            free: List::new(),
+        }
     }
 
     /// Position of the first range that ends after `start`.
     fn first_after(&self, start: u64) -> usize {
-        self.ranges.as_slice().partition_point(|range| range.end <= start)
+        self.ranges
+            .as_slice()
+            .partition_point(|range| range.end <= start)
     }
 
     /// Adds a mapping where nothing is mapped (any more).
@@ -81,7 +96,12 @@ impl Ranges {
                 (self.pieces.len() - 1) as u32
             }
         };
-        self.put(Range { start, end, cell, mapping })
+        self.put(Range {
+            start,
+            end,
+            cell,
+            mapping,
+        })
     }
 
     fn put(&mut self, range: Range) -> Result<(), NoMemory> {
@@ -99,7 +119,9 @@ impl Ranges {
         let mut taken = Pieces::new();
         let position = self.first_after(start);
         while taken.used < MAX_PIECES {
-            let Some(&range) = self.ranges.as_slice().get(position) else { break };
+            let Some(&range) = self.ranges.as_slice().get(position) else {
+                break;
+            };
             if range.start >= end {
                 break;
             }
@@ -121,7 +143,13 @@ impl Ranges {
                 }
             }
             let left = self.pieces.as_slice()[range.mapping as usize];
-            taken.push(Piece { start: from, end: to, cell: range.cell, count: u64::from(left == 0), mapping: range.mapping });
+            taken.push(Piece {
+                start: from,
+                end: to,
+                cell: range.cell,
+                count: u64::from(left == 0),
+                mapping: range.mapping,
+            });
             if before.start < before.end {
                 // What comes next starts behind the part that stays.
                 if range.end >= end {
@@ -136,7 +164,9 @@ impl Ranges {
     fn take_more(&mut self, mut taken: Pieces, start: u64, end: u64) -> Pieces {
         while taken.used < MAX_PIECES {
             let position = self.first_after(start);
-            let Some(&range) = self.ranges.as_slice().get(position) else { break };
+            let Some(&range) = self.ranges.as_slice().get(position) else {
+                break;
+            };
             if range.start >= end {
                 break;
             }
@@ -148,7 +178,13 @@ impl Ranges {
                 self.ranges.as_mut_slice()[position].start = to;
             }
             let left = self.pieces.as_slice()[range.mapping as usize];
-            taken.push(Piece { start: range.start, end: to, cell: range.cell, count: u64::from(left == 0), mapping: range.mapping });
+            taken.push(Piece {
+                start: range.start,
+                end: to,
+                cell: range.cell,
+                count: u64::from(left == 0),
+                mapping: range.mapping,
+            });
         }
         taken
     }
@@ -156,7 +192,12 @@ impl Ranges {
     /// Puts pieces back that turned out not to be unmapped.
     pub(crate) fn restore(&mut self, pieces: &Pieces) -> Result<(), NoMemory> {
         for piece in pieces.as_slice() {
-            self.put(Range { start: piece.start, end: piece.end, cell: piece.cell, mapping: piece.mapping })?;
+            self.put(Range {
+                start: piece.start,
+                end: piece.end,
+                cell: piece.cell,
+                mapping: piece.mapping,
+            })?;
         }
         Ok(())
     }
@@ -181,7 +222,11 @@ struct List<T> {
 
 impl<T: Copy> List<T> {
     const fn new() -> Self {
-        Self { memory: None, used: 0, item: core::marker::PhantomData }
+        Self {
+            memory: None,
+            used: 0,
+            item: core::marker::PhantomData,
+        }
     }
 
     fn len(&self) -> usize {
@@ -189,7 +234,9 @@ impl<T: Copy> List<T> {
     }
 
     fn capacity(&self) -> usize {
-        self.memory.as_ref().map_or(0, |memory| memory.bytes() / size_of::<T>())
+        self.memory
+            .as_ref()
+            .map_or(0, |memory| memory.bytes() / size_of::<T>())
     }
 
     fn as_slice(&self) -> &[T] {
@@ -210,12 +257,21 @@ impl<T: Copy> List<T> {
 
     fn insert(&mut self, position: usize, item: T) -> Result<(), NoMemory> {
         if self.used == self.capacity() {
-            let bigger = Mapping::new((self.capacity() * 2).max(64) * size_of::<T>()).ok_or(NoMemory)?;
+            let bigger =
+                Mapping::new((self.capacity() * 2).max(64) * size_of::<T>()).ok_or(NoMemory)?;
             // SAFETY: the new memory has room for all items and does not overlap the old.
-            unsafe { core::ptr::copy_nonoverlapping(self.as_slice().as_ptr(), bigger.as_ptr(), self.used) };
+            unsafe {
+                core::ptr::copy_nonoverlapping(
+                    self.as_slice().as_ptr(),
+                    bigger.as_ptr(),
+                    self.used,
+                );
+            };
             self.memory = Some(bigger);
         }
-        let Some(memory) = &self.memory else { return Err(NoMemory) };
+        let Some(memory) = &self.memory else {
+            return Err(NoMemory);
+        };
         let position = position.min(self.used);
         // SAFETY: there is room for one more item; `position` is at most `used`.
         unsafe {
@@ -255,7 +311,12 @@ mod tests {
             if pieces.as_slice().is_empty() {
                 return all;
             }
-            all.extend(pieces.as_slice().iter().map(|p| (p.start, p.end, p.cell, p.count)));
+            all.extend(
+                pieces
+                    .as_slice()
+                    .iter()
+                    .map(|p| (p.start, p.end, p.cell, p.count)),
+            );
             ranges.forget(&pieces);
         }
     }
@@ -268,8 +329,14 @@ mod tests {
         ranges.insert(400, 500, 3).unwrap();
         assert_eq!(taken(&mut ranges, 0, 100), vec![]);
         assert_eq!(taken(&mut ranges, 120, 140), vec![(120, 140, 1, 0)]);
-        assert_eq!(taken(&mut ranges, 130, 450), vec![(140, 200, 1, 0), (200, 300, 2, 1), (400, 450, 3, 0)]);
-        assert_eq!(taken(&mut ranges, 0, 1000), vec![(100, 120, 1, 1), (450, 500, 3, 1)]);
+        assert_eq!(
+            taken(&mut ranges, 130, 450),
+            vec![(140, 200, 1, 0), (200, 300, 2, 1), (400, 450, 3, 0)]
+        );
+        assert_eq!(
+            taken(&mut ranges, 0, 1000),
+            vec![(100, 120, 1, 1), (450, 500, 3, 1)]
+        );
         assert_eq!(taken(&mut ranges, 0, 1000), vec![]);
     }
 
@@ -280,7 +347,10 @@ mod tests {
         let pieces = ranges.take(150, 160).unwrap();
         assert_eq!(pieces.as_slice()[0].count, 0);
         ranges.restore(&pieces).unwrap();
-        assert_eq!(taken(&mut ranges, 0, 1000), vec![(100, 150, 7, 0), (150, 160, 7, 0), (160, 200, 7, 1)]);
+        assert_eq!(
+            taken(&mut ranges, 0, 1000),
+            vec![(100, 150, 7, 0), (150, 160, 7, 0), (160, 200, 7, 1)]
+        );
     }
 
     #[test]
@@ -294,8 +364,14 @@ mod tests {
             state ^= state << 17;
             let start = state % 1900;
             let end = start + 1 + (state >> 20) % 99;
-            let expected: usize = bytes[start as usize..end as usize].iter().filter(|cell| **cell != 0).count();
-            let got: u64 = taken(&mut ranges, start, end).iter().map(|p| p.1 - p.0).sum();
+            let expected: usize = bytes[start as usize..end as usize]
+                .iter()
+                .filter(|cell| **cell != 0)
+                .count();
+            let got: u64 = taken(&mut ranges, start, end)
+                .iter()
+                .map(|p| p.1 - p.0)
+                .sum();
             assert_eq!(got, expected as u64);
             bytes[start as usize..end as usize].fill(0);
             if state & 0x100 == 0 {

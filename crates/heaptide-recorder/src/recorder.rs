@@ -75,8 +75,21 @@ impl Recorder {
         let first_records = || {
             self.threads.start(&self.file)?;
             self.stacks.start(&self.file, node_budget)?;
-            let unknown = RawText { bytes: b"<code table full>", kind: 1 };
-            let code = CodeText { name: unknown, qualified_name: unknown, file_name: RawText { bytes: b"<unknown>", kind: 1 }, first_line: 0, flags: 0, line_table: &[] };
+            let unknown = RawText {
+                bytes: b"<code table full>",
+                kind: 1,
+            };
+            let code = CodeText {
+                name: unknown,
+                qualified_name: unknown,
+                file_name: RawText {
+                    bytes: b"<unknown>",
+                    kind: 1,
+                },
+                first_line: 0,
+                flags: 0,
+                line_table: &[],
+            };
             self.definitions.code(&self.file, &code)
         };
         match first_records() {
@@ -100,21 +113,35 @@ impl Recorder {
     /// From here on events count. Stored last, so that a reader that sees it sees the rest.
     pub fn tracking_begins(&self, python_version: u32, python_allocator: u32, main_thread_id: u32) {
         if let Some(lifecycle) = self.file.lifecycle() {
-            lifecycle.python_version.store(python_version, Ordering::Relaxed);
-            lifecycle.python_allocator.store(python_allocator, Ordering::Relaxed);
-            lifecycle.main_thread_id.store(main_thread_id, Ordering::Relaxed);
-            lifecycle.tracking_start_unix_ns.store(unix_ns(), Ordering::Relaxed);
-            lifecycle.state.store(State::Tracking as u32, Ordering::Release);
+            lifecycle
+                .python_version
+                .store(python_version, Ordering::Relaxed);
+            lifecycle
+                .python_allocator
+                .store(python_allocator, Ordering::Relaxed);
+            lifecycle
+                .main_thread_id
+                .store(main_thread_id, Ordering::Relaxed);
+            lifecycle
+                .tracking_start_unix_ns
+                .store(unix_ns(), Ordering::Relaxed);
+            lifecycle
+                .state
+                .store(State::Tracking as u32, Ordering::Release);
         }
     }
 
     /// Tracking ends as it should. Does nothing when it has ended already.
     pub fn tracking_ends(&self) {
-        if let Some(lifecycle) = self.file.lifecycle() {
-            if lifecycle.state.load(Ordering::Acquire) == State::Tracking as u32 {
-                lifecycle.tracking_end_unix_ns.store(unix_ns(), Ordering::Relaxed);
-                lifecycle.state.store(State::Finished as u32, Ordering::Release);
-            }
+        if let Some(lifecycle) = self.file.lifecycle()
+            && lifecycle.state.load(Ordering::Acquire) == State::Tracking as u32
+        {
+            lifecycle
+                .tracking_end_unix_ns
+                .store(unix_ns(), Ordering::Relaxed);
+            lifecycle
+                .state
+                .store(State::Finished as u32, Ordering::Release);
         }
     }
 
@@ -183,7 +210,8 @@ impl Recorder {
     #[inline(never)]
     fn new_node(&self, parent: u32, code: u32, last_instruction: i32) -> Result<u32, Stop> {
         let _growth = self.growth.lock();
-        self.stacks.intern(&self.file, parent, code, last_instruction)
+        self.stacks
+            .intern(&self.file, parent, code, last_instruction)
     }
 
     // ---- events -------------------------------------------------------------------------------
@@ -196,7 +224,14 @@ impl Recorder {
     /// # Safety
     /// `start` succeeded, `thread` is the calling thread's own and not in use further up the call stack.
     #[inline]
-    pub unsafe fn allocated(&self, thread: &mut ThreadRecord, node: u32, allocator: Allocator, address: u64, bytes: u64) -> Result<(), Stop> {
+    pub unsafe fn allocated(
+        &self,
+        thread: &mut ThreadRecord,
+        node: u32,
+        allocator: Allocator,
+        address: u64,
+        bytes: u64,
+    ) -> Result<(), Stop> {
         if thread.shared {
             let _one_at_a_time = self.shared_thread.lock();
             // SAFETY: the caller's promise, and the lock makes this thread the only writer.
@@ -207,7 +242,14 @@ impl Recorder {
     }
 
     #[inline(always)]
-    unsafe fn allocated_alone(&self, thread: &mut ThreadRecord, node: u32, allocator: Allocator, address: u64, bytes: u64) -> Result<(), Stop> {
+    unsafe fn allocated_alone(
+        &self,
+        thread: &mut ThreadRecord,
+        node: u32,
+        allocator: Allocator,
+        address: u64,
+        bytes: u64,
+    ) -> Result<(), Stop> {
         let cell = self.cell(thread, Key::own(node, allocator, thread.thread))?;
         // SAFETY: promised by the caller of `allocated`.
         unsafe { self.count_allocated(thread, cell, bytes) };
@@ -216,7 +258,12 @@ impl Recorder {
                 Ok(None) => {}
                 // SAFETY: promised by the caller of `allocated`.
                 Ok(Some(old)) => unsafe { self.free_was_missed(thread, old)? },
-                Err(_) => return Err(self.file.stop(StopReason::NoMemory, rustix::io::Errno::NOMEM.raw_os_error())),
+                Err(_) => {
+                    return Err(self.file.stop(
+                        StopReason::NoMemory,
+                        rustix::io::Errno::NOMEM.raw_os_error(),
+                    ));
+                }
             }
         }
         thread.note_recent(address, cell);
@@ -261,7 +308,9 @@ impl Recorder {
     /// its address next finds it free. Its bytes count as live until [`Recorder::freed_block`].
     #[inline]
     pub fn take(&self, address: u64) -> Option<Block> {
-        self.live.remove(address).map(|live| Block { address, live })
+        self.live
+            .remove(address)
+            .map(|live| Block { address, live })
     }
 
     /// Puts a taken block back: it was not freed after all.
@@ -272,7 +321,10 @@ impl Recorder {
     pub fn put_back(&self, block: Block) -> Result<(), Stop> {
         match self.live.insert(block.address, block.live) {
             Ok(_) => Ok(()),
-            Err(_) => Err(self.file.stop(StopReason::NoMemory, rustix::io::Errno::NOMEM.raw_os_error())),
+            Err(_) => Err(self.file.stop(
+                StopReason::NoMemory,
+                rustix::io::Errno::NOMEM.raw_os_error(),
+            )),
         }
     }
 
@@ -298,15 +350,30 @@ impl Recorder {
     }
 
     #[inline]
-    unsafe fn freed_bytes(&self, thread: &mut ThreadRecord, cell: u32, count: u64, bytes: u64, temporary: bool) -> Result<(), Stop> {
-        let _one_at_a_time = if thread.shared { Some(self.shared_thread.lock()) } else { None };
+    unsafe fn freed_bytes(
+        &self,
+        thread: &mut ThreadRecord,
+        cell: u32,
+        count: u64,
+        bytes: u64,
+        temporary: bool,
+    ) -> Result<(), Stop> {
+        let _one_at_a_time = if thread.shared {
+            Some(self.shared_thread.lock())
+        } else {
+            None
+        };
         // SAFETY: `cell` came from the table, so the pool gave it out; its key fields never change.
         let (owner, allocator) = unsafe {
             let cell = self.cells.get(cell);
             ((*cell).thread, (*cell).allocator)
         };
         let mine = owner == thread.thread;
-        let target = if mine { cell } else { self.cell(thread, Key::remote(cell, allocator, thread.thread))? };
+        let target = if mine {
+            cell
+        } else {
+            self.cell(thread, Key::remote(cell, allocator, thread.thread))?
+        };
         // SAFETY: the file is open and `target` is written by this thread alone.
         unsafe {
             let epoch = self.file.heap().free(bytes);
@@ -346,7 +413,13 @@ impl Recorder {
     ///
     /// # Safety
     /// As [`Recorder::allocated`].
-    pub unsafe fn mapped(&self, thread: &mut ThreadRecord, node: u32, start: u64, bytes: u64) -> Result<(), Stop> {
+    pub unsafe fn mapped(
+        &self,
+        thread: &mut ThreadRecord,
+        node: u32,
+        start: u64,
+        bytes: u64,
+    ) -> Result<(), Stop> {
         let end = start.saturating_add(bytes);
         loop {
             // SAFETY: the caller's promise.
@@ -356,13 +429,22 @@ impl Recorder {
             }
             self.unmapped(&pieces);
         }
-        let _one_at_a_time = if thread.shared { Some(self.shared_thread.lock()) } else { None };
+        let _one_at_a_time = if thread.shared {
+            Some(self.shared_thread.lock())
+        } else {
+            None
+        };
         let cell = self.cell(thread, Key::own(node, Allocator::Mmap, thread.thread))?;
         // SAFETY: the caller's promise.
         unsafe { self.count_allocated(thread, cell, bytes) };
         let inserted = self.ranges.lock().insert(start, end, cell);
         thread.note_recent(start, cell);
-        inserted.map_err(|_| self.file.stop(StopReason::NoMemory, rustix::io::Errno::NOMEM.raw_os_error()))
+        inserted.map_err(|_| {
+            self.file.stop(
+                StopReason::NoMemory,
+                rustix::io::Errno::NOMEM.raw_os_error(),
+            )
+        })
     }
 
     /// Part of the address space is about to be unmapped: counts what is mapped there as freed and
@@ -373,15 +455,31 @@ impl Recorder {
     ///
     /// # Safety
     /// As [`Recorder::allocated`].
-    pub unsafe fn unmapping(&self, thread: &mut ThreadRecord, start: u64, bytes: u64) -> Result<Pieces, Stop> {
+    pub unsafe fn unmapping(
+        &self,
+        thread: &mut ThreadRecord,
+        start: u64,
+        bytes: u64,
+    ) -> Result<Pieces, Stop> {
         let taken = self.ranges.lock().take(start, start.saturating_add(bytes));
         let Ok(pieces) = taken else {
-            return Err(self.file.stop(StopReason::NoMemory, rustix::io::Errno::NOMEM.raw_os_error()));
+            return Err(self.file.stop(
+                StopReason::NoMemory,
+                rustix::io::Errno::NOMEM.raw_os_error(),
+            ));
         };
         for piece in pieces.as_slice() {
             let temporary = piece.count == 1 && thread.was_recent(piece.start, piece.cell);
             // SAFETY: the caller's promise.
-            unsafe { self.freed_bytes(thread, piece.cell, piece.count, piece.end - piece.start, temporary)? };
+            unsafe {
+                self.freed_bytes(
+                    thread,
+                    piece.cell,
+                    piece.count,
+                    piece.end - piece.start,
+                    temporary,
+                )?;
+            };
         }
         Ok(pieces)
     }
@@ -399,29 +497,53 @@ impl Recorder {
     /// # Safety
     /// As [`Recorder::allocated`].
     #[cold]
-    pub unsafe fn unmap_failed(&self, thread: &mut ThreadRecord, pieces: &Pieces) -> Result<(), Stop> {
+    pub unsafe fn unmap_failed(
+        &self,
+        thread: &mut ThreadRecord,
+        pieces: &Pieces,
+    ) -> Result<(), Stop> {
         for piece in pieces.as_slice() {
-            let _one_at_a_time = if thread.shared { Some(self.shared_thread.lock()) } else { None };
+            let _one_at_a_time = if thread.shared {
+                Some(self.shared_thread.lock())
+            } else {
+                None
+            };
             // SAFETY: `unmapping` made or found this cell, so it exists.
             let (owner, allocator) = unsafe {
                 let cell = self.cells.get(piece.cell);
                 ((*cell).thread, (*cell).allocator)
             };
             let mine = owner == thread.thread;
-            let target = if mine { piece.cell } else { self.cell(thread, Key::remote(piece.cell, allocator, thread.thread))? };
+            let target = if mine {
+                piece.cell
+            } else {
+                self.cell(thread, Key::remote(piece.cell, allocator, thread.thread))?
+            };
             let bytes = piece.end - piece.start;
             // SAFETY: as in `freed_bytes`; the free is taken back by a negative one.
             unsafe {
                 let epoch = self.file.heap().allocate(bytes);
-                CellWriter(self.cells.get(target)).freed(epoch, piece.count.wrapping_neg(), bytes.wrapping_neg());
+                CellWriter(self.cells.get(target)).freed(
+                    epoch,
+                    piece.count.wrapping_neg(),
+                    bytes.wrapping_neg(),
+                );
             }
             if piece.count > 0 {
                 // SAFETY: a field of our slot.
-                thread.count(|slot| unsafe { &raw mut (*slot).deallocations }, 1u64.wrapping_neg());
+                thread.count(
+                    |slot| unsafe { &raw mut (*slot).deallocations },
+                    1u64.wrapping_neg(),
+                );
             }
         }
         let restored = self.ranges.lock().restore(pieces);
-        restored.map_err(|_| self.file.stop(StopReason::NoMemory, rustix::io::Errno::NOMEM.raw_os_error()))
+        restored.map_err(|_| {
+            self.file.stop(
+                StopReason::NoMemory,
+                rustix::io::Errno::NOMEM.raw_os_error(),
+            )
+        })
     }
 
     // ---- helpers ------------------------------------------------------------------------------
@@ -461,17 +583,17 @@ impl Recorder {
     /// Counts an allocation that went to the overflow node.
     #[cold]
     pub fn count_overflow_stack(&self, node: u32) {
-        if node == NODE_OVERFLOW {
-            if let Some(own) = self.file.own() {
-                own.overflow_stacks.fetch_add(1, Ordering::Relaxed);
-            }
+        if node == NODE_OVERFLOW
+            && let Some(own) = self.file.own()
+        {
+            own.overflow_stacks.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     #[inline]
     fn housekeeping(&self, thread: &mut ThreadRecord) {
         thread.events = thread.events.wrapping_add(1);
-        if thread.events % HOUSEKEEPING_EVENTS == 0 {
+        if thread.events.is_multiple_of(HOUSEKEEPING_EVENTS) {
             self.keep_house(thread.events);
         }
     }
@@ -480,9 +602,10 @@ impl Recorder {
     #[inline(never)]
     fn keep_house(&self, events: u32) {
         if let Some(own) = self.file.own() {
-            own.anonymous_bytes.store(crate::own_bytes(), Ordering::Relaxed);
+            own.anonymous_bytes
+                .store(crate::own_bytes(), Ordering::Relaxed);
         }
-        if events % TRIM_EVENTS == 0 {
+        if events.is_multiple_of(TRIM_EVENTS) {
             self.file.trim();
         }
     }

@@ -22,14 +22,27 @@ pub(crate) struct Stacks {
 
 impl Stacks {
     pub(crate) const fn new() -> Self {
-        Self { nodes: Pool::new(SegmentKind::Nodes), index: Index::new(), budget: AtomicU32::new(0) }
+        Self {
+            nodes: Pool::new(SegmentKind::Nodes),
+            index: Index::new(),
+            budget: AtomicU32::new(0),
+        }
     }
 
     /// Makes the root and the overflow node. Under the growth lock, once.
     pub(crate) fn start(&self, file: &CaptureFile, budget: u32) -> Result<(), Stop> {
-        self.budget.store(budget.clamp(16, self.nodes.capacity()), Ordering::Relaxed);
+        self.budget
+            .store(budget.clamp(16, self.nodes.capacity()), Ordering::Relaxed);
         for parent in [NODE_ROOT, NODE_ROOT] {
-            self.nodes.push(file, Node { parent, code: NO_CODE, last_instruction: -1, flags: 0 })?;
+            self.nodes.push(
+                file,
+                Node {
+                    parent,
+                    code: NO_CODE,
+                    last_instruction: -1,
+                    flags: 0,
+                },
+            )?;
         }
         Ok(())
     }
@@ -37,17 +50,26 @@ impl Stacks {
     /// The node for this frame, if it has been seen on this caller.
     #[inline]
     pub(crate) fn find(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
-        self.index.find(hash(parent, code, last_instruction), |number| {
-            // SAFETY: numbers in the index were given out by the pool.
-            let node = unsafe { &*self.nodes.get(number) };
-            node.parent == parent && node.code == code && node.last_instruction == last_instruction
-        })
+        self.index
+            .find(hash(parent, code, last_instruction), |number| {
+                // SAFETY: numbers in the index were given out by the pool.
+                let node = unsafe { &*self.nodes.get(number) };
+                node.parent == parent
+                    && node.code == code
+                    && node.last_instruction == last_instruction
+            })
     }
 
     /// The node for this frame, made if need be. Under the growth lock. When the budget runs low a
     /// frame that recurs folds onto its earlier occurrence, and when it is used up the overflow
     /// node takes the rest.
-    pub(crate) fn intern(&self, file: &CaptureFile, parent: u32, code: u32, last_instruction: i32) -> Result<u32, Stop> {
+    pub(crate) fn intern(
+        &self,
+        file: &CaptureFile,
+        parent: u32,
+        code: u32,
+        last_instruction: i32,
+    ) -> Result<u32, Stop> {
         if parent == NODE_OVERFLOW {
             return Ok(NODE_OVERFLOW);
         }
@@ -67,13 +89,25 @@ impl Stacks {
                 return Ok(NODE_OVERFLOW);
             }
         }
-        let node = Node { parent, code, last_instruction, flags: 0 };
-        let Some(number) = self.nodes.push(file, node)? else { return Ok(NODE_OVERFLOW) };
-        self.index.insert(file, hash(parent, code, last_instruction), number, |other| {
-            // SAFETY: as in `find`.
-            let node = unsafe { &*self.nodes.get(other) };
-            hash(node.parent, node.code, node.last_instruction)
-        })?;
+        let node = Node {
+            parent,
+            code,
+            last_instruction,
+            flags: 0,
+        };
+        let Some(number) = self.nodes.push(file, node)? else {
+            return Ok(NODE_OVERFLOW);
+        };
+        self.index.insert(
+            file,
+            hash(parent, code, last_instruction),
+            number,
+            |other| {
+                // SAFETY: as in `find`.
+                let node = unsafe { &*self.nodes.get(other) };
+                hash(node.parent, node.code, node.last_instruction)
+            },
+        )?;
         Ok(number)
     }
 
@@ -88,7 +122,10 @@ impl Stacks {
             let node = unsafe { &*record };
             if node.code == code && node.last_instruction == last_instruction {
                 // SAFETY: flags are only written here, under the growth lock; readers copy.
-                unsafe { AtomicU32::from_ptr(&raw mut (*record).flags).store(FLAG_FOLDED, Ordering::Relaxed) };
+                unsafe {
+                    AtomicU32::from_ptr(&raw mut (*record).flags)
+                        .store(FLAG_FOLDED, Ordering::Relaxed);
+                };
                 return Some(at);
             }
             at = node.parent;
@@ -104,5 +141,8 @@ impl Stacks {
 
 #[inline]
 fn hash(parent: u32, code: u32, last_instruction: i32) -> u64 {
-    mix(u64::from(parent) << 32 | u64::from(code), u64::from(last_instruction as u32))
+    mix(
+        u64::from(parent) << 32 | u64::from(code),
+        u64::from(last_instruction as u32),
+    )
 }

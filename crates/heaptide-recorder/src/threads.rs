@@ -76,7 +76,10 @@ impl ThreadRecord {
     pub(crate) fn count_size(&mut self, bytes: u64) {
         let bin = histogram_bin(bytes).min(HISTOGRAM_BINS - 1);
         // SAFETY: the bin is in range and the slot is ours.
-        self.count(|slot| unsafe { (&raw mut (*slot).histogram).cast::<u64>().add(bin) }, 1);
+        self.count(
+            |slot| unsafe { (&raw mut (*slot).histogram).cast::<u64>().add(bin) },
+            1,
+        );
     }
 
     /// An event that could not be recorded because it happened inside a hook.
@@ -116,18 +119,42 @@ impl Threads {
     /// Makes the shared thread and its slot: both number 0. Under the growth lock, once.
     pub(crate) fn start(&self, file: &CaptureFile) -> Result<(), Stop> {
         self.slots.push(file, empty_slot(THREAD_OVERFLOW))?;
-        self.threads.push(file, Thread { thread_id: 0, slot: 0, first_seen_unix_ns: 0, os_name: [0; 16], python_name: [0; 96] })?;
+        self.threads.push(
+            file,
+            Thread {
+                thread_id: 0,
+                slot: 0,
+                first_seen_unix_ns: 0,
+                os_name: [0; 16],
+                python_name: [0; 96],
+            },
+        )?;
         Ok(())
     }
 
     /// Under the growth lock.
-    pub(crate) fn register(&self, file: &CaptureFile, thread_id: u32, os_name: [u8; 16]) -> Result<ThreadRecord, Stop> {
+    pub(crate) fn register(
+        &self,
+        file: &CaptureFile,
+        thread_id: u32,
+        os_name: [u8; 16],
+    ) -> Result<ThreadRecord, Stop> {
         let number = self.threads.len();
         let full = number >= self.threads.capacity();
-        let slot = if full { None } else { self.take_slot(file, number)? };
+        let slot = if full {
+            None
+        } else {
+            self.take_slot(file, number)?
+        };
         let (thread, slot_number) = match slot {
             Some(slot) => {
-                let thread = Thread { thread_id, slot, first_seen_unix_ns: unix_ns(), os_name, python_name: [0; 96] };
+                let thread = Thread {
+                    thread_id,
+                    slot,
+                    first_seen_unix_ns: unix_ns(),
+                    os_name,
+                    python_name: [0; 96],
+                };
                 self.threads.push(file, thread)?;
                 (number, slot)
             }

@@ -8,6 +8,7 @@
 //! Sizes are in binary units (KiB, MiB); JSON has raw bytes. The schemas are in `docs/json.md`.
 #![forbid(unsafe_code)]
 
+mod death;
 mod format;
 mod object;
 mod parse;
@@ -15,13 +16,20 @@ mod parse_json;
 mod stats;
 mod stats_json;
 mod status;
+mod summary;
+mod text;
+mod tree;
 
+pub use death::{DeathOptions, death_summary};
 pub use format::{bytes_text, count_text, percent_text, time_text, visible};
 pub use parse::parse_text;
 pub use parse_json::{ParseOptions, parse_json};
 pub use stats::{StatsOptions, stats_text};
 pub use stats_json::stats_json;
 pub use status::status_lines;
+pub use summary::{SummaryColumn, SummaryOptions, summary_json, summary_text};
+pub use text::TextOptions;
+pub use tree::{TreeOptions, tree_json, tree_text};
 
 /// Version of all JSON schemas; a reader should refuse one it does not know. Fields may be added
 /// without a new version.

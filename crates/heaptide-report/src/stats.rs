@@ -95,7 +95,7 @@ pub fn stats_text(
     )
 }
 
-fn amount_text(amount: Amount) -> String {
+pub(crate) fn amount_text(amount: Amount) -> String {
     format!(
         "{} in {} blocks",
         bytes_text(amount.bytes),
@@ -212,7 +212,7 @@ fn write_locations(
 /// `function  file:line`
 pub(crate) fn location_text(profile: &Profile, row: &LocationRow) -> String {
     let Some(location) = row.location else {
-        return "(no Python frame)".to_owned();
+        return "<no Python frame>".to_owned();
     };
     let location = profile.stacks.locations[location.index()];
     let function = visible(profile.stacks.text(location.function));

@@ -28,6 +28,15 @@ pub(crate) struct Python {
 }
 
 impl Python {
+    /// The 14 of 3.14.
+    pub(crate) fn minor(&self) -> u32 {
+        self.version
+            .rsplit('.')
+            .next()
+            .and_then(|minor| minor.parse().ok())
+            .expect("a minor version")
+    }
+
     /// A command that runs the interpreter.
     pub(crate) fn command(&self) -> Command {
         match &self.root {
