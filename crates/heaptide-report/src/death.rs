@@ -8,7 +8,7 @@ use heaptide_engine::{Amount, Entry, Metric, Profile, StackId};
 use rustc_hash::FxHashMap;
 
 use crate::format::{bytes_text, percent_text, visible};
-use crate::stats::amount_text;
+use crate::stats::{amount_text, place_text};
 
 /// What [`death_summary`] shows.
 #[derive(Clone, Copy, Debug)]
@@ -189,16 +189,7 @@ fn useful_frames(profile: &Profile, stack: StackId, limit: usize) -> Vec<String>
         if shown.len() == limit {
             break;
         }
-        let text = |id| visible(stacks.text(id));
-        shown.push((
-            format!(
-                "{}  {}:{}",
-                text(place.function),
-                text(place.file),
-                place.line
-            ),
-            1,
-        ));
+        shown.push((place_text(profile, location), 1));
         previous = Some(location);
     }
     let with_count = |(text, count)| {
