@@ -221,9 +221,10 @@ impl Bench {
             }
         }
         let statistics = self.statistics()?;
-        let number = |key: &str| statistics[key].as_f64().unwrap_or(0.0);
-        rows.events = number("total_num_allocations") + number("total_num_deallocations");
-        rows.live_blocks = number("peak_blocks");
+        let ours = &statistics["heaptide"];
+        let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+        rows.events = number(&statistics["total_num_allocations"]) + number(&ours["deallocations"]);
+        rows.live_blocks = number(&ours["peak_count"]);
         rows.heaptide_bytes = std::fs::metadata(self.capture("tide"))?.len();
         if self.memray.is_some() {
             rows.memray_bytes = std::fs::metadata(self.capture("bin"))?.len();

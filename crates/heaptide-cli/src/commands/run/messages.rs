@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use heaptide_capture::signal_name;
+use heaptide_capture::{Capture, signal_name};
+use heaptide_engine::Profile;
 use heaptide_format::{State, StopReason};
+use heaptide_report::{DeathOptions, death_summary};
 use heaptide_session::outcome::End;
 use heaptide_session::plain;
 use heaptide_session::session::Session;
@@ -49,10 +51,8 @@ impl<'a> Messages<'a> {
         for problem in &ended.problems {
             self.warning(problem);
         }
-        if let Some(text) = death_text(ended) {
-            self.note(&self.terminal.stderr_style("1;31", &text));
-        }
         if !ended.tracked() {
+            self.death(ended);
             self.nothing_recorded(ended);
             return;
         }
@@ -60,20 +60,38 @@ impl<'a> Messages<'a> {
             self.warning(&text);
         }
         if matches!(ended.end, End::Signaled(_)) {
-            self.holders();
-        } else if !self.quiet {
+            self.holders(ended);
+            return;
+        }
+        self.death(ended);
+        if !self.quiet {
             self.note(&format!("capture complete: {}", self.path.display()));
             self.next_command();
         }
     }
 
     /// Who held the memory when the program was killed.
-    fn holders(&self) {
-        self.note(&format!(
-            "the capture is complete up to that moment: {}",
-            self.path.display()
-        ));
-        self.next_command();
+    fn holders(&self, ended: &Ended) {
+        match Capture::open(&self.path) {
+            Ok(capture) => {
+                let (profile, liveness) = (Profile::new(&capture), capture.liveness());
+                let summary = death_summary(&capture, &profile, &liveness, DeathOptions::default());
+                self.note(summary.trim_end());
+            }
+            Err(error) => {
+                self.death(ended);
+                self.warning(&format!(
+                    "the capture {} cannot be read: {error}",
+                    self.path.display()
+                ));
+            }
+        }
+    }
+
+    fn death(&self, ended: &Ended) {
+        if let Some(text) = death_text(ended) {
+            self.note(&text);
+        }
     }
 
     fn next_command(&self) {
