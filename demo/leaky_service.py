@@ -84,6 +84,8 @@ SHOP = Shop()
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # One packet an answer: header and body apart would wait for each other's acknowledgement.
+    wbufsize = -1
 
     def do_GET(self):
         body = SHOP.handle(self.path, self.headers["X-Visitor"])

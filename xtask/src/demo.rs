@@ -21,18 +21,23 @@ pub(crate) fn run() -> Result<()> {
     let directory = shell::target().join("demo");
     std::fs::create_dir_all(&directory)?;
     let capture = directory.join("leaky_service.tide");
-    let script = shell::project().join("demo/leaky_service.py");
     let mut arguments: Vec<OsString> = ["run", "--aggregate", "--force", "-o"]
         .map(OsString::from)
         .into();
-    arguments.extend([capture.clone().into(), script.into(), REQUESTS.into()]);
+    arguments.extend([
+        capture.clone().into(),
+        "demo/leaky_service.py".into(),
+        REQUESTS.into(),
+    ]);
 
     let status = match Cage::new(LIMIT_BYTES) {
         Ok(cage) => {
             shell::step(
                 "heaptide run --aggregate demo/leaky_service.py, in a memory cgroup of 400 MiB",
             );
-            cage.wrap(&shell::heaptide(), &arguments).status()?
+            cage.wrap(&shell::heaptide(), &arguments)
+                .current_dir(shell::project())
+                .status()?
         }
         Err(error) => {
             shell::note(&format!(
@@ -50,7 +55,10 @@ pub(crate) fn run() -> Result<()> {
 
 /// Starts the program and kills it once it has grown to the limit.
 fn run_and_kill(arguments: &[OsString]) -> Result<ExitStatus> {
-    let mut child = Command::new(shell::heaptide()).args(arguments).spawn()?;
+    let mut child = Command::new(shell::heaptide())
+        .args(arguments)
+        .current_dir(shell::project())
+        .spawn()?;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
@@ -83,24 +91,25 @@ fn resident_bytes(pid: i32) -> u64 {
 }
 
 fn show(capture: &Path) -> Result<()> {
-    let heaptide = |arguments: &[&str]| {
+    let report = |arguments: &[&str]| {
         let mut command = Command::new(shell::heaptide());
-        command.args(arguments).arg(capture);
         command
+            .args(arguments)
+            .arg(capture)
+            .current_dir(shell::project());
+        shell::run(&mut command)
     };
-    shell::run(&mut heaptide(&["stats"]))?;
-    shell::run(&mut heaptide(&["summary"]))?;
-    shell::run(&mut heaptide(&["tree", "--leaks", "--min-percent", "5"]))?;
+    report(&["stats"])?;
+    report(&["summary", "--max-rows", "15"])?;
+    report(&["tree", "--leaks", "--min-percent", "5"])?;
     let page: PathBuf = capture.with_extension("html");
-    shell::run(heaptide(&["flamegraph", "--force", "-o"]).arg(&page)).or_else(|_| {
-        // The output option may have to come before the capture.
-        shell::run(
-            Command::new(shell::heaptide())
-                .args(["flamegraph", "--force", "-o"])
-                .arg(&page)
-                .arg(capture),
-        )
-    })?;
+    report(&[
+        "flamegraph",
+        "--leaks",
+        "--force",
+        "-o",
+        &page.to_string_lossy(),
+    ])?;
     let size = std::fs::metadata(&page).context("the flame graph")?.len();
     println!(
         "\nThe flame graph ({} kB, no network needed): {}",
