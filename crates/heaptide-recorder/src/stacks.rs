@@ -14,8 +14,26 @@ const FOLD_REACH: u32 = 256;
 /// Nodes under this flag stand for frames at several depths.
 const FLAG_FOLDED: u32 = 1;
 
+/// Children of a node and cells of a node that hang in a chain; those beyond are found by hash.
+///
+/// Chains keep what belongs together close together: a program that recurses through a million
+/// stacks walks pages in the order in which they were written, where a hash would scatter it over
+/// all of them and make them all resident.
+pub(crate) const CHAIN: u32 = 8;
+
+/// Working data beside a node, in a scratch segment. Numbers are of nodes and cells, 0 for none
+/// (node 0 is nobody's child; cells are stored plus one).
+#[repr(C)]
+pub(crate) struct Links {
+    first_child: AtomicU32,
+    next_sibling: AtomicU32,
+    first_cell: AtomicU32,
+    children: AtomicU32,
+}
+
 pub(crate) struct Stacks {
     nodes: Pool<Node, 12, 1024>,
+    links: Pool<Links, 12, 1024>,
     index: Index,
     budget: AtomicU32,
 }
@@ -24,6 +42,7 @@ impl Stacks {
     pub(crate) const fn new() -> Self {
         Self {
             nodes: Pool::new(SegmentKind::Nodes),
+            links: Pool::new(SegmentKind::Scratch),
             index: Index::new(),
             budget: AtomicU32::new(0),
         }
@@ -34,15 +53,13 @@ impl Stacks {
         self.budget
             .store(budget.clamp(16, self.nodes.capacity()), Ordering::Relaxed);
         for parent in [NODE_ROOT, NODE_ROOT] {
-            self.nodes.push(
-                file,
-                Node {
-                    parent,
-                    code: NO_CODE,
-                    last_instruction: -1,
-                    flags: 0,
-                },
-            )?;
+            let node = Node {
+                parent,
+                code: NO_CODE,
+                last_instruction: -1,
+                flags: 0,
+            };
+            self.push(file, node)?;
         }
         Ok(())
     }
@@ -50,6 +67,20 @@ impl Stacks {
     /// The node for this frame, if it has been seen on this caller.
     #[inline]
     pub(crate) fn find(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
+        let mut child = self.links_of(parent).first_child.load(Ordering::Acquire);
+        let mut length = 0;
+        while child != 0 {
+            // SAFETY: `child` is a node's number.
+            let node = unsafe { &*self.nodes.get(child) };
+            if node.code == code && node.last_instruction == last_instruction {
+                return Some(child);
+            }
+            child = self.links_of(child).next_sibling.load(Ordering::Acquire);
+            length += 1;
+        }
+        if length < CHAIN {
+            return None;
+        }
         self.index
             .find(hash(parent, code, last_instruction), |number| {
                 // SAFETY: numbers in the index were given out by the pool.
@@ -95,20 +126,63 @@ impl Stacks {
             last_instruction,
             flags: 0,
         };
-        let Some(number) = self.nodes.push(file, node)? else {
+        let Some(number) = self.push(file, node)? else {
             return Ok(NODE_OVERFLOW);
         };
-        self.index.insert(
-            file,
-            hash(parent, code, last_instruction),
-            number,
-            |other| {
-                // SAFETY: as in `find`.
-                let node = unsafe { &*self.nodes.get(other) };
-                hash(node.parent, node.code, node.last_instruction)
-            },
-        )?;
+        let siblings = self
+            .links_of(parent)
+            .children
+            .fetch_add(1, Ordering::Relaxed);
+        if siblings < CHAIN {
+            // At the end of the chain, so that the first stay within reach.
+            let mut place = &self.links_of(parent).first_child;
+            loop {
+                match place.load(Ordering::Relaxed) {
+                    0 => break,
+                    sibling => place = &self.links_of(sibling).next_sibling,
+                }
+            }
+            // Release pairs with the Acquire in `find`: whoever finds the number finds the node.
+            place.store(number, Ordering::Release);
+        } else {
+            self.index.insert(
+                file,
+                hash(parent, code, last_instruction),
+                number,
+                |other| {
+                    // SAFETY: as in `find`.
+                    let node = unsafe { &*self.nodes.get(other) };
+                    hash(node.parent, node.code, node.last_instruction)
+                },
+            )?;
+        }
         Ok(number)
+    }
+
+    fn push(&self, file: &CaptureFile, node: Node) -> Result<Option<u32>, Stop> {
+        // The links first: a number that readers of the trie can meet has both.
+        let links = Links {
+            first_child: AtomicU32::new(0),
+            next_sibling: AtomicU32::new(0),
+            first_cell: AtomicU32::new(0),
+            children: AtomicU32::new(0),
+        };
+        if self.links.push(file, links)?.is_none() {
+            return Ok(None);
+        }
+        self.nodes.push(file, node)
+    }
+
+    #[inline]
+    fn links_of(&self, node: u32) -> &Links {
+        // SAFETY: every node has links under the same number; the mapping lasts for ever.
+        unsafe { &*self.links.get(node) }
+    }
+
+    /// The chain of a node's cells: the first one plus one, or 0.
+    #[inline]
+    pub(crate) fn cells_of(&self, node: u32) -> &AtomicU32 {
+        &self.links_of(node).first_cell
     }
 
     fn fold(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
