@@ -296,13 +296,13 @@ mod tests {
         );
         check(
             text(State::Tracking, Outcome::Signaled, 9, |lifecycle| {
-                lifecycle.oom_kills = 1
+                lifecycle.oom_kills = 1;
             }),
             "killed by SIGKILL (the OOM killer, memory cgroup limit 100 MiB)",
         );
         check(
             text(State::Tracking, Outcome::Signaled, 15, |lifecycle| {
-                lifecycle.oom_kills = 1
+                lifecycle.oom_kills = 1;
             }),
             "killed by SIGTERM",
         );
@@ -312,7 +312,7 @@ mod tests {
         );
         check(
             text(State::Tracking, Outcome::Exited, 3, |lifecycle| {
-                lifecycle.exec_unix_ns = 1
+                lifecycle.exec_unix_ns = 1;
             }),
             "replaced itself by exec; the other program exited with code 3",
         );
