@@ -103,8 +103,9 @@ pub fn stats_text(
 }
 
 pub(crate) fn amount_text(amount: Amount) -> String {
+    let blocks = if amount.count == 1 { "block" } else { "blocks" };
     format!(
-        "{} in {} blocks",
+        "{} in {} {blocks}",
         bytes_text(amount.bytes),
         count_text(amount.count)
     )
