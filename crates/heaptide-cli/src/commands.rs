@@ -2,6 +2,7 @@
 
 mod flamegraph;
 mod parse;
+mod run;
 mod stats;
 mod summary;
 mod tree;
@@ -20,6 +21,8 @@ use crate::terminal::Terminal;
 /// One variant a subcommand, in the order of the help.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a Python program and record its memory
+    Run(run::Arguments),
     /// Totals, allocation sizes, allocators and the largest locations
     Stats(stats::Arguments),
     /// Memory per function, in a table
@@ -35,6 +38,8 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self, terminal: &Terminal) -> anyhow::Result<ExitCode> {
         match self {
+            // The exit code is the program's own.
+            Self::Run(arguments) => return Ok(run::run(&arguments, terminal)),
             Self::Stats(arguments) => stats::run(&arguments, terminal)?,
             Self::Summary(arguments) => summary::run(&arguments, terminal)?,
             Self::Tree(arguments) => tree::run(&arguments, terminal)?,

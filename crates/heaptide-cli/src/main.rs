@@ -33,11 +33,13 @@ struct CommandLine {
 
 const EXAMPLES: &str = "\
 Examples:
+  heaptide run --aggregate app.py          record a program's memory
   heaptide stats app.4711.tide             totals, sizes and the largest locations
   heaptide tree --leaks app.4711.tide      who holds what is never given back
   heaptide flamegraph app.4711.tide        one HTML page, no network needed
 
-Exit codes: 0 success (a damaged capture is read as far as it goes), 1 failure, 2 wrong usage.
+Exit codes: 0 success (a damaged capture is read as far as it goes), 1 failure, 2 wrong usage;
+`run` passes on the exit code or the signal of the program.
 NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR and CLICOLOR are honoured; --color goes before them.";
 
 fn main() -> ExitCode {

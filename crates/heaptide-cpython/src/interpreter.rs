@@ -108,6 +108,22 @@ impl Interpreter {
         unsafe { (self.remembered)() }
     }
 
+    /// As [`Interpreter::thread_state`], for a process that has only ever had one interpreter: up to 3.11 a thread's remembered state is its
+    /// only one then, and nobody else's has to be looked at.
+    ///
+    /// # Safety
+    /// As for [`Interpreter::thread_state`], and no subinterpreter was ever made.
+    #[inline]
+    #[must_use]
+    pub unsafe fn thread_state_of_only_interpreter(&self) -> *const u8 {
+        if self.attached_is_thread_local {
+            // SAFETY: the caller's promise, handed on.
+            return unsafe { self.thread_state() };
+        }
+        // SAFETY: as in `thread_state`.
+        unsafe { (self.remembered)() }
+    }
+
     /// Whether the calling thread holds the GIL.
     ///
     /// # Safety

@@ -1,0 +1,220 @@
+//! The interpreter we are in: its entry points and its layout, found at run time.
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use heaptide_cpython::Interpreter;
+use heaptide_format::PythonAllocator;
+
+use crate::real::find;
+
+/// Present in CPython 3.8 and later; its absence means: not a CPython.
+pub(crate) const AUDIT_HOOK: &CStr = c"PySys_AddAuditHook";
+/// `PySys_AddAuditHook`
+pub(crate) type AddAuditHook = unsafe extern "C" fn(
+    unsafe extern "C" fn(*const c_char, *mut c_void, *mut c_void) -> c_int,
+    *mut c_void,
+) -> c_int;
+/// `PyCFunction`
+pub(crate) type Callable = unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void;
+
+struct Cell(core::cell::UnsafeCell<MaybeUninit<Interpreter>>);
+// SAFETY: written once in `resolve`, before tracking starts; only read afterwards.
+unsafe impl Sync for Cell {}
+
+static INTERPRETER: Cell = Cell(core::cell::UnsafeCell::new(MaybeUninit::uninit()));
+static RESOLVED: AtomicBool = AtomicBool::new(false);
+static NONE: AtomicUsize = AtomicUsize::new(0);
+
+/// The resolved interpreter.
+///
+/// # Safety
+/// Tracking is on, so `resolve` has succeeded.
+#[inline(always)]
+pub(crate) unsafe fn get() -> &'static Interpreter {
+    // SAFETY: the caller's promise.
+    unsafe { (*INTERPRETER.0.get()).assume_init_ref() }
+}
+
+/// Has there ever been more than one interpreter?
+static SUBINTERPRETERS: AtomicBool = AtomicBool::new(false);
+
+/// A further interpreter is being made (or the first one, when this is heard so early; which costs
+/// a little more per walk and is right all the same).
+pub(crate) fn note_subinterpreter() {
+    if RESOLVED.load(Ordering::Relaxed) {
+        SUBINTERPRETERS.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Innermost frame of the calling thread, or null: no Python on this thread.
+///
+/// # Safety
+/// As `get`.
+#[inline(always)]
+pub(crate) unsafe fn top_frame(interpreter: &Interpreter) -> *const u8 {
+    // SAFETY: tracking ends before thread states are freed at finalisation.
+    unsafe {
+        let state = if SUBINTERPRETERS.load(Ordering::Relaxed) {
+            interpreter.thread_state()
+        } else {
+            interpreter.thread_state_of_only_interpreter()
+        };
+        interpreter.top_frame(state)
+    }
+}
+
+/// Finds the entry points and the layout. `Ok` and `Err` both carry `PY_VERSION_HEX` (0 if unknown).
+pub(crate) fn resolve() -> Result<u32, u32> {
+    // SAFETY: called once, with the GIL, before tracking starts; `find` answers with addresses in
+    // the interpreter that is running.
+    unsafe {
+        match Interpreter::resolve(&|name| find(name)) {
+            Ok(interpreter) => {
+                (*INTERPRETER.0.get()).write(interpreter);
+                RESOLVED.store(true, Ordering::Release);
+                NONE.store(find(c"_Py_NoneStruct") as usize, Ordering::Relaxed);
+                Ok(interpreter.hexversion())
+            }
+            Err(_) => Err(0),
+        }
+    }
+}
+
+/// `sys.version`, as bytes.
+pub(crate) fn version_text() -> &'static [u8] {
+    let function = find(c"Py_GetVersion");
+    if function.is_null() {
+        return b"";
+    }
+    // SAFETY: `Py_GetVersion` takes nothing and returns a static C string.
+    unsafe {
+        let function: unsafe extern "C" fn() -> *const c_char = core::mem::transmute(function);
+        CStr::from_ptr(function()).to_bytes()
+    }
+}
+
+/// Which allocator the interpreter's objects use.
+pub(crate) fn allocator() -> Option<PythonAllocator> {
+    let function = find(c"_PyMem_GetCurrentAllocatorName");
+    if function.is_null() {
+        return None;
+    }
+    // SAFETY: takes nothing, returns null or a static C string.
+    let name = unsafe {
+        let function: unsafe extern "C" fn() -> *const c_char = core::mem::transmute(function);
+        let name = function();
+        if name.is_null() {
+            return Some(PythonAllocator::Other);
+        }
+        CStr::from_ptr(name).to_bytes()
+    };
+    Some(match name {
+        b"pymalloc" => PythonAllocator::Pymalloc,
+        b"pymalloc_debug" => PythonAllocator::PymallocDebug,
+        b"malloc" => PythonAllocator::Malloc,
+        b"malloc_debug" => PythonAllocator::MallocDebug,
+        b"mimalloc" => PythonAllocator::Mimalloc,
+        b"mimalloc_debug" => PythonAllocator::MimallocDebug,
+        _ => PythonAllocator::Other,
+    })
+}
+
+/// Is the calling thread in the main interpreter? (Subinterpreters are cleared too.)
+pub(crate) fn in_main_interpreter() -> bool {
+    let (here, main) = (
+        find(c"PyInterpreterState_Get"),
+        find(c"PyInterpreterState_Main"),
+    );
+    if here.is_null() || main.is_null() {
+        return true;
+    }
+    // SAFETY: both take nothing; the caller is in an audit hook, so there is a current interpreter.
+    unsafe {
+        let here: unsafe extern "C" fn() -> *mut c_void = core::mem::transmute(here);
+        let main: unsafe extern "C" fn() -> *mut c_void = core::mem::transmute(main);
+        here() == main()
+    }
+}
+
+/// A new reference to `None`, for callables.
+pub(crate) fn none() -> *mut c_void {
+    let none = NONE.load(Ordering::Relaxed) as *mut c_void;
+    let build = find(c"Py_IncRef");
+    if !build.is_null() {
+        // SAFETY: `Py_IncRef` takes any object; the GIL is held, since a callable is running.
+        unsafe {
+            let increment: unsafe extern "C" fn(*mut c_void) = core::mem::transmute(build);
+            increment(none);
+        }
+    }
+    none
+}
+
+/// `PyMethodDef`
+#[repr(C)]
+struct MethodDefinition {
+    name: *const c_char,
+    function: Callable,
+    flags: c_int,
+    documentation: *const c_char,
+}
+
+const METH_NOARGS: c_int = 4;
+
+/// Registers `callable` with `atexit`. Handlers run in reverse order, so ours, the first, runs last.
+///
+/// # Safety
+/// The GIL is held and the interpreter is initialised.
+pub(crate) unsafe fn at_exit(callable: Callable) {
+    let import = find(c"PyImport_ImportModule");
+    let new_function = find(c"PyCFunction_NewEx");
+    let get_attribute = find(c"PyObject_GetAttrString");
+    let call = find(c"PyObject_CallFunctionObjArgs");
+    let clear = find(c"PyErr_Clear");
+    let release = find(c"Py_DecRef");
+    if [import, new_function, get_attribute, call, clear, release]
+        .iter()
+        .any(|function| function.is_null())
+    {
+        return;
+    }
+    // SAFETY: the functions have these types in every supported version; references are released
+    // once; a failure leaves at most an exception, which is cleared.
+    unsafe {
+        let import: unsafe extern "C" fn(*const c_char) -> *mut c_void =
+            core::mem::transmute(import);
+        let new_function: unsafe extern "C" fn(
+            *mut MethodDefinition,
+            *mut c_void,
+            *mut c_void,
+        ) -> *mut c_void = core::mem::transmute(new_function);
+        let get_attribute: unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void =
+            core::mem::transmute(get_attribute);
+        let call: unsafe extern "C" fn(*mut c_void, ...) -> *mut c_void =
+            core::mem::transmute(call);
+        let clear: unsafe extern "C" fn() = core::mem::transmute(clear);
+        let release: unsafe extern "C" fn(*mut c_void) = core::mem::transmute(release);
+        // The interpreter keeps a pointer to the definition for as long as the function lives.
+        let definition = Box::leak(Box::new(MethodDefinition {
+            name: c"_end".as_ptr(),
+            function: callable,
+            flags: METH_NOARGS,
+            documentation: core::ptr::null(),
+        }));
+        let module = import(c"atexit".as_ptr());
+        if !module.is_null() {
+            let register = get_attribute(module, c"register".as_ptr());
+            let function = new_function(definition, core::ptr::null_mut(), core::ptr::null_mut());
+            if !register.is_null() && !function.is_null() {
+                let answer = call(register, function, core::ptr::null_mut::<c_void>());
+                release(answer);
+            }
+            release(register);
+            release(function);
+            release(module);
+        }
+        clear();
+    }
+}

@@ -1,0 +1,79 @@
+//! The real functions, found once before anything is patched.
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// Address of `name` as the program itself would find it; null when there is none.
+pub(crate) fn find(name: &CStr) -> *mut c_void {
+    // SAFETY: a valid name; the default scope is the program's own.
+    unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+}
+
+/// Address of the code that `name` means, behind a canonical entry in the executable if there is one
+/// (that entry leads through a slot which we are about to patch).
+fn find_function(name: &CStr) -> *mut c_void {
+    let found = find(name);
+    let mut canonical = false;
+    heaptide_elf::for_each_object(|object| {
+        if object.executes(found as usize) {
+            canonical = heaptide_elf::imports(object, name.to_bytes());
+            return false;
+        }
+        true
+    });
+    if !canonical {
+        return found;
+    }
+    // Null when there is no other definition: the entry itself would lead the hook back to the hook.
+    // SAFETY: a valid name; "next" is whatever comes after us in the search order.
+    unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }
+}
+
+macro_rules! real_functions {
+    ($($name:ident: $symbol:literal as fn($($argument:ty),*) -> $result:ty;)+) => {
+        $(
+            pub(crate) mod $name {
+                use super::*;
+                pub(crate) static ADDRESS: AtomicUsize = AtomicUsize::new(0);
+                pub(crate) type Function = unsafe extern "C" fn($($argument),*) -> $result;
+
+                /// The function.
+                ///
+                /// # Safety
+                /// `resolve` has found it: hooks are only installed for functions it found.
+                #[inline(always)]
+                pub(crate) unsafe fn get() -> Function {
+                    // SAFETY: `resolve` stored the address of a function of this C type.
+                    unsafe { core::mem::transmute::<usize, Function>(ADDRESS.load(Ordering::Relaxed)) }
+                }
+            }
+        )+
+
+        /// Looks all of them up. Before any slot is patched: afterwards the loader would still say the
+        /// truth, but there would be a moment in which a hook runs without its function.
+        pub(crate) fn resolve() {
+            $($name::ADDRESS.store(find_function($symbol) as usize, Ordering::Relaxed);)+
+        }
+    };
+}
+
+real_functions! {
+    malloc: c"malloc" as fn(usize) -> *mut c_void;
+    calloc: c"calloc" as fn(usize, usize) -> *mut c_void;
+    realloc: c"realloc" as fn(*mut c_void, usize) -> *mut c_void;
+    reallocarray: c"reallocarray" as fn(*mut c_void, usize, usize) -> *mut c_void;
+    free: c"free" as fn(*mut c_void) -> ();
+    free_sized: c"free_sized" as fn(*mut c_void, usize) -> ();
+    free_aligned_sized: c"free_aligned_sized" as fn(*mut c_void, usize, usize) -> ();
+    posix_memalign: c"posix_memalign" as fn(*mut *mut c_void, usize, usize) -> c_int;
+    aligned_alloc: c"aligned_alloc" as fn(usize, usize) -> *mut c_void;
+    memalign: c"memalign" as fn(usize, usize) -> *mut c_void;
+    valloc: c"valloc" as fn(usize) -> *mut c_void;
+    pvalloc: c"pvalloc" as fn(usize) -> *mut c_void;
+    mmap: c"mmap" as fn(*mut c_void, usize, c_int, c_int, c_int, i64) -> *mut c_void;
+    mmap64: c"mmap64" as fn(*mut c_void, usize, c_int, c_int, c_int, i64) -> *mut c_void;
+    munmap: c"munmap" as fn(*mut c_void, usize) -> c_int;
+    mremap: c"mremap" as fn(*mut c_void, usize, usize, c_int, *mut c_void) -> *mut c_void;
+    dlopen: c"dlopen" as fn(*const c_char, c_int) -> *mut c_void;
+    dlclose: c"dlclose" as fn(*mut c_void) -> c_int;
+}

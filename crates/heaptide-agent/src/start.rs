@@ -1,0 +1,137 @@
+//! From "loaded" to "tracking" and to its end.
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use heaptide_format::{MetadataKey, PythonAllocator, StopReason};
+use heaptide_recorder::SpinLock;
+
+use crate::interpreter::{self, AUDIT_HOOK};
+use crate::session::{self, Session};
+use crate::thread::Turn;
+use crate::{RECORDER, code, fork, guard, loader, names, real, switch, thread};
+
+static SESSION: SpinLock<Option<Session>> = SpinLock::new(None);
+static BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// The constructor's work: find out whether this process is ours, and if it is a CPython, ask it to
+/// tell us when the program starts.
+pub(crate) fn loaded() {
+    let Some(session) = Session::read() else {
+        return;
+    };
+    let add_hook = real::find(AUDIT_HOOK);
+    let ours = session.pid == rustix::process::getpid().as_raw_nonzero().get() as u32;
+    if add_hook.is_null() {
+        // Not a CPython (yet): the process may become one by exec, so the environment stays.
+        return;
+    }
+    session::remove_traces();
+    if !ours {
+        return;
+    }
+    *SESSION.lock() = Some(session);
+    guard::silence_panics();
+    // SAFETY: the symbol has had this type since CPython 3.8 and may be called before the
+    // interpreter exists.
+    unsafe {
+        let add_hook: interpreter::AddAuditHook = core::mem::transmute(add_hook);
+        add_hook(audit, core::ptr::null_mut());
+    }
+}
+
+/// Called by CPython for every audited event, with the GIL.
+unsafe extern "C" fn audit(
+    event: *const c_char,
+    arguments: *mut c_void,
+    _data: *mut c_void,
+) -> c_int {
+    // SAFETY: CPython passes a C string.
+    let event = unsafe { CStr::from_ptr(event) }.to_bytes();
+    // Most events are none of ours: look at one letter first.
+    match event.first() {
+        Some(b'c')
+            if event.starts_with(b"cpython.run_") && !BEGUN.swap(true, Ordering::Relaxed) =>
+        {
+            guard::catching(begin);
+        }
+        Some(b'c')
+            if event == b"cpython.PyInterpreterState_Clear"
+                && interpreter::in_main_interpreter() =>
+        {
+            finish();
+        }
+        Some(b'c') if event == b"cpython.PyInterpreterState_New" => {
+            interpreter::note_subinterpreter();
+        }
+        Some(b'o') if event == b"os.exec" && switch::is_on() => RECORDER.exec_attempted(),
+        Some(b'_') if event.starts_with(b"_thread.start_") && switch::is_on() => {
+            // SAFETY: the arguments are a tuple, and the GIL is held.
+            guard::catching(|| unsafe { names::thread_is_being_started(arguments) });
+        }
+        _ => {}
+    }
+    0
+}
+
+/// The program is about to run. The GIL is held.
+fn begin() {
+    let Some(session) = SESSION.lock().take() else {
+        return;
+    };
+    if session.pid != rustix::process::getpid().as_raw_nonzero().get() as u32 {
+        return;
+    }
+    if RECORDER.start(session.path(), session.node_budget).is_err() {
+        // The supervisor finds a capture that never started, or one that says why.
+        RECORDER.file().stop(StopReason::MapFailed, 0);
+        return;
+    }
+    let version = match interpreter::resolve() {
+        Ok(version) => version,
+        Err(version) => {
+            RECORDER.tracking_begins(version, 0, 0);
+            RECORDER.file().stop(StopReason::Unsupported, 0);
+            return;
+        }
+    };
+    let _ = RECORDER.metadata(MetadataKey::PythonVersion, interpreter::version_text());
+    // All that needs the interpreter's own services comes before the first slot is patched, so that
+    // none of it is counted as the program's.
+    // SAFETY: the GIL is held.
+    unsafe { interpreter::at_exit(finish_at_exit) };
+    names::prepare();
+    code::watch_destruction();
+    real::resolve();
+    thread::make_exit_key();
+    switch::protect_children();
+    fork::watch();
+    let allocator = interpreter::allocator().unwrap_or(PythonAllocator::Unknown);
+    loader::patch_newcomers();
+    RECORDER.tracking_begins(
+        version,
+        allocator as u32,
+        rustix::thread::gettid().as_raw_nonzero().get() as u32,
+    );
+    switch::turn_on();
+    // The main thread gets the first number.
+    if let Some(mut turn) = Turn::begin() {
+        let state = turn.state();
+        state.named = true;
+        RECORDER.thread_name(&state.record, b"MainThread");
+    }
+}
+
+/// Tracking ends as it should.
+fn finish() {
+    if switch::is_on() {
+        switch::turn_off();
+        RECORDER.tracking_ends();
+    }
+}
+
+/// As a Python callable, run by `atexit` after the program's own handlers.
+unsafe extern "C" fn finish_at_exit(_self: *mut c_void, _arguments: *mut c_void) -> *mut c_void {
+    finish();
+    interpreter::none()
+}

@@ -1,0 +1,49 @@
+//! The switch that every hook reads first.
+//!
+//! It lies in a page that the kernel wipes in a forked child (`MADV_WIPEONFORK`), so a child is
+//! switched off before any of its code runs, whatever way it was forked.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+#[repr(C, align(4096))]
+struct Page {
+    on: AtomicBool,
+    rest: [u8; 4095],
+}
+
+static PAGE: Page = Page {
+    on: AtomicBool::new(false),
+    rest: [0; 4095],
+};
+
+/// Is tracking on, in this process?
+#[inline(always)]
+pub(crate) fn is_on() -> bool {
+    PAGE.on.load(Ordering::Relaxed)
+}
+
+/// Switches tracking on; before that, everything a hook needs has been stored.
+pub(crate) fn turn_on() {
+    PAGE.on.store(true, Ordering::Release);
+}
+
+/// Switches tracking off. Hooks that are running finish their event.
+pub(crate) fn turn_off() {
+    PAGE.on.store(false, Ordering::Release);
+}
+
+/// Asks the kernel to wipe the page in children. Without it (page size above 4 KiB, old kernel) the
+/// `pthread_atfork` handler does the same a little later.
+pub(crate) fn protect_children() {
+    let page = (&raw const PAGE).cast_mut();
+    // SAFETY: the page is ours alone and lies in .bss, which is private anonymous memory; wiping it
+    // in a child leaves it as it was at load time.
+    let _ = unsafe {
+        rustix::mm::madvise(
+            page.cast(),
+            size_of::<Page>(),
+            rustix::mm::Advice::LinuxWipeOnFork,
+        )
+    };
+    let _ = PAGE.rest;
+}

@@ -1,0 +1,240 @@
+//! What each thread carries, its guard, its birth and its end.
+
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+
+use heaptide_recorder::{Mapping, SpinLock, Stop, ThreadRecord};
+
+use crate::walk::Memo;
+use crate::{RECORDER, switch, tls};
+
+/// A thread's state, behind its thread-local word. The word is null for a thread not seen yet and
+/// [`CLOSED`] while its state is being made or after it was given back.
+pub(crate) struct ThreadState {
+    /// What the thread is in the middle of. A signal handler that lands in between sees it too.
+    activity: Activity,
+    pub(crate) record: ThreadRecord,
+    pub(crate) memo: Memo,
+    /// Counts events, to time one in so many.
+    pub(crate) tick: u32,
+    /// Has the Python name been looked for?
+    pub(crate) named: bool,
+    exit_rounds: u32,
+    next_free: *mut ThreadState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Activity {
+    Program,
+    RealCall,
+    Recording,
+}
+
+/// The word of a thread that records nothing.
+const CLOSED: *mut ThreadState = core::ptr::without_provenance_mut(1);
+
+/// States whose threads are gone.
+static FREE: SpinLock<FreeList> = SpinLock::new(FreeList(core::ptr::null_mut()));
+struct FreeList(*mut ThreadState);
+// SAFETY: the list is only reached through the lock.
+unsafe impl Send for FreeList {}
+
+/// `PTHREAD_DESTRUCTOR_ITERATIONS` of glibc and musl.
+const EXIT_ROUNDS: u32 = 4;
+static EXIT_KEY: AtomicU32 = AtomicU32::new(u32::MAX);
+
+/// The right to record, for the length of one hook.
+pub(crate) struct Turn {
+    state: *mut ThreadState,
+}
+
+impl Turn {
+    /// The calling thread's turn; `None` when tracking is off or the thread is inside a hook already.
+    /// Cost: three loads and a store.
+    #[inline(always)]
+    pub(crate) fn begin() -> Option<Self> {
+        if !switch::is_on() {
+            return None;
+        }
+        // SAFETY: the word is this thread's own; beyond CLOSED it points to this thread's state.
+        unsafe {
+            let state = *tls::word();
+            if state as usize > CLOSED as usize {
+                if (*state).activity == Activity::Program {
+                    (*state).activity = Activity::RealCall;
+                    // What follows must not move before the store: a signal handler may come between.
+                    compiler_fence(Ordering::SeqCst);
+                    return Some(Self { state });
+                }
+                nested(state);
+                return None;
+            }
+        }
+        first_turn()
+    }
+
+    /// The real call is over, ours begins.
+    #[inline(always)]
+    pub(crate) fn state(&mut self) -> &mut ThreadState {
+        // SAFETY: `begin` made this the only turn of the thread that owns the state.
+        let state = unsafe { &mut *self.state };
+        state.activity = Activity::Recording;
+        compiler_fence(Ordering::SeqCst);
+        state
+    }
+
+    /// Back to a real call, after recording what goes before it.
+    #[inline(always)]
+    pub(crate) fn real_call(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: as in `state`.
+        unsafe { (*self.state).activity = Activity::RealCall };
+    }
+}
+
+impl Drop for Turn {
+    #[inline(always)]
+    fn drop(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: as in `Turn::state`.
+        unsafe { (*self.state).activity = Activity::Program };
+    }
+}
+
+/// A call from inside a hook: part of the real call (an allocator that maps memory), or of a signal
+/// handler that interrupted our recording; the latter is an event we miss, and say so.
+#[cold]
+#[inline(never)]
+unsafe fn nested(state: *mut ThreadState) {
+    // SAFETY: the state is the calling thread's; the counter is bumped by plain stores, which the
+    // interrupted recording on the same thread never does to this counter.
+    unsafe {
+        if (*state).activity == Activity::Recording {
+            (*state).record.count_missed_reentrant();
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn first_turn() -> Option<Turn> {
+    // SAFETY: the word is this thread's own. CLOSED keeps a signal handler from doing the same.
+    unsafe {
+        let word = tls::word();
+        if !(*word).is_null() {
+            return None;
+        }
+        *word = CLOSED;
+        compiler_fence(Ordering::SeqCst);
+        let state = match make_state() {
+            Ok(Some(state)) => state,
+            Ok(None) => return None,
+            Err(Stop) => {
+                switch::turn_off();
+                return None;
+            }
+        };
+        (*state).activity = Activity::RealCall;
+        compiler_fence(Ordering::SeqCst);
+        *word = state;
+        watch_exit(state);
+        Some(Turn { state })
+    }
+}
+
+fn make_state() -> Result<Option<*mut ThreadState>, Stop> {
+    let thread_id = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+    let record = RECORDER.thread_start(thread_id, os_name())?;
+    let mut free = FREE.lock();
+    let reused = free.0;
+    if !reused.is_null() {
+        // SAFETY: states on the list belong to nobody.
+        unsafe {
+            free.0 = (*reused).next_free;
+            drop(free);
+            (*reused).record = record;
+            (*reused).memo.forget();
+            (*reused).named = false;
+            (*reused).exit_rounds = 0;
+            (*reused).next_free = core::ptr::null_mut();
+        }
+        return Ok(Some(reused));
+    }
+    drop(free);
+    let Some(memory) = Mapping::new(size_of::<ThreadState>()) else {
+        return Ok(None);
+    };
+    let state: *mut ThreadState = memory.leak();
+    // SAFETY: fresh memory, large enough and page aligned.
+    unsafe {
+        state.write(ThreadState {
+            activity: Activity::RealCall,
+            record,
+            memo: Memo::new(),
+            tick: 0,
+            named: false,
+            exit_rounds: 0,
+            next_free: core::ptr::null_mut(),
+        });
+    }
+    Ok(Some(state))
+}
+
+/// The kernel's name of the calling thread.
+fn os_name() -> [u8; 16] {
+    let mut name = [0u8; 16];
+    // SAFETY: PR_GET_NAME writes at most 16 bytes. `prctl` cannot fail here, so errno stays.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    name
+}
+
+/// Prepares for [`exited`]. Early: the first 32 keys need no allocation to be set.
+pub(crate) fn make_exit_key() {
+    let mut key: libc::pthread_key_t = 0;
+    // SAFETY: `exited` is a valid destructor for as long as we are mapped, which is for ever.
+    if unsafe { libc::pthread_key_create(&raw mut key, Some(exited)) } == 0 && key < 32 {
+        EXIT_KEY.store(key, Ordering::Relaxed);
+    }
+}
+
+fn watch_exit(state: *mut ThreadState) {
+    let key = EXIT_KEY.load(Ordering::Relaxed);
+    if key != u32::MAX {
+        // SAFETY: the key was made by `make_exit_key`; below 32 this stores into the thread's own block.
+        unsafe { libc::pthread_setspecific(key, state.cast()) };
+    }
+}
+
+/// At a thread's end. Other destructors may free after this one, so the state is kept through the
+/// rounds that the C library grants and only given back in the last.
+unsafe extern "C" fn exited(state: *mut c_void) {
+    let state: *mut ThreadState = state.cast();
+    // SAFETY: the value of the key is this thread's state, and the thread still runs.
+    unsafe {
+        if *tls::word() != state {
+            return;
+        }
+        (*state).exit_rounds += 1;
+        if (*state).exit_rounds < EXIT_ROUNDS {
+            watch_exit(state);
+            return;
+        }
+        *tls::word() = CLOSED;
+        compiler_fence(Ordering::SeqCst);
+        if switch::is_on() {
+            RECORDER.thread_end(&(*state).record);
+        }
+        let mut free = FREE.lock();
+        (*state).next_free = free.0;
+        free.0 = state;
+    }
+}
+
+/// In a forked child: this thread starts from nothing.
+pub(crate) fn forget_in_child() {
+    // SAFETY: the word is this thread's own. CLOSED: a child records nothing.
+    unsafe { *tls::word() = CLOSED };
+}
+
+/// Keeps `AtomicPtr` honest about what the word may hold.
+const _: () = assert!(size_of::<AtomicPtr<ThreadState>>() == 8);

@@ -1,0 +1,217 @@
+//! What `heaptide run` says on stderr: little while all is well, all that helps when it is not.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use heaptide_capture::signal_name;
+use heaptide_format::{State, StopReason};
+use heaptide_session::outcome::End;
+use heaptide_session::plain;
+use heaptide_session::session::Session;
+use heaptide_session::supervise::Ended;
+
+use crate::terminal::Terminal;
+
+/// The signal that the OOM killer sends.
+const SIGKILL: i32 = 9;
+
+/// The messages of one session.
+pub(super) struct Messages<'a> {
+    session: &'a Session,
+    /// The capture as the user would type it.
+    path: PathBuf,
+    quiet: bool,
+    terminal: &'a Terminal,
+}
+
+impl<'a> Messages<'a> {
+    pub(super) fn new(session: &'a Session, quiet: bool, terminal: &'a Terminal) -> Self {
+        let here = std::env::current_dir().unwrap_or_default();
+        let path = session.capture().path();
+        let path = path.strip_prefix(here).unwrap_or(path).to_owned();
+        Self {
+            session,
+            path,
+            quiet,
+            terminal,
+        }
+    }
+
+    /// The program runs.
+    pub(super) fn started(&self) {
+        if !self.quiet {
+            self.note(&format!("writing {}", self.path.display()));
+        }
+    }
+
+    /// The program has ended.
+    pub(super) fn ended(&self, ended: &Ended) {
+        for problem in &ended.problems {
+            self.warning(problem);
+        }
+        if let Some(text) = death_text(ended) {
+            self.note(&self.terminal.stderr_style("1;31", &text));
+        }
+        if !ended.tracked() {
+            self.nothing_recorded(ended);
+            return;
+        }
+        if let Some(text) = stopped_text(ended) {
+            self.warning(&text);
+        }
+        if matches!(ended.end, End::Signaled(_)) {
+            self.holders();
+        } else if !self.quiet {
+            self.note(&format!("capture complete: {}", self.path.display()));
+            self.next_command();
+        }
+    }
+
+    /// Who held the memory when the program was killed.
+    fn holders(&self) {
+        self.note(&format!(
+            "the capture is complete up to that moment: {}",
+            self.path.display()
+        ));
+        self.next_command();
+    }
+
+    fn next_command(&self) {
+        say(&format!(
+            "  next: heaptide flamegraph {}",
+            quoted(&self.path)
+        ));
+    }
+
+    /// An empty capture helps nobody: it is removed, and the reason is given.
+    fn nothing_recorded(&self, ended: &Ended) {
+        let removed = self.session.capture().remove();
+        let armed = ended.state() == Some(State::Armed);
+        let reason = stopped_text(ended)
+            .unwrap_or_else(|| "no CPython 3.9 or later started in this process".to_owned());
+        let title = self.terminal.stderr_style("1;31", "heaptide: error:");
+        say(&format!("{title} nothing was recorded: {reason}"));
+        if armed {
+            say(
+                "  The command must be a dynamically linked CPython or become one by exec; children are not followed,",
+            );
+            say("  and a set-user-ID program cannot be recorded.");
+        }
+        if let Err(error) = removed {
+            let path = self.path.display();
+            self.warning(&format!(
+                "the empty capture {path} could not be removed: {}",
+                plain(&error)
+            ));
+        }
+    }
+
+    fn note(&self, text: &str) {
+        say(&format!("heaptide: {text}"));
+    }
+
+    fn warning(&self, text: &str) {
+        let title = self.terminal.stderr_style("33", "warning:");
+        say(&format!("heaptide: {title} {text}"));
+    }
+}
+
+/// stderr may be closed, and that is no reason to fail the program.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// The path in a form that a shell takes as one word.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if text.chars().all(plain) && !text.starts_with('-') {
+        return text;
+    }
+    let escaped = text.replace('\'', "'\\''");
+    if text.starts_with('-') {
+        format!("'./{escaped}'")
+    } else {
+        format!("'{escaped}'")
+    }
+}
+
+/// How the program died, when a signal or the OOM killer was part of it.
+fn death_text(ended: &Ended) -> Option<String> {
+    let times = match ended.oom_kills {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    };
+    match ended.end {
+        End::Signaled(SIGKILL) if ended.oom_kills > 0 => Some(format!(
+            "the program was killed by the kernel's OOM killer (SIGKILL; it struck {times} in the memory cgroup)"
+        )),
+        End::Signaled(signal) => {
+            let core = if ended.core_dumped {
+                " (core dumped)"
+            } else {
+                ""
+            };
+            Some(format!(
+                "the program was killed by {}{core}",
+                signal_name(signal)
+            ))
+        }
+        End::Exited(_) if ended.oom_kills > 0 => Some(format!(
+            "the kernel's OOM killer struck {times} in the program's memory cgroup during the run"
+        )),
+        End::Exited(_) => None,
+    }
+}
+
+fn stopped_text(ended: &Ended) -> Option<String> {
+    let lifecycle = ended
+        .lifecycle
+        .as_ref()
+        .filter(|_| ended.state() == Some(State::Stopped))?;
+    let reason =
+        StopReason::from_raw(lifecycle.stop_reason).map_or("unknown reason", StopReason::name);
+    let cause = match lifecycle.stop_errno {
+        0 => String::new(),
+        code => format!(" ({})", plain(&std::io::Error::from_raw_os_error(code))),
+    };
+    Some(format!(
+        "tracking stopped early: {reason}{cause}; the figures are true up to then"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(end: End, oom_kills: u64) -> Ended {
+        Ended {
+            end,
+            core_dumped: false,
+            oom_kills,
+            peak_resident_bytes: 0,
+            lifecycle: None,
+            problems: vec![],
+        }
+    }
+
+    #[test]
+    fn deaths_are_told_by_their_cause() {
+        let text = |end, oom_kills| death_text(&ended(end, oom_kills));
+        assert_eq!(text(End::Exited(3), 0), None);
+        assert!(text(End::Exited(3), 2).unwrap().contains("struck 2 times"));
+        assert!(text(End::Signaled(9), 1).unwrap().contains("OOM killer"));
+        assert!(text(End::Signaled(9), 0).unwrap().ends_with("SIGKILL"));
+        assert!(text(End::Signaled(11), 1).unwrap().contains("SIGSEGV"));
+    }
+
+    #[test]
+    fn paths_can_be_typed_again() {
+        assert_eq!(
+            quoted(Path::new("a/heaptide-x.1.tide")),
+            "a/heaptide-x.1.tide"
+        );
+        assert_eq!(quoted(Path::new("it's.tide")), "'it'\\''s.tide'");
+        assert_eq!(quoted(Path::new("-o.tide")), "'./-o.tide'");
+    }
+}

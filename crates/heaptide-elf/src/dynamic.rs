@@ -1,0 +1,159 @@
+//! The dynamic section: where relocations, symbols and names are.
+
+use crate::object::Object;
+
+const DT_PLTRELSZ: i64 = 2;
+const DT_STRTAB: i64 = 5;
+const DT_SYMTAB: i64 = 6;
+const DT_RELA: i64 = 7;
+const DT_RELASZ: i64 = 8;
+const DT_STRSZ: i64 = 10;
+const DT_PLTREL: i64 = 20;
+const DT_JMPREL: i64 = 23;
+const DT_RPATH: i64 = 15;
+const DT_RUNPATH: i64 = 29;
+const TAG_RELA: u64 = 7;
+
+#[repr(C)]
+struct Entry {
+    tag: i64,
+    value: u64,
+}
+
+/// A relocation with an explicit addend.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Rela {
+    pub(crate) offset: u64,
+    info: u64,
+    pub(crate) addend: i64,
+}
+
+impl Rela {
+    pub(crate) fn kind(&self) -> u32 {
+        self.info as u32
+    }
+    pub(crate) fn symbol(&self) -> usize {
+        (self.info >> 32) as usize
+    }
+}
+
+/// Addresses out of a dynamic section, in memory.
+pub(crate) struct Dynamic<'a> {
+    symbols: *const libc::Elf64_Sym,
+    names: &'a [u8],
+    data: &'a [Rela],
+    plt: &'a [Rela],
+    run_path: Option<u64>,
+}
+
+impl<'a> Dynamic<'a> {
+    /// Reads the dynamic section of `object`; `None` when it has none to speak of.
+    pub(crate) fn of(object: &Object<'a>) -> Option<Self> {
+        let header = object
+            .headers
+            .iter()
+            .find(|header| header.p_type == libc::PT_DYNAMIC)?;
+        let mut entry = object.base.wrapping_add(header.p_vaddr as usize) as *const Entry;
+        let (mut symbols, mut names, mut names_size) = (0u64, 0u64, 0u64);
+        let (mut data, mut data_size, mut plt, mut plt_size, mut plt_kind) =
+            (0u64, 0u64, 0u64, 0u64, TAG_RELA);
+        let (mut run_path, mut old_path) = (None, None);
+        // SAFETY: the loader has accepted this section; it ends with a null tag.
+        unsafe {
+            while (*entry).tag != 0 {
+                let value = (*entry).value;
+                match (*entry).tag {
+                    DT_SYMTAB => symbols = value,
+                    DT_STRTAB => names = value,
+                    DT_STRSZ => names_size = value,
+                    DT_RELA => data = value,
+                    DT_RELASZ => data_size = value,
+                    DT_JMPREL => plt = value,
+                    DT_PLTRELSZ => plt_size = value,
+                    DT_PLTREL => plt_kind = value,
+                    DT_RUNPATH => run_path = Some(value),
+                    DT_RPATH => old_path = Some(value),
+                    _ => {}
+                }
+                entry = entry.add(1);
+            }
+        }
+        // The loader turns these into addresses in place on most systems; where the section is
+        // read-only (or belongs to the kernel) they are still relative to the base.
+        let address = |value: u64| {
+            let value = value as usize;
+            if value == 0 || value >= object.base {
+                value
+            } else {
+                object.base + value
+            }
+        };
+        let (symbols, names) = (address(symbols), address(names));
+        if symbols == 0 || names == 0 || plt_kind != TAG_RELA {
+            return None;
+        }
+        let table = |start: u64, size: u64| -> &'a [Rela] {
+            let start = address(start);
+            if start == 0 || size == 0 || !object.contains(start) {
+                return &[];
+            }
+            // SAFETY: the loader has processed this table; it stays mapped as long as the object.
+            unsafe {
+                core::slice::from_raw_parts(start as *const Rela, size as usize / size_of::<Rela>())
+            }
+        };
+        Some(Self {
+            symbols: symbols as *const libc::Elf64_Sym,
+            // SAFETY: DT_STRTAB and DT_STRSZ describe the loaded string table.
+            names: unsafe { core::slice::from_raw_parts(names as *const u8, names_size as usize) },
+            data: table(data, data_size),
+            plt: table(plt, plt_size),
+            run_path: run_path.or(old_path),
+        })
+    }
+
+    pub(crate) fn relocations(&self) -> impl Iterator<Item = &'a Rela> + use<'a> {
+        self.plt.iter().chain(self.data.iter())
+    }
+
+    /// Name of symbol `index`, without its NUL.
+    pub(crate) fn name(&self, index: usize) -> &'a [u8] {
+        // SAFETY: relocations that the loader has processed name existing symbols.
+        let offset = unsafe { (*self.symbols.add(index)).st_name } as usize;
+        let rest = self.names.get(offset..).unwrap_or(&[]);
+        let end = rest
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(rest.len());
+        &rest[..end]
+    }
+
+    /// First byte of the name, for a quick look.
+    pub(crate) fn first_letter(&self, index: usize) -> u8 {
+        // SAFETY: as in `name`.
+        let offset = unsafe { (*self.symbols.add(index)).st_name } as usize;
+        self.names.get(offset).copied().unwrap_or(0)
+    }
+
+    /// Does the object define symbol `index` itself?
+    pub(crate) fn defines(&self, index: usize) -> bool {
+        // SAFETY: as in `name`.
+        unsafe { (*self.symbols.add(index)).st_shndx != 0 }
+    }
+
+    /// `DT_RUNPATH`, else `DT_RPATH`.
+    pub(crate) fn run_path(&self) -> Option<&'a [u8]> {
+        let rest = self.names.get(self.run_path? as usize..)?;
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        Some(&rest[..end])
+    }
+}
+
+impl<'a> Object<'a> {
+    /// The search path the object was linked with (`DT_RUNPATH`, else `DT_RPATH`), unexpanded.
+    #[must_use]
+    pub fn run_path(&self) -> Option<&'a [u8]> {
+        Dynamic::of(self)?.run_path()
+    }
+}

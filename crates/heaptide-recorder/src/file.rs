@@ -1,0 +1,515 @@
+//! The capture as a growing shared mapping.
+//!
+//! All segments are mapped side by side in one reserved range, so that a place in the file and a
+//! place in memory differ by a constant and trimming our resident set is one call.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use heaptide_format::{
+    HEADER_BYTES, Lifecycle, OwnCost, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, State,
+    StopReason, offsets,
+};
+use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+
+use crate::heap::Heap;
+use crate::lock::SpinLock;
+
+/// Tracking can go on no longer; the reason is in the header, and nothing more may be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop;
+
+/// The largest capture: what is reserved of the address space.
+const RESERVE_BYTES: usize = 1 << 30;
+/// Reserved where the address space is limited (`RLIMIT_AS`).
+const SMALL_RESERVE_BYTES: usize = 64 << 20;
+/// Below this size the capture is left resident: trimming would save nothing worth a page fault.
+const TRIM_FROM_BYTES: usize = 3 << 20;
+/// Growth between two looks at how much is resident.
+const TRIM_STEP_BYTES: usize = 512 << 10;
+/// How much of the capture may become resident before it is let go.
+const MOST_RESIDENT_BYTES: usize = 3 << 20;
+
+/// The mapped capture file.
+#[derive(Debug)]
+pub struct CaptureFile {
+    base: AtomicPtr<u8>,
+    reserved: AtomicUsize,
+    page: AtomicUsize,
+    mapped: AtomicUsize,
+    descriptor: AtomicI32,
+    device: AtomicU64,
+    inode: AtomicU64,
+    grown_since_trim: AtomicUsize,
+    resident_after_trim: AtomicUsize,
+    path: SpinLock<Path>,
+}
+
+/// The absolute path of the file, NUL-terminated, to open it again when our descriptor was closed.
+#[derive(Debug)]
+struct Path {
+    bytes: [u8; 4096],
+}
+
+impl CaptureFile {
+    /// Not open yet; `const` so that it can be a static.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            base: AtomicPtr::new(core::ptr::null_mut()),
+            reserved: AtomicUsize::new(0),
+            page: AtomicUsize::new(4096),
+            mapped: AtomicUsize::new(0),
+            descriptor: AtomicI32::new(-1),
+            device: AtomicU64::new(0),
+            inode: AtomicU64::new(0),
+            grown_since_trim: AtomicUsize::new(0),
+            resident_after_trim: AtomicUsize::new(0),
+            path: SpinLock::new(Path { bytes: [0; 4096] }),
+        }
+    }
+
+    /// Opens and maps the capture that the supervisor made. `path` is absolute, without NUL bytes.
+    ///
+    /// # Errors
+    /// The `errno` of the call that failed; nothing stays open or mapped.
+    pub fn open(&self, path: &[u8]) -> Result<(), rustix::io::Errno> {
+        let mut slot = self.path.lock();
+        if path.len() >= slot.bytes.len() {
+            return Err(rustix::io::Errno::NAMETOOLONG);
+        }
+        slot.bytes[..path.len()].copy_from_slice(path);
+        slot.bytes[path.len()] = 0;
+        let descriptor = slot.open()?;
+        drop(slot);
+        let status = rustix::fs::fstat(&descriptor)?;
+        let length = usize::try_from(status.st_size).map_err(|_| rustix::io::Errno::FBIG)?;
+        if length < HEADER_BYTES {
+            return Err(rustix::io::Errno::INVAL);
+        }
+        let (base, reserved) = reserve(length)?;
+        let page = rustix_page_size();
+        // SAFETY: the range was just reserved by us, so replacing it hurts nobody; the file is at least as long.
+        let mapped = unsafe {
+            rustix::mm::mmap(
+                base.as_ptr().cast(),
+                length.next_multiple_of(page),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED,
+                &descriptor,
+                0,
+            )
+        };
+        if let Err(error) = mapped {
+            // SAFETY: the reservation is ours and nothing points into it yet.
+            let _ = unsafe { rustix::mm::munmap(base.as_ptr().cast(), reserved) };
+            return Err(error);
+        }
+        self.device.store(status.st_dev, Ordering::Relaxed);
+        self.inode.store(status.st_ino, Ordering::Relaxed);
+        self.reserved.store(reserved, Ordering::Relaxed);
+        self.page.store(page, Ordering::Relaxed);
+        self.mapped
+            .store(length.next_multiple_of(page), Ordering::Relaxed);
+        // A high number keeps out of the way of programs that count on getting the low ones.
+        let descriptor = match rustix::io::fcntl_dupfd_cloexec(&descriptor, 700) {
+            Ok(high) => high,
+            Err(_) => descriptor,
+        };
+        self.descriptor
+            .store(descriptor.into_raw_fd(), Ordering::Relaxed);
+        self.base.store(base.as_ptr(), Ordering::Release);
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.base.load(Ordering::Relaxed)
+    }
+
+    /// Is there a file?
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.base().is_null()
+    }
+
+    /// Bytes of the capture that are mapped.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> usize {
+        self.mapped.load(Ordering::Relaxed)
+    }
+
+    /// The lifecycle block. Only before [`CaptureFile::open`] succeeded is there none.
+    #[must_use]
+    pub fn lifecycle(&self) -> Option<&LifecycleWords> {
+        let base = NonNull::new(self.base())?;
+        // SAFETY: the header page is mapped for ever once `base` is set; all fields are atomics.
+        Some(unsafe { base.add(offsets::LIFECYCLE).cast().as_ref() })
+    }
+
+    /// The block of our own cost.
+    #[must_use]
+    pub fn own(&self) -> Option<&OwnWords> {
+        let base = NonNull::new(self.base())?;
+        // SAFETY: as in `lifecycle`.
+        Some(unsafe { base.add(offsets::OWN).cast().as_ref() })
+    }
+
+    /// The heap word.
+    ///
+    /// # Safety
+    /// The file is open.
+    #[inline]
+    pub(crate) unsafe fn heap(&self) -> &Heap {
+        // SAFETY: the caller vouches for an open file, whose header page stays mapped for ever.
+        unsafe { &*self.base().add(offsets::HEAP).cast::<Heap>() }
+    }
+
+    /// Marks the capture as given up. The first reason stays.
+    pub fn stop(&self, reason: StopReason, errno: i32) -> Stop {
+        if let Some(lifecycle) = self.lifecycle() {
+            let tracking = State::Tracking as u32;
+            if lifecycle
+                .stop_reason
+                .compare_exchange(0, reason as u32, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+            {
+                lifecycle.stop_errno.store(errno, Ordering::Relaxed);
+                lifecycle
+                    .tracking_end_unix_ns
+                    .store(unix_ns(), Ordering::Relaxed);
+                // Release: whoever sees the state sees the reason.
+                let _ = lifecycle.state.compare_exchange(
+                    tracking,
+                    State::Stopped as u32,
+                    Ordering::Release,
+                    Ordering::Relaxed,
+                );
+            }
+        }
+        Stop
+    }
+
+    /// Appends a segment for `payload` bytes and returns its header; the payload is zero. Only one
+    /// thread at a time (the recorder's growth lock).
+    pub(crate) fn append(
+        &self,
+        kind: SegmentKind,
+        payload: usize,
+        first_index: u64,
+        record_bytes: u32,
+    ) -> Result<NonNull<u8>, Stop> {
+        let page = self.page.load(Ordering::Relaxed);
+        let Some(lifecycle) = self.lifecycle() else {
+            return Err(Stop);
+        };
+        let start = lifecycle.allocated_end.load(Ordering::Relaxed) as usize;
+        let capacity = (SEGMENT_HEADER_BYTES + payload).next_multiple_of(page);
+        let Some(end) = start.checked_add(capacity) else {
+            return Err(self.stop(StopReason::TooLarge, 0));
+        };
+        if end > self.reserved.load(Ordering::Relaxed) {
+            return Err(self.stop(StopReason::TooLarge, 0));
+        }
+        self.grow_to(end)?;
+        // SAFETY: `start..end` is mapped now and belongs to nobody else: `allocated_end` only moves here.
+        let segment = unsafe { NonNull::new_unchecked(self.base().add(start)) };
+        let mut header = SegmentHeader::new(kind, capacity as u64, first_index, record_bytes);
+        let magic = core::mem::replace(&mut header.magic, 0);
+        // SAFETY: the segment is at least a header long and page aligned.
+        unsafe {
+            segment.cast::<SegmentHeader>().write(header);
+            // The magic last: a reader sees a whole header or none.
+            AtomicU32::from_ptr(segment.cast::<u32>().as_ptr()).store(magic, Ordering::Release);
+        }
+        lifecycle.allocated_end.store(end as u64, Ordering::Release);
+        if let Some(own) = self.own() {
+            own.mapped_bytes
+                .store(self.mapped_bytes() as u64, Ordering::Relaxed);
+            own.anonymous_bytes
+                .store(crate::own_bytes(), Ordering::Relaxed);
+        }
+        let grown = self.grown_since_trim.fetch_add(capacity, Ordering::Relaxed) + capacity;
+        if grown >= TRIM_STEP_BYTES {
+            self.grown_since_trim.store(0, Ordering::Relaxed);
+            self.trim_if_large();
+        }
+        Ok(segment)
+    }
+
+    /// Lets go of the resident pages of the capture if they have become many. The kernel does not
+    /// say how many they are, but how many pages of files this process has resident, and what it
+    /// had when we last let go.
+    pub(crate) fn trim_if_large(&self) {
+        if self.mapped_bytes() < TRIM_FROM_BYTES {
+            return;
+        }
+        let Some(resident) = resident_file_bytes(self.page.load(Ordering::Relaxed)) else {
+            return self.trim();
+        };
+        if resident > self.resident_after_trim.load(Ordering::Relaxed) + MOST_RESIDENT_BYTES {
+            self.trim();
+            let left = resident_file_bytes(self.page.load(Ordering::Relaxed)).unwrap_or(resident);
+            self.resident_after_trim.store(left, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets go of the resident pages of the capture. They stay in the file and come back by a minor
+    /// fault when they are touched.
+    fn trim(&self) {
+        // SAFETY: on a shared file mapping this drops page table entries, never data; other threads
+        // that store meanwhile fault the page in again.
+        let _ = unsafe {
+            rustix::mm::madvise(
+                self.base().cast(),
+                self.mapped_bytes(),
+                Advice::LinuxDontNeed,
+            )
+        };
+    }
+
+    fn grow_to(&self, end: usize) -> Result<(), Stop> {
+        let mapped = self.mapped_bytes();
+        if end <= mapped {
+            return Ok(());
+        }
+        let descriptor = match self.descriptor() {
+            Ok(descriptor) => descriptor,
+            Err(error) => return Err(self.stop(StopReason::NoSpace, error.raw_os_error())),
+        };
+        // The kernel answers growth beyond the limit with a signal, so ask first.
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+        if limit.is_some_and(|limit| (end as u64) > limit) {
+            return Err(self.stop(StopReason::NoSpace, rustix::io::Errno::FBIG.raw_os_error()));
+        }
+        if let Err(error) = allocate(descriptor, mapped as u64, (end - mapped) as u64) {
+            return Err(self.stop(StopReason::NoSpace, error.raw_os_error()));
+        }
+        // SAFETY: the range is inside our reservation and not in use; the file is long enough by now.
+        let result = unsafe {
+            rustix::mm::mmap(
+                self.base().add(mapped).cast(),
+                end - mapped,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED,
+                descriptor,
+                mapped as u64,
+            )
+        };
+        if let Err(error) = result {
+            return Err(self.stop(StopReason::MapFailed, error.raw_os_error()));
+        }
+        self.mapped.store(end, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Our descriptor, if it still is ours: a program may close descriptors it did not open, and
+    /// the number may be another file by now. Else the file is opened again by its path.
+    fn descriptor(&self) -> Result<BorrowedFd<'_>, rustix::io::Errno> {
+        let raw = self.descriptor.load(Ordering::Relaxed);
+        if raw >= 0 {
+            // SAFETY: the number may be stale; it is only used after `is_ours` has looked at it.
+            let descriptor = unsafe { BorrowedFd::borrow_raw(raw) };
+            if self.is_ours(descriptor) {
+                return Ok(descriptor);
+            }
+        }
+        let again = self.path.lock().open()?;
+        if !self.is_ours(rustix::fd::AsFd::as_fd(&again)) {
+            return Err(rustix::io::Errno::STALE);
+        }
+        let raw = again.into_raw_fd();
+        self.descriptor.store(raw, Ordering::Relaxed);
+        // SAFETY: just opened, owned by `self.descriptor` from now on.
+        Ok(unsafe { BorrowedFd::borrow_raw(raw) })
+    }
+
+    fn is_ours(&self, descriptor: BorrowedFd<'_>) -> bool {
+        rustix::fs::fstat(descriptor).is_ok_and(|status| {
+            status.st_dev == self.device.load(Ordering::Relaxed)
+                && status.st_ino == self.inode.load(Ordering::Relaxed)
+        })
+    }
+
+    /// Takes the file away from this process: in a forked child the mapping becomes private zeroes
+    /// that nobody reads, so that nothing can reach the parent's file any more.
+    ///
+    /// # Safety
+    /// Only in a forked child, before anything else of ours runs there.
+    pub unsafe fn abandon(&self) {
+        let base = self.base();
+        if base.is_null() {
+            return;
+        }
+        // SAFETY: the whole reservation is ours; the child has no other user of it.
+        unsafe {
+            let _ = rustix::mm::mmap_anonymous(
+                base.cast(),
+                self.reserved.load(Ordering::Relaxed),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+            );
+            let raw = self.descriptor.swap(-1, Ordering::Relaxed);
+            if raw >= 0 && self.is_ours(BorrowedFd::borrow_raw(raw)) {
+                drop(OwnedFd::from_raw_fd(raw));
+            }
+        }
+    }
+}
+
+impl Default for CaptureFile {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Path {
+    fn open(&self) -> Result<OwnedFd, rustix::io::Errno> {
+        let path = core::ffi::CStr::from_bytes_until_nul(&self.bytes)
+            .map_err(|_| rustix::io::Errno::INVAL)?;
+        rustix::fs::open(
+            path,
+            OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        )
+    }
+}
+
+/// Resident pages of files (and shared memory) of this process, in bytes: the third number of
+/// `/proc/self/statm`. Cost: three system calls.
+fn resident_file_bytes(page: usize) -> Option<usize> {
+    let file = rustix::fs::open(
+        c"/proc/self/statm",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
+    let mut text = [0u8; 96];
+    let length = rustix::io::read(&file, &mut text).ok()?;
+    let third = text[..length].split(|byte| *byte == b' ').nth(2)?;
+    let pages: usize = core::str::from_utf8(third).ok()?.parse().ok()?;
+    Some(pages * page)
+}
+
+fn reserve(at_least: usize) -> Result<(NonNull<u8>, usize), rustix::io::Errno> {
+    let limited = rustix::process::getrlimit(rustix::process::Resource::As)
+        .current
+        .is_some();
+    let mut wanted = if limited {
+        SMALL_RESERVE_BYTES
+    } else {
+        RESERVE_BYTES
+    }
+    .max(at_least.next_multiple_of(1 << 20));
+    loop {
+        // SAFETY: an inaccessible anonymous mapping at an address of the kernel's choice.
+        let range = unsafe {
+            rustix::mm::mmap_anonymous(
+                core::ptr::null_mut(),
+                wanted,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        };
+        match range {
+            Ok(start) => {
+                return NonNull::new(start.cast())
+                    .map(|start| (start, wanted))
+                    .ok_or(rustix::io::Errno::NOMEM);
+            }
+            Err(error) if wanted / 4 < at_least.max(4 << 20) => return Err(error),
+            Err(_) => wanted /= 4,
+        }
+    }
+}
+
+/// Real blocks for the range, so that a store can never meet a full disk (which would be `SIGBUS`).
+fn allocate(descriptor: BorrowedFd<'_>, start: u64, length: u64) -> Result<(), rustix::io::Errno> {
+    loop {
+        match rustix::fs::fallocate(descriptor, FallocateFlags::empty(), start, length) {
+            Err(rustix::io::Errno::INTR) => {}
+            // The file system cannot preallocate: write the zeroes.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                return write_zeroes(descriptor, start, length);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn write_zeroes(
+    descriptor: BorrowedFd<'_>,
+    start: u64,
+    length: u64,
+) -> Result<(), rustix::io::Errno> {
+    let zeroes = [0u8; 4096];
+    let end = start + length;
+    let mut at = start;
+    while at < end {
+        let piece = (end - at).min(zeroes.len() as u64) as usize;
+        match rustix::io::pwrite(descriptor, &zeroes[..piece], at) {
+            Ok(0) => return Err(rustix::io::Errno::NOSPC),
+            Ok(written) => at += written as u64,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn rustix_page_size() -> usize {
+    rustix::param::page_size()
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn unix_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    (now.tv_sec as u64)
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(now.tv_nsec as u64)
+}
+
+macro_rules! mirrored {
+    ($(#[$meta:meta])* $name:ident mirrors $plain:ident { $($field:ident: $atomic:ty,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        #[repr(C)]
+        #[allow(missing_docs, reason = "the fields are documented in heaptide-format, whose layout this mirrors")]
+        pub struct $name { $(pub $field: $atomic,)+ }
+        const _: () = { $(assert!(core::mem::offset_of!($name, $field) == core::mem::offset_of!($plain, $field));)+ };
+    };
+}
+
+mirrored! {
+    /// [`Lifecycle`] as it is written.
+    LifecycleWords mirrors Lifecycle {
+        state: AtomicU32,
+        stop_reason: AtomicU32,
+        stop_errno: AtomicI32,
+        python_version: AtomicU32,
+        python_allocator: AtomicU32,
+        main_thread_id: AtomicU32,
+        tracking_start_unix_ns: AtomicU64,
+        tracking_end_unix_ns: AtomicU64,
+        heartbeat_unix_ns: AtomicU64,
+        exec_unix_ns: AtomicU64,
+        allocated_end: AtomicU64,
+    }
+}
+
+mirrored! {
+    /// [`OwnCost`] as it is written.
+    OwnWords mirrors OwnCost {
+        anonymous_bytes: AtomicU64,
+        mapped_bytes: AtomicU64,
+        folded_stacks: AtomicU64,
+        overflow_stacks: AtomicU64,
+        truncated_stacks: AtomicU64,
+        dropped_code: AtomicU64,
+        patched_objects: AtomicU64,
+        patched_slots: AtomicU64,
+        overflow_threads: AtomicU64,
+    }
+}

@@ -1,0 +1,622 @@
+//! The recorder: an event in, a few stores out.
+
+use heaptide_format::{Allocator, CellKind, MetadataKey, NODE_OVERFLOW, State, StopReason};
+
+use core::sync::atomic::Ordering;
+
+use crate::cells::{CellWriter, Cells, Key};
+use crate::definitions::{CodeText, Definitions, RawText};
+use crate::file::{CaptureFile, Stop, unix_ns};
+use crate::live::{Live, LiveTable};
+use crate::lock::SpinLock;
+use crate::ranges::{Pieces, Ranges};
+use crate::stacks::Stacks;
+use crate::threads::{ThreadRecord, Threads};
+
+/// Every so many events a thread refreshes the figures of our own memory.
+const HOUSEKEEPING_EVENTS: u32 = 1 << 14;
+/// Every so many cells that were not remembered a thread looks at how much of the capture is resident.
+const COLD_LOOKUPS: u32 = 256;
+
+/// A live block taken out of the table, to be freed or put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Where it is.
+    pub address: u64,
+    live: Live,
+}
+
+/// Everything recorded of one process. There is one, as a static: it must outlive every hook.
+pub struct Recorder {
+    file: CaptureFile,
+    /// Held while anything new is made: nodes, cells, definitions, threads, segments.
+    growth: SpinLock<()>,
+    /// Held for each event of the threads that share one number.
+    shared_thread: SpinLock<()>,
+    definitions: Definitions,
+    stacks: Stacks,
+    cells: Cells,
+    live: LiveTable,
+    ranges: SpinLock<Ranges>,
+    threads: Threads,
+    full_code: core::sync::atomic::AtomicU32,
+}
+
+impl Recorder {
+    /// Not started.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            file: CaptureFile::new(),
+            growth: SpinLock::new(()),
+            shared_thread: SpinLock::new(()),
+            definitions: Definitions::new(),
+            stacks: Stacks::new(),
+            cells: Cells::new(),
+            live: LiveTable::new(),
+            ranges: SpinLock::new(Ranges::new()),
+            threads: Threads::new(),
+            full_code: core::sync::atomic::AtomicU32::new(0),
+        }
+    }
+
+    /// The capture file.
+    pub fn file(&self) -> &CaptureFile {
+        &self.file
+    }
+
+    /// Opens the capture and makes the first records. Once, before any event.
+    ///
+    /// # Errors
+    /// The file cannot be opened or mapped (`errno`), or has no room (`ENOSPC`).
+    pub fn start(&self, path: &[u8], node_budget: u32) -> Result<(), rustix::io::Errno> {
+        self.file.open(path)?;
+        let _growth = self.growth.lock();
+        let first_records = || {
+            self.threads.start(&self.file)?;
+            self.stacks.start(&self.file, node_budget)?;
+            let unknown = RawText {
+                bytes: b"<code table full>",
+                kind: 1,
+            };
+            let code = CodeText {
+                name: unknown,
+                qualified_name: unknown,
+                file_name: RawText {
+                    bytes: b"<unknown>",
+                    kind: 1,
+                },
+                first_line: 0,
+                flags: 0,
+                line_table: &[],
+            };
+            self.definitions.code(&self.file, &code)
+        };
+        match first_records() {
+            Ok(code) => {
+                self.full_code.store(code.unwrap_or(0), Ordering::Relaxed);
+                Ok(())
+            }
+            Err(Stop) => Err(rustix::io::Errno::NOSPC),
+        }
+    }
+
+    /// Writes a fact about the run.
+    ///
+    /// # Errors
+    /// No room.
+    pub fn metadata(&self, key: MetadataKey, text: &[u8]) -> Result<(), Stop> {
+        let _growth = self.growth.lock();
+        self.definitions.metadata(&self.file, key, text)
+    }
+
+    /// From here on events count. Stored last, so that a reader that sees it sees the rest.
+    pub fn tracking_begins(&self, python_version: u32, python_allocator: u32, main_thread_id: u32) {
+        if let Some(lifecycle) = self.file.lifecycle() {
+            lifecycle
+                .python_version
+                .store(python_version, Ordering::Relaxed);
+            lifecycle
+                .python_allocator
+                .store(python_allocator, Ordering::Relaxed);
+            lifecycle
+                .main_thread_id
+                .store(main_thread_id, Ordering::Relaxed);
+            lifecycle
+                .tracking_start_unix_ns
+                .store(unix_ns(), Ordering::Relaxed);
+            lifecycle
+                .state
+                .store(State::Tracking as u32, Ordering::Release);
+        }
+    }
+
+    /// Tracking ends as it should. Does nothing when it has ended already.
+    pub fn tracking_ends(&self) {
+        if let Some(lifecycle) = self.file.lifecycle()
+            && lifecycle.state.load(Ordering::Acquire) == State::Tracking as u32
+        {
+            lifecycle
+                .tracking_end_unix_ns
+                .store(unix_ns(), Ordering::Relaxed);
+            lifecycle
+                .state
+                .store(State::Finished as u32, Ordering::Release);
+        }
+    }
+
+    /// The program asks to be replaced by another.
+    pub fn exec_attempted(&self) {
+        if let Some(lifecycle) = self.file.lifecycle() {
+            lifecycle.exec_unix_ns.store(unix_ns(), Ordering::Relaxed);
+        }
+    }
+
+    // ---- threads ------------------------------------------------------------------------------
+
+    /// A record for a thread that has not been seen before.
+    ///
+    /// # Errors
+    /// No room.
+    pub fn thread_start(&self, thread_id: u32, os_name: [u8; 16]) -> Result<ThreadRecord, Stop> {
+        let _growth = self.growth.lock();
+        self.threads.register(&self.file, thread_id, os_name)
+    }
+
+    /// The thread will record nothing more.
+    pub fn thread_end(&self, record: &ThreadRecord) {
+        let _growth = self.growth.lock();
+        self.threads.unregister(record);
+    }
+
+    /// Names a thread.
+    pub fn thread_name(&self, record: &ThreadRecord, name: &[u8]) {
+        let _growth = self.growth.lock();
+        self.threads.name(record.thread, name);
+    }
+
+    // ---- stacks -------------------------------------------------------------------------------
+
+    /// Number of the code object with this content.
+    ///
+    /// # Errors
+    /// No room.
+    pub fn code(&self, code: &CodeText<'_>) -> Result<u32, Stop> {
+        let _growth = self.growth.lock();
+        Ok(match self.definitions.code(&self.file, code)? {
+            Some(number) => number,
+            None => {
+                if let Some(own) = self.file.own() {
+                    own.dropped_code.fetch_add(1, Ordering::Relaxed);
+                }
+                self.full_code.load(Ordering::Relaxed)
+            }
+        })
+    }
+
+    /// Number of the stack that is this frame on top of `parent`.
+    ///
+    /// # Errors
+    /// No room.
+    #[inline]
+    pub fn node(&self, parent: u32, code: u32, last_instruction: i32) -> Result<u32, Stop> {
+        match self.stacks.find(parent, code, last_instruction) {
+            Some(node) => Ok(node),
+            None => self.new_node(parent, code, last_instruction),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn new_node(&self, parent: u32, code: u32, last_instruction: i32) -> Result<u32, Stop> {
+        let _growth = self.growth.lock();
+        self.stacks
+            .intern(&self.file, parent, code, last_instruction)
+    }
+
+    // ---- events -------------------------------------------------------------------------------
+
+    /// A block was allocated. After the real allocation.
+    ///
+    /// # Errors
+    /// No room for a new cell or for the table of live blocks.
+    ///
+    /// # Safety
+    /// `start` succeeded, `thread` is the calling thread's own and not in use further up the call stack.
+    #[inline]
+    pub unsafe fn allocated(
+        &self,
+        thread: &mut ThreadRecord,
+        node: u32,
+        allocator: Allocator,
+        address: u64,
+        bytes: u64,
+    ) -> Result<(), Stop> {
+        if thread.shared {
+            let _one_at_a_time = self.shared_thread.lock();
+            // SAFETY: the caller's promise, and the lock makes this thread the only writer.
+            return unsafe { self.allocated_alone(thread, node, allocator, address, bytes) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.allocated_alone(thread, node, allocator, address, bytes) }
+    }
+
+    #[inline(always)]
+    unsafe fn allocated_alone(
+        &self,
+        thread: &mut ThreadRecord,
+        node: u32,
+        allocator: Allocator,
+        address: u64,
+        bytes: u64,
+    ) -> Result<(), Stop> {
+        let cell = self.cell(thread, Key::own(node, allocator, thread.thread))?;
+        // SAFETY: promised by the caller of `allocated`.
+        unsafe { self.count_allocated(thread, cell, bytes) };
+        if LiveTable::holds(address) {
+            match self.live.insert(address, Live { size: bytes, cell }) {
+                Ok(None) => {}
+                // SAFETY: promised by the caller of `allocated`.
+                Ok(Some(old)) => unsafe { self.free_was_missed(thread, old)? },
+                Err(_) => {
+                    return Err(self.file.stop(
+                        StopReason::NoMemory,
+                        rustix::io::Errno::NOMEM.raw_os_error(),
+                    ));
+                }
+            }
+        }
+        thread.note_recent(address, cell);
+        self.housekeeping(thread);
+        Ok(())
+    }
+
+    /// # Safety
+    /// As `allocated`.
+    #[inline(always)]
+    unsafe fn count_allocated(&self, thread: &mut ThreadRecord, cell: u32, bytes: u64) {
+        // SAFETY: the file is open, and `cell` is this thread's own.
+        unsafe {
+            let epoch = self.file.heap().allocate(bytes);
+            CellWriter(self.cells.get(cell)).allocated(epoch, bytes);
+        }
+        // SAFETY: a field of our slot.
+        thread.count(|slot| unsafe { &raw mut (*slot).allocations }, 1);
+        thread.count_size(bytes);
+    }
+
+    /// A block is about to be freed. Before the real free.
+    ///
+    /// # Errors
+    /// No room for a new cell.
+    ///
+    /// # Safety
+    /// As [`Recorder::allocated`].
+    #[inline]
+    pub unsafe fn freed(&self, thread: &mut ThreadRecord, address: u64) -> Result<(), Stop> {
+        match self.take(address) {
+            // SAFETY: the caller's promise.
+            Some(block) => unsafe { self.freed_block(thread, block) },
+            None => {
+                self.unknown_free(thread);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a block out of the table while it is still allocated (`realloc`), so that whoever gets
+    /// its address next finds it free. Its bytes count as live until [`Recorder::freed_block`].
+    #[inline]
+    pub fn take(&self, address: u64) -> Option<Block> {
+        self.live
+            .remove(address)
+            .map(|live| Block { address, live })
+    }
+
+    /// Puts a taken block back: it was not freed after all.
+    ///
+    /// # Errors
+    /// No memory for the table.
+    #[cold]
+    pub fn put_back(&self, block: Block) -> Result<(), Stop> {
+        match self.live.insert(block.address, block.live) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.file.stop(
+                StopReason::NoMemory,
+                rustix::io::Errno::NOMEM.raw_os_error(),
+            )),
+        }
+    }
+
+    /// Counts a free of a block that is not in the table.
+    #[inline]
+    pub fn unknown_free(&self, thread: &mut ThreadRecord) {
+        // SAFETY: a field of our slot; the shared slot's count may then be off by a few, as it says.
+        thread.count(|slot| unsafe { &raw mut (*slot).unknown_frees }, 1);
+    }
+
+    /// Counts a taken block as freed.
+    ///
+    /// # Errors
+    /// No room for a new cell.
+    ///
+    /// # Safety
+    /// As [`Recorder::allocated`].
+    #[inline]
+    pub unsafe fn freed_block(&self, thread: &mut ThreadRecord, block: Block) -> Result<(), Stop> {
+        let temporary = thread.was_recent(block.address, block.live.cell);
+        // SAFETY: the caller's promise.
+        unsafe { self.freed_bytes(thread, block.live.cell, 1, block.live.size, temporary) }
+    }
+
+    #[inline]
+    unsafe fn freed_bytes(
+        &self,
+        thread: &mut ThreadRecord,
+        cell: u32,
+        count: u64,
+        bytes: u64,
+        temporary: bool,
+    ) -> Result<(), Stop> {
+        let _one_at_a_time = if thread.shared {
+            Some(self.shared_thread.lock())
+        } else {
+            None
+        };
+        // SAFETY: `cell` came from the table, so the pool gave it out; its key fields never change.
+        let (owner, allocator) = unsafe {
+            let cell = self.cells.get(cell);
+            ((*cell).thread, (*cell).allocator)
+        };
+        let mine = owner == thread.thread;
+        let target = if mine {
+            cell
+        } else {
+            self.cell(thread, Key::remote(cell, allocator, thread.thread))?
+        };
+        // SAFETY: the file is open and `target` is written by this thread alone.
+        unsafe {
+            let epoch = self.file.heap().free(bytes);
+            let writer = CellWriter(self.cells.get(target));
+            writer.freed(epoch, count, bytes);
+            if temporary && mine {
+                writer.temporary(bytes);
+            }
+        }
+        if count > 0 {
+            // SAFETY: a field of our slot.
+            thread.count(|slot| unsafe { &raw mut (*slot).deallocations }, 1);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_was_missed(&self, thread: &mut ThreadRecord, old: Live) -> Result<(), Stop> {
+        // SAFETY: a field of our slot.
+        thread.count(|slot| unsafe { &raw mut (*slot).missed_frees }, 1);
+        // The shared thread's lock is held by `allocated` already: go around it.
+        let shared = core::mem::replace(&mut thread.shared, false);
+        // SAFETY: promised by the caller of `allocated`.
+        let result = unsafe { self.freed_bytes(thread, old.cell, 1, old.size, false) };
+        thread.shared = shared;
+        result
+    }
+
+    // ---- mappings -----------------------------------------------------------------------------
+
+    /// `start..start + bytes` was mapped. After the real `mmap`. What was mapped there before
+    /// (`MAP_FIXED`) counts as unmapped first.
+    ///
+    /// # Errors
+    /// No room.
+    ///
+    /// # Safety
+    /// As [`Recorder::allocated`].
+    pub unsafe fn mapped(
+        &self,
+        thread: &mut ThreadRecord,
+        node: u32,
+        start: u64,
+        bytes: u64,
+    ) -> Result<(), Stop> {
+        let end = start.saturating_add(bytes);
+        loop {
+            // SAFETY: the caller's promise.
+            let pieces = unsafe { self.unmapping(thread, start, bytes)? };
+            if pieces.as_slice().is_empty() {
+                break;
+            }
+            self.unmapped(&pieces);
+        }
+        let _one_at_a_time = if thread.shared {
+            Some(self.shared_thread.lock())
+        } else {
+            None
+        };
+        let cell = self.cell(thread, Key::own(node, Allocator::Mmap, thread.thread))?;
+        // SAFETY: the caller's promise.
+        unsafe { self.count_allocated(thread, cell, bytes) };
+        let inserted = self.ranges.lock().insert(start, end, cell);
+        thread.note_recent(start, cell);
+        inserted.map_err(|_| {
+            self.file.stop(
+                StopReason::NoMemory,
+                rustix::io::Errno::NOMEM.raw_os_error(),
+            )
+        })
+    }
+
+    /// Part of the address space is about to be unmapped: counts what is mapped there as freed and
+    /// returns it, for [`Recorder::unmapped`] or [`Recorder::unmap_failed`]. Call until nothing comes.
+    ///
+    /// # Errors
+    /// No room.
+    ///
+    /// # Safety
+    /// As [`Recorder::allocated`].
+    pub unsafe fn unmapping(
+        &self,
+        thread: &mut ThreadRecord,
+        start: u64,
+        bytes: u64,
+    ) -> Result<Pieces, Stop> {
+        let taken = self.ranges.lock().take(start, start.saturating_add(bytes));
+        let Ok(pieces) = taken else {
+            return Err(self.file.stop(
+                StopReason::NoMemory,
+                rustix::io::Errno::NOMEM.raw_os_error(),
+            ));
+        };
+        for piece in pieces.as_slice() {
+            let temporary = piece.count == 1 && thread.was_recent(piece.start, piece.cell);
+            // SAFETY: the caller's promise.
+            unsafe {
+                self.freed_bytes(
+                    thread,
+                    piece.cell,
+                    piece.count,
+                    piece.end - piece.start,
+                    temporary,
+                )?;
+            };
+        }
+        Ok(pieces)
+    }
+
+    /// The unmap went through.
+    pub fn unmapped(&self, pieces: &Pieces) {
+        self.ranges.lock().forget(pieces);
+    }
+
+    /// The unmap failed: the pieces are mapped as before.
+    ///
+    /// # Errors
+    /// No room.
+    ///
+    /// # Safety
+    /// As [`Recorder::allocated`].
+    #[cold]
+    pub unsafe fn unmap_failed(
+        &self,
+        thread: &mut ThreadRecord,
+        pieces: &Pieces,
+    ) -> Result<(), Stop> {
+        for piece in pieces.as_slice() {
+            let _one_at_a_time = if thread.shared {
+                Some(self.shared_thread.lock())
+            } else {
+                None
+            };
+            // SAFETY: `unmapping` made or found this cell, so it exists.
+            let (owner, allocator) = unsafe {
+                let cell = self.cells.get(piece.cell);
+                ((*cell).thread, (*cell).allocator)
+            };
+            let mine = owner == thread.thread;
+            let target = if mine {
+                piece.cell
+            } else {
+                self.cell(thread, Key::remote(piece.cell, allocator, thread.thread))?
+            };
+            let bytes = piece.end - piece.start;
+            // SAFETY: as in `freed_bytes`; the free is taken back by a negative one.
+            unsafe {
+                let epoch = self.file.heap().allocate(bytes);
+                CellWriter(self.cells.get(target)).freed(
+                    epoch,
+                    piece.count.wrapping_neg(),
+                    bytes.wrapping_neg(),
+                );
+            }
+            if piece.count > 0 {
+                // SAFETY: a field of our slot.
+                thread.count(
+                    |slot| unsafe { &raw mut (*slot).deallocations },
+                    1u64.wrapping_neg(),
+                );
+            }
+        }
+        let restored = self.ranges.lock().restore(pieces);
+        restored.map_err(|_| {
+            self.file.stop(
+                StopReason::NoMemory,
+                rustix::io::Errno::NOMEM.raw_os_error(),
+            )
+        })
+    }
+
+    // ---- helpers ------------------------------------------------------------------------------
+
+    /// The calling thread's cell for `key`. Cost when it is remembered: one multiply, one compare.
+    #[inline]
+    fn cell(&self, thread: &mut ThreadRecord, key: Key) -> Result<u32, Stop> {
+        let word = key.cache_word();
+        let entry = *thread.cache_entry(word);
+        if entry.word == word {
+            return Ok(entry.cell);
+        }
+        self.find_cell(thread, key)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_cell(&self, thread: &mut ThreadRecord, key: Key) -> Result<u32, Stop> {
+        let own = key.kind == CellKind::Own as u32;
+        let chain = own.then(|| self.stacks.cells_of(key.target));
+        let cell = match self.cells.find(key, chain) {
+            Some(cell) => cell,
+            None => {
+                let _growth = self.growth.lock();
+                match self.cells.make(&self.file, key, chain)? {
+                    Some(cell) => cell,
+                    // The pool is full: that many cells are a capture of 400 MB.
+                    None => return Err(self.file.stop(StopReason::TooLarge, 0)),
+                }
+            }
+        };
+        // Each time here some other page of the capture is touched.
+        thread.cold_lookups = thread.cold_lookups.wrapping_add(1);
+        if thread.cold_lookups.is_multiple_of(COLD_LOOKUPS) {
+            self.file.trim_if_large();
+        }
+        let word = key.cache_word();
+        let entry = thread.cache_entry(word);
+        entry.word = word;
+        entry.cell = cell;
+        Ok(cell)
+    }
+
+    /// Counts an allocation that went to the overflow node.
+    #[cold]
+    pub fn count_overflow_stack(&self, node: u32) {
+        if node == NODE_OVERFLOW
+            && let Some(own) = self.file.own()
+        {
+            own.overflow_stacks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn housekeeping(&self, thread: &mut ThreadRecord) {
+        thread.events = thread.events.wrapping_add(1);
+        if thread.events.is_multiple_of(HOUSEKEEPING_EVENTS) {
+            self.keep_house();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn keep_house(&self) {
+        if let Some(own) = self.file.own() {
+            own.anonymous_bytes
+                .store(crate::own_bytes(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,549 @@
+//! The recorder against naive models: what the file says must be what happened.
+
+use std::boxed::Box;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::vec::Vec;
+use std::{format, thread};
+
+use heaptide_format::{
+    Allocator, Cell, CellKind, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, NODE_OVERFLOW,
+    NODE_ROOT, Node, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader, SegmentKind, Slot, State,
+};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use crate::{CodeText, RawText, Recorder, ThreadRecord};
+
+/// A capture in a temporary directory, as the supervisor makes it.
+struct Fixture {
+    recorder: &'static Recorder,
+    path: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+/// What a reader sees.
+struct View {
+    header: Header,
+    nodes: Vec<Node>,
+    cells: Vec<Cell>,
+    slots: Vec<Slot>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Figures {
+    allocated: (u64, u64),
+    live: (i64, i64),
+    peak: (i64, i64),
+    temporary: (u64, u64),
+}
+
+impl Fixture {
+    fn new(node_budget: u32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("capture.tide");
+        let mut header = Header::new_zeroed();
+        header.identity.magic = MAGIC;
+        header.identity.version = FORMAT_VERSION;
+        header.lifecycle.state = State::Armed as u32;
+        header.lifecycle.allocated_end = HEADER_BYTES as u64;
+        std::fs::write(&path, header.as_bytes()).unwrap();
+        // Leaked, as the real one is a static.
+        let recorder: &'static Recorder = Box::leak(Box::new(Recorder::new()));
+        recorder
+            .start(path.as_os_str().as_encoded_bytes(), node_budget)
+            .unwrap();
+        recorder.tracking_begins(0x030c_0000, 1, 1);
+        Self {
+            recorder,
+            path,
+            _directory: directory,
+        }
+    }
+
+    fn thread(&self) -> Box<ThreadRecord> {
+        Box::new(
+            self.recorder
+                .thread_start(1, *b"test\0\0\0\0\0\0\0\0\0\0\0\0")
+                .unwrap(),
+        )
+    }
+
+    fn node(&self, name: &str) -> u32 {
+        let text = RawText {
+            bytes: name.as_bytes(),
+            kind: 1,
+        };
+        let code = CodeText {
+            name: text,
+            qualified_name: text,
+            file_name: text,
+            first_line: 1,
+            flags: 0,
+            line_table: b"",
+        };
+        let code = self.recorder.code(&code).unwrap();
+        self.recorder.node(NODE_ROOT, code, 0).unwrap()
+    }
+
+    fn view(&self) -> View {
+        let bytes = std::fs::read(&self.path).unwrap();
+        let header = Header::read_from_prefix(&bytes).unwrap().0;
+        let mut view = View {
+            header,
+            nodes: Vec::new(),
+            cells: Vec::new(),
+            slots: Vec::new(),
+        };
+        let mut at = HEADER_BYTES;
+        while at + SEGMENT_HEADER_BYTES <= bytes.len() {
+            let segment = SegmentHeader::read_from_prefix(&bytes[at..]).unwrap().0;
+            if segment.magic != SEGMENT_MAGIC {
+                break;
+            }
+            assert_eq!(segment.checksum, segment.expected_checksum());
+            let payload = &bytes[at + SEGMENT_HEADER_BYTES..][..segment.committed as usize];
+            match SegmentKind::from_raw(segment.kind) {
+                Some(SegmentKind::Nodes) => view.nodes.extend(records::<Node>(payload)),
+                Some(SegmentKind::Cells) => view.cells.extend(records::<Cell>(payload)),
+                Some(SegmentKind::Slots) => view.slots.extend(records::<Slot>(payload)),
+                _ => {}
+            }
+            at += segment.capacity as usize;
+        }
+        view
+    }
+}
+
+fn records<T: FromBytes>(payload: &[u8]) -> Vec<T> {
+    payload
+        .chunks_exact(size_of::<T>())
+        .map(|chunk| T::read_from_bytes(chunk).ok().unwrap())
+        .collect()
+}
+
+impl View {
+    /// The figures of every own cell, remote ones folded in: the formula of the specification.
+    fn figures(&self) -> HashMap<(u32, u32, u32), Figures> {
+        let heap = self.header.heap;
+        let mut figures: HashMap<(u32, u32, u32), Figures> = HashMap::new();
+        for cell in &self.cells {
+            let owner = if cell.kind == CellKind::Remote as u32 {
+                &self.cells[cell.target as usize]
+            } else {
+                cell
+            };
+            let entry = figures
+                .entry((owner.target, owner.allocator, owner.thread))
+                .or_default();
+            let now = (
+                cell.allocated_count.wrapping_sub(cell.freed_count) as i64,
+                cell.allocated_bytes.wrapping_sub(cell.freed_bytes) as i64,
+            );
+            let peak = if heap.headroom != 0 && cell.epoch == heap.epoch {
+                (cell.peak_count, cell.peak_bytes)
+            } else {
+                now
+            };
+            entry.allocated = (
+                entry.allocated.0 + cell.allocated_count,
+                entry.allocated.1 + cell.allocated_bytes,
+            );
+            entry.live = (entry.live.0 + now.0, entry.live.1 + now.1);
+            entry.peak = (entry.peak.0 + peak.0, entry.peak.1 + peak.1);
+            entry.temporary = (
+                entry.temporary.0 + cell.temporary_count,
+                entry.temporary.1 + cell.temporary_bytes,
+            );
+        }
+        figures
+    }
+}
+
+struct Random(u64);
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+/// Every event of one thread, replayed by the plainest code there is.
+#[derive(Default)]
+struct Model {
+    live: HashMap<u64, (u32, u64)>,
+    figures: HashMap<u32, Figures>,
+    heap: i64,
+    peak: i64,
+    at_peak: HashMap<u32, (i64, i64)>,
+    last: Vec<u64>,
+}
+
+impl Model {
+    fn snapshot_if_highest(&mut self) {
+        if self.heap >= self.peak {
+            self.peak = self.heap;
+            self.at_peak = self
+                .figures
+                .iter()
+                .map(|(node, figures)| (*node, figures.live))
+                .collect();
+        }
+    }
+
+    fn allocate(&mut self, node: u32, address: u64, bytes: u64) {
+        self.live.insert(address, (node, bytes));
+        let figures = self.figures.entry(node).or_default();
+        figures.allocated = (figures.allocated.0 + 1, figures.allocated.1 + bytes);
+        figures.live = (figures.live.0 + 1, figures.live.1 + bytes as i64);
+        self.heap += bytes as i64;
+        self.last.insert(0, address);
+        self.last.truncate(2);
+        self.snapshot_if_highest();
+    }
+
+    fn free(&mut self, address: u64) {
+        let (node, bytes) = self.live.remove(&address).unwrap();
+        let figures = self.figures.get_mut(&node).unwrap();
+        figures.live = (figures.live.0 - 1, figures.live.1 - bytes as i64);
+        if let Some(position) = self.last.iter().position(|last| *last == address) {
+            self.last[position] = 0;
+            figures.temporary = (figures.temporary.0 + 1, figures.temporary.1 + bytes);
+        }
+        self.heap -= bytes as i64;
+        self.snapshot_if_highest();
+    }
+}
+
+#[test]
+fn one_thread_agrees_with_a_naive_model_at_every_stop() {
+    let fixture = Fixture::new(1 << 20);
+    let mut thread = fixture.thread();
+    let nodes: Vec<u32> = (0..40)
+        .map(|number| fixture.node(&format!("f{number}")))
+        .collect();
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let mut model = Model::default();
+    let mut addresses: Vec<u64> = Vec::new();
+    for step in 1..=60_000u64 {
+        let value = random.next();
+        // Sizes from a small set, zero among them, so that the maximum is met again exactly.
+        let bytes = (value >> 40) % 4 * 1000;
+        let grow = if step % 20_000 < 10_000 { 6 } else { 4 };
+        if addresses.is_empty() || value % 10 < grow {
+            let address = step * 16;
+            let node = nodes[(value >> 8) as usize % nodes.len()];
+            // SAFETY: started, and the record is this thread's.
+            unsafe {
+                fixture
+                    .recorder
+                    .allocated(&mut thread, node, Allocator::Malloc, address, bytes)
+            }
+            .unwrap();
+            model.allocate(node, address, bytes);
+            addresses.push(address);
+        } else {
+            let from_end = if value & 0x1000 == 0 {
+                addresses.len() - 1
+            } else {
+                (value >> 16) as usize % addresses.len()
+            };
+            let address = addresses.swap_remove(from_end);
+            // SAFETY: as above.
+            unsafe { fixture.recorder.freed(&mut thread, address) }.unwrap();
+            model.free(address);
+        }
+        if step % 997 == 0 {
+            let view = fixture.view();
+            assert_eq!(view.header.heap.peak_bytes as i64, model.peak);
+            assert_eq!(
+                (view.header.heap.peak_bytes - view.header.heap.headroom) as i64,
+                model.heap
+            );
+            for ((node, _, _), figures) in view.figures() {
+                let mut expected = model.figures[&node];
+                expected.peak = model.at_peak.get(&node).copied().unwrap_or_default();
+                assert_eq!(figures, expected, "node {node} at step {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_that_free_each_others_blocks_add_up() {
+    const THREADS: usize = 4;
+    let fixture = Fixture::new(1 << 20);
+    let nodes: Vec<u32> = (0..8)
+        .map(|number| fixture.node(&format!("g{number}")))
+        .collect();
+    // Blocks travel from each thread to the next.
+    let mailboxes: Vec<std::sync::Mutex<Vec<u64>>> = (0..THREADS)
+        .map(|_| std::sync::Mutex::new(Vec::new()))
+        .collect();
+    let barrier = Barrier::new(THREADS);
+    let counts: Vec<(u64, u64)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS)
+            .map(|number| {
+                let (fixture, nodes, mailboxes, barrier) = (&fixture, &nodes, &mailboxes, &barrier);
+                scope.spawn(move || {
+                    let mut record = fixture.thread();
+                    let mut random = Random(0x9e37_79b9 + number as u64 * 7919);
+                    let (mut allocations, mut frees) = (0, 0);
+                    barrier.wait();
+                    for step in 1..30_000u64 {
+                        let value = random.next();
+                        if !value.is_multiple_of(3) {
+                            let address = (number as u64 + 1) << 40 | step << 4;
+                            let node = nodes[(value >> 9) as usize % nodes.len()];
+                            // SAFETY: started, and the record is this thread's.
+                            unsafe {
+                                fixture.recorder.allocated(
+                                    &mut record,
+                                    node,
+                                    Allocator::Calloc,
+                                    address,
+                                    value >> 50,
+                                )
+                            }
+                            .unwrap();
+                            allocations += 1;
+                            mailboxes[(number + (value >> 5) as usize % 2) % THREADS]
+                                .lock()
+                                .unwrap()
+                                .push(address);
+                        } else if let Some(address) = mailboxes[number].lock().unwrap().pop() {
+                            // SAFETY: as above.
+                            unsafe { fixture.recorder.freed(&mut record, address) }.unwrap();
+                            frees += 1;
+                        }
+                    }
+                    (allocations, frees)
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .collect()
+    });
+    let view = fixture.view();
+    let figures = view.figures();
+    let sum = |pick: fn(&Figures) -> i64| figures.values().map(pick).sum::<i64>();
+    let allocations: u64 = counts.iter().map(|count| count.0).sum();
+    let frees: u64 = counts.iter().map(|count| count.1).sum();
+    assert_eq!(sum(|f| f.allocated.0 as i64) as u64, allocations);
+    assert_eq!(sum(|f| f.live.0) as u64, allocations - frees);
+    assert_eq!(
+        sum(|f| f.live.1) as u64,
+        view.header.heap.peak_bytes - view.header.heap.headroom
+    );
+    // The figures of the peak are right only if every cell knew its epoch, whatever the threads did.
+    assert_eq!(sum(|f| f.peak.1) as u64, view.header.heap.peak_bytes);
+    assert!(
+        figures
+            .values()
+            .all(|f| f.live.0 >= 0 && f.live.1 >= 0 && f.peak.0 >= 0 && f.peak.1 >= 0)
+    );
+    assert!(
+        view.cells
+            .iter()
+            .any(|cell| cell.kind == CellKind::Remote as u32)
+    );
+    let counted: u64 = view.slots.iter().map(|slot| slot.allocations).sum();
+    assert_eq!(counted, allocations);
+    assert_eq!(
+        view.slots
+            .iter()
+            .flat_map(|slot| slot.histogram)
+            .sum::<u64>(),
+        allocations
+    );
+}
+
+#[test]
+fn the_last_maximum_counts() {
+    let fixture = Fixture::new(1 << 20);
+    let mut thread = fixture.thread();
+    let (first, second) = (fixture.node("first"), fixture.node("second"));
+    let figures_of = |node: u32| {
+        fixture
+            .view()
+            .figures()
+            .into_iter()
+            .find(|(key, _)| key.0 == node)
+            .map(|(_, figures)| figures.peak)
+    };
+    // SAFETY: started, and the record is this thread's.
+    unsafe {
+        fixture
+            .recorder
+            .allocated(&mut thread, first, Allocator::Malloc, 0x1000, 100)
+            .unwrap();
+        assert_eq!(figures_of(first), Some((1, 100)));
+        fixture.recorder.freed(&mut thread, 0x1000).unwrap();
+        assert_eq!(figures_of(first), Some((1, 100)));
+        // The same maximum again, held by another stack: the later one is the peak.
+        fixture
+            .recorder
+            .allocated(&mut thread, second, Allocator::Malloc, 0x2000, 100)
+            .unwrap();
+        assert_eq!(
+            (figures_of(first), figures_of(second)),
+            (Some((0, 0)), Some((1, 100)))
+        );
+        fixture.recorder.freed(&mut thread, 0x2000).unwrap();
+        assert_eq!(
+            (figures_of(first), figures_of(second)),
+            (Some((0, 0)), Some((1, 100)))
+        );
+    }
+}
+
+#[test]
+fn a_block_whose_free_was_missed_is_freed_when_its_address_returns() {
+    let fixture = Fixture::new(1 << 20);
+    let mut thread = fixture.thread();
+    let node = fixture.node("f");
+    // SAFETY: started, and the record is this thread's.
+    unsafe {
+        fixture
+            .recorder
+            .allocated(&mut thread, node, Allocator::Malloc, 0x1000, 100)
+            .unwrap();
+        fixture
+            .recorder
+            .allocated(&mut thread, node, Allocator::Malloc, 0x1000, 30)
+            .unwrap();
+        fixture.recorder.freed(&mut thread, 0x9000).unwrap();
+    }
+    let view = fixture.view();
+    assert_eq!(view.header.heap.peak_bytes - view.header.heap.headroom, 30);
+    assert_eq!(
+        view.slots
+            .iter()
+            .map(|slot| (slot.missed_frees, slot.unknown_frees))
+            .fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)),
+        (1, 1)
+    );
+}
+
+#[test]
+fn mappings_shrink_split_and_come_back() {
+    let fixture = Fixture::new(1 << 20);
+    let mut thread = fixture.thread();
+    let node = fixture.node("f");
+    let live = || {
+        let figures = fixture.view().figures();
+        figures.values().fold((0, 0), |sum, figures| {
+            (sum.0 + figures.live.0, sum.1 + figures.live.1)
+        })
+    };
+    // SAFETY: started, and the record is this thread's.
+    unsafe {
+        fixture
+            .recorder
+            .mapped(&mut thread, node, 0x10_0000, 0x10_000)
+            .unwrap();
+        let pieces = fixture
+            .recorder
+            .unmapping(&mut thread, 0x10_4000, 0x1000)
+            .unwrap();
+        fixture.recorder.unmapped(&pieces);
+        assert_eq!(live(), (1, 0xf000));
+        let pieces = fixture
+            .recorder
+            .unmapping(&mut thread, 0x10_0000, 0x4000)
+            .unwrap();
+        assert_eq!(live(), (1, 0xb000));
+        fixture.recorder.unmap_failed(&mut thread, &pieces).unwrap();
+        assert_eq!(live(), (1, 0xf000));
+        // A mapping over all of it (MAP_FIXED) ends the old one.
+        fixture
+            .recorder
+            .mapped(&mut thread, node, 0x10_0000, 0x20_000)
+            .unwrap();
+        assert_eq!(live(), (1, 0x20_000));
+    }
+}
+
+#[test]
+fn recursion_is_folded_and_then_overflows() {
+    let fixture = Fixture::new(64);
+    let text = RawText {
+        bytes: b"recurse",
+        kind: 1,
+    };
+    let code = CodeText {
+        name: text,
+        qualified_name: text,
+        file_name: text,
+        first_line: 1,
+        flags: 0,
+        line_table: b"",
+    };
+    let code = fixture.recorder.code(&code).unwrap();
+    // Two call sites: without folding every depth and order would be a stack of its own.
+    let mut random = Random(99);
+    for _ in 0..2000 {
+        let mut node = NODE_ROOT;
+        for _ in 0..random.next() % 100 {
+            node = fixture
+                .recorder
+                .node(node, code, (random.next() & 2) as i32)
+                .unwrap();
+        }
+        assert_ne!(node, NODE_OVERFLOW);
+    }
+    let own = fixture.recorder.file().own().unwrap();
+    assert!(
+        own.folded_stacks
+            .load(core::sync::atomic::Ordering::Relaxed)
+            > 0
+    );
+    // Frames that never recur cannot be folded.
+    let mut node = NODE_ROOT;
+    for number in 0..100 {
+        node = fixture.recorder.node(node, code, 100 + number).unwrap();
+    }
+    assert_eq!(node, NODE_OVERFLOW);
+    assert!(fixture.view().nodes.len() <= 64);
+}
+
+#[test]
+fn the_same_code_is_described_once() {
+    let fixture = Fixture::new(1 << 20);
+    let (one, other) = (fixture.node("f"), fixture.node("g"));
+    assert_ne!(one, other);
+    for _ in 0..10_000 {
+        assert_eq!(fixture.node("f"), one);
+    }
+    assert!(std::fs::metadata(&fixture.path).unwrap().len() < 1 << 20);
+}
+
+#[test]
+fn a_closed_descriptor_is_noticed() {
+    let fixture = Fixture::new(1 << 20);
+    // What a daemonising program does to descriptors it does not know.
+    let file = std::fs::metadata(&fixture.path).unwrap();
+    for number in 3..2048 {
+        // SAFETY: only descriptors of this very file are closed; the recorder checks before each use.
+        unsafe {
+            let borrowed = rustix::fd::BorrowedFd::borrow_raw(number);
+            let is_capture = rustix::fs::fstat(borrowed)
+                .is_ok_and(|status| status.st_ino == std::os::unix::fs::MetadataExt::ino(&file));
+            if is_capture {
+                rustix::io::close(number);
+            }
+        }
+    }
+    let mut node = NODE_ROOT;
+    for number in 0..20_000 {
+        node = fixture
+            .recorder
+            .node(if number % 50 == 0 { NODE_ROOT } else { node }, 0, number)
+            .unwrap();
+    }
+    assert!(fixture.view().nodes.len() > 20_000);
+}

@@ -1,0 +1,148 @@
+//! What can go wrong before the program runs.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+
+/// An error before the program started. Nothing is left behind when one is returned.
+///
+/// The text says what happened and why; [`SessionError::hint`] what to do now.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The command line makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The script is not there or cannot be read. Worded like the interpreter's own message.
+    #[error("can't open file '{}': {}", path.display(), plain(source))]
+    Script {
+        /// As given.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A command that is not on `PATH`.
+    #[error("command not found: {}", name.display())]
+    CommandNotFound {
+        /// As given.
+        name: OsString,
+    },
+    /// No interpreter was named and none was found.
+    #[error("no Python interpreter found: neither python3 nor python is on PATH")]
+    NoInterpreter,
+    /// `-o` cannot be understood.
+    #[error("cannot use the output name '{}': {why}", pattern.display())]
+    OutputPattern {
+        /// As given.
+        pattern: OsString,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The capture exists already.
+    #[error("output file '{}' already exists", path.display())]
+    OutputExists {
+        /// The capture.
+        path: PathBuf,
+    },
+    /// With `--force`: what is there is not a file that may be replaced.
+    #[error("output '{}' is {what}, not a file that can be replaced", path.display())]
+    OutputNotReplaceable {
+        /// The capture.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The capture could not be made.
+    #[error("cannot {step} the capture '{}': {}", path.display(), plain(source))]
+    Capture {
+        /// The capture.
+        path: PathBuf,
+        /// What was being done: `create`, `allocate space for`, `map`, `write`.
+        step: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The agent could not be put where the loader finds it.
+    #[error("cannot prepare the agent for preloading: {0}")]
+    Agent(String),
+    /// `exec` failed.
+    #[error("cannot start '{}': {}", program.display(), plain(source))]
+    Exec {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A system call that should not fail did.
+    #[error("{what} failed: {}", plain(source))]
+    System {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl SessionError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::CommandNotFound { .. } => {
+                Some("check the name, or give the path of the executable".to_owned())
+            }
+            Self::NoInterpreter => Some(
+                "name one with --python PATH or HEAPTIDE_PYTHON, or run `heaptide run -- COMMAND`"
+                    .to_owned(),
+            ),
+            Self::OutputPattern { .. } => {
+                Some("known are %p (process id), %t (Unix time), %h (host name) and %%".to_owned())
+            }
+            Self::OutputExists { .. } => {
+                Some("overwrite it with -f (--force), or choose another name with -o".to_owned())
+            }
+            Self::Capture { source, step, .. } => Some(capture_hint(step, source)),
+            Self::Agent(_) => Some(
+                "point XDG_CACHE_HOME or TMPDIR to a writable directory from which programs may be executed"
+                    .to_owned(),
+            ),
+            Self::Exec { source, .. } if source.raw_os_error() == Some(libc::ENOEXEC) => {
+                Some("it is neither a binary of this machine nor a script with a #! line".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the command line is to blame (exit code 2) rather than the world (1).
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Usage(_) | Self::OutputPattern { .. })
+    }
+}
+
+fn capture_hint(step: &str, source: &io::Error) -> String {
+    match source.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            "free some space, or write the capture elsewhere with -o".to_owned()
+        }
+        Some(libc::EFBIG) => {
+            "the file size limit (ulimit -f) is below what a capture needs at the start".to_owned()
+        }
+        Some(libc::ENOENT) if step == "create" => {
+            "the directory does not exist: create it, or choose another with -o".to_owned()
+        }
+        _ if step == "map" => {
+            "its file system has no shared mappings: write the capture elsewhere with -o".to_owned()
+        }
+        _ => "write the capture elsewhere with -o".to_owned(),
+    }
+}
+
+/// The error without the number that Rust puts behind it: `No such file or directory`.
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}

@@ -1,0 +1,34 @@
+//! A profiling session seen from outside: `heaptide run` without its command line.
+//!
+//! The order of things, each in a module of its own:
+//!
+//! 1. [`target`]: what to run, and the interpreter that runs it;
+//! 2. [`output`]: where the capture goes;
+//! 3. [`agent`]: a file on disk that the loader can preload;
+//! 4. [`session`]: fork, make the capture ([`capture`]), exec;
+//! 5. [`supervise`]: sleep, sample memory ([`samples`], [`cgroup`]), pass signals on ([`signals`]);
+//! 6. [`outcome`]: how it ended, noted in the capture.
+//!
+//! The program must not notice us: it keeps its arguments, streams, signal dispositions and
+//! process group, and the supervisor does nothing but sleep and take a few numbers from `/proc`.
+//!
+//! What the caller owes: standard streams are left alone here, nothing is printed, and the
+//! environment is only read (never changed), so the caller may have threads.
+//!
+//! Not covered: following children, attaching to a running process.
+
+pub mod agent;
+pub mod capture;
+pub mod cgroup;
+mod error;
+mod launch;
+pub mod outcome;
+pub mod output;
+pub mod samples;
+pub mod session;
+pub mod signals;
+pub mod supervise;
+mod system;
+pub mod target;
+
+pub use error::{SessionError, plain};

@@ -1,0 +1,204 @@
+//! Small questions to the kernel, each behind a safe function.
+
+use std::ffi::{CStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Nanoseconds since the Unix epoch; zero before it.
+pub(crate) fn unix_now_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+        })
+}
+
+/// Size of a page.
+pub(crate) fn page_bytes() -> usize {
+    // SAFETY: no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size)
+        .ok()
+        .filter(|size| size.is_power_of_two())
+        .unwrap_or(4096)
+}
+
+/// Effective user id.
+pub(crate) fn effective_user() -> u32 {
+    // SAFETY: no preconditions, cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Host name, empty when it cannot be had.
+pub(crate) fn host_name() -> OsString {
+    let mut buffer = [0u8; 256];
+    // SAFETY: the buffer is writable for the length given.
+    let failed = unsafe { libc::gethostname(buffer.as_mut_ptr().cast(), buffer.len()) } != 0;
+    match CStr::from_bytes_until_nul(&buffer) {
+        Ok(name) if !failed => OsString::from_vec(name.to_bytes().to_vec()),
+        _ => OsString::new(),
+    }
+}
+
+/// `/proc/sys/kernel/random/boot_id` as bytes; zero when unknown.
+pub(crate) fn boot_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    parse_boot_id(&text).unwrap_or_default()
+}
+
+fn parse_boot_id(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.trim().chars().filter(|&c| c != '-').collect();
+    if digits.len() != 32 || !digits.is_ascii() {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// Inode number of this process's pid namespace; zero when unknown.
+pub(crate) fn pid_namespace() -> u64 {
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino())
+}
+
+/// Start time of a process in clock ticks since boot; zero when unknown.
+pub(crate) fn process_start_ticks(pid: u32) -> u64 {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    parse_start_ticks(&text).unwrap_or(0)
+}
+
+fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
+    // The second field is the command name, which may hold spaces and parentheses of its own.
+    let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
+    let text = std::str::from_utf8(&stat[after_name..]).ok()?;
+    // Field 22 of the line; the first after the name is field 3.
+    text.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+/// Whether programs may be executed (and libraries mapped) from the file system of `path`.
+pub(crate) fn allows_exec(path: &Path) -> io::Result<bool> {
+    let path = c_string(path.as_os_str().as_bytes())?;
+    // SAFETY: all-zero is a valid value of this plain C struct.
+    let mut status: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` is NUL-terminated, `status` is writable.
+    if unsafe { libc::statvfs(path.as_ptr(), &raw mut status) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(status.f_flag & libc::ST_NOEXEC == 0)
+}
+
+/// Allocates the first `bytes` of `file` on disk, so that later stores to a mapping cannot fail.
+pub(crate) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    let length =
+        libc::off_t::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    loop {
+        // SAFETY: the descriptor is open for as long as `file` is borrowed.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
+            0 => return Ok(()),
+            libc::EINTR => {}
+            code => return Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+}
+
+/// Maps the first page of `file` shared and writable and unmaps it again: proof that the agent can.
+pub(crate) fn prove_shared_mapping(file: &File) -> io::Result<()> {
+    let length = page_bytes();
+    // SAFETY: a new mapping at an address of the kernel's choice; nothing else is touched.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: exactly the mapping made above, to which no reference exists.
+    unsafe { libc::munmap(address, length) };
+    Ok(())
+}
+
+/// An anonymous file in memory.
+pub(crate) fn memory_file(name: &CStr) -> io::Result<File> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the name is NUL-terminated.
+    let descriptor = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { File::from_raw_fd(descriptor) })
+}
+
+/// A new directory of mode 0700 under `parent`, with a name of its own.
+pub(crate) fn private_directory(parent: &Path) -> io::Result<std::path::PathBuf> {
+    let template = c_string(parent.join("heaptide-XXXXXX").as_os_str().as_bytes())?;
+    let mut template = template.into_bytes_with_nul();
+    // SAFETY: a writable NUL-terminated template that ends in six X.
+    if unsafe { libc::mkdtemp(template.as_mut_ptr().cast()) }.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    template.pop();
+    Ok(OsString::from_vec(template).into())
+}
+
+/// `bytes` as a C string; an inner NUL is an invalid argument.
+pub(crate) fn c_string(bytes: &[u8]) -> io::Result<std::ffi::CString> {
+    std::ffi::CString::new(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_ids() {
+        let parsed = parse_boot_id("00112233-4455-6677-8899-aabbccddeeff\n").unwrap();
+        assert_eq!(parsed[..3], [0x00, 0x11, 0x22]);
+        assert_eq!(parsed[15], 0xff);
+        for text in [
+            "",
+            "001122",
+            "zz112233-4455-6677-8899-aabbccddeeff",
+            "é0112233-4455-6677-8899-aabbccddeef",
+        ] {
+            assert_eq!(parse_boot_id(text), None);
+        }
+    }
+
+    #[test]
+    fn start_ticks_behind_an_odd_name() {
+        let line = b"12 (a ) 1 (b)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 987654 20 21\n";
+        assert_eq!(parse_start_ticks(line), Some(987_654));
+        assert_eq!(parse_start_ticks(b"12 (a) S 1"), None);
+        assert_eq!(parse_start_ticks(b""), None);
+        assert!(process_start_ticks(std::process::id()) > 0);
+    }
+
+    #[test]
+    fn a_mapping_can_be_proven() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)
+            .unwrap();
+        allocate(&file, 4096).unwrap();
+        prove_shared_mapping(&file).unwrap();
+        assert!(allows_exec(directory.path()).is_ok());
+    }
+}
