@@ -559,10 +559,12 @@
     tooltip.hidden = true;
     requestDraw();
   });
-  window.addEventListener("resize", () => {
+  // Not only the window changes sizes: the memory strip and a list of warnings may appear above.
+  const resizes = new ResizeObserver(() => {
     requestDraw();
     drawMemory();
   });
+  resizes.observe(scroll);
   window.addEventListener("popstate", readAddress);
   window.addEventListener("hashchange", readAddress);
   for (const button of element("metrics").children) {
