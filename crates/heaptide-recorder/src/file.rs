@@ -242,7 +242,8 @@ impl CaptureFile {
     /// Lets go of the resident pages of the capture if they have become many. The kernel does not
     /// say how many they are, but how many pages of files this process has resident, and what it
     /// had when we last let go.
-    pub(crate) fn trim_if_large(&self) {
+    #[cold]
+    pub fn trim_if_large(&self) {
         if self.mapped_bytes() < TRIM_FROM_BYTES {
             return;
         }

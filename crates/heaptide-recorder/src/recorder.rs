@@ -200,7 +200,7 @@ impl Recorder {
     /// No room.
     #[inline]
     pub fn node(&self, parent: u32, code: u32, last_instruction: i32) -> Result<u32, Stop> {
-        match self.stacks.find(parent, code, last_instruction) {
+        match self.stacks.find(&self.file, parent, code, last_instruction) {
             Some(node) => Ok(node),
             None => self.new_node(parent, code, last_instruction),
         }

@@ -10,7 +10,7 @@ use crate::index::Index;
 use crate::pool::Pool;
 
 /// How far up a fold looks for the same frame.
-const FOLD_REACH: u32 = 256;
+const FOLD_REACH: u32 = 4096;
 /// Nodes under this flag stand for frames at several depths.
 const FLAG_FOLDED: u32 = 1;
 
@@ -66,7 +66,19 @@ impl Stacks {
 
     /// The node for this frame, if it has been seen on this caller.
     #[inline]
-    pub(crate) fn find(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
+    pub(crate) fn find(
+        &self,
+        file: &CaptureFile,
+        parent: u32,
+        code: u32,
+        last_instruction: i32,
+    ) -> Option<u32> {
+        if self.flags_of(parent).load(Ordering::Relaxed) == FLAG_FOLDED {
+            if let Some(earlier) = self.earlier(parent, code, last_instruction) {
+                count_fold(file);
+                return Some(earlier);
+            }
+        }
         let mut child = self.links_of(parent).first_child.load(Ordering::Acquire);
         let mut length = 0;
         while child != 0 {
@@ -104,16 +116,14 @@ impl Stacks {
         if parent == NODE_OVERFLOW {
             return Ok(NODE_OVERFLOW);
         }
-        if let Some(found) = self.find(parent, code, last_instruction) {
+        if let Some(found) = self.find(file, parent, code, last_instruction) {
             return Ok(found);
         }
         let budget = self.budget.load(Ordering::Relaxed);
         let used = self.nodes.len();
         if used >= budget / 4 * 3 {
             if let Some(earlier) = self.fold(parent, code, last_instruction) {
-                if let Some(own) = file.own() {
-                    own.folded_stacks.fetch_add(1, Ordering::Relaxed);
-                }
+                count_fold(file);
                 return Ok(earlier);
             }
             if used >= budget {
@@ -185,31 +195,43 @@ impl Stacks {
         &self.links_of(node).first_cell
     }
 
-    fn fold(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
+    /// The outermost node on the way from `parent` to the root with this frame. Outermost, because
+    /// then all depths of a recursion meet in a few nodes near the root, and what is touched from
+    /// there on is small.
+    fn earlier(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
         let mut at = parent;
+        let mut found = None;
         for _ in 0..FOLD_REACH {
             if at == NODE_ROOT {
-                return None;
+                break;
             }
-            let record = self.nodes_at(at);
             // SAFETY: `at` is a node's number; nodes are written once, only their flags change later.
-            let node = unsafe { &*record };
+            let node = unsafe { &*self.nodes.get(at) };
             if node.code == code && node.last_instruction == last_instruction {
-                // SAFETY: flags are only written here, under the growth lock; readers copy.
-                unsafe {
-                    AtomicU32::from_ptr(&raw mut (*record).flags)
-                        .store(FLAG_FOLDED, Ordering::Relaxed);
-                };
-                return Some(at);
+                found = Some(at);
             }
             at = node.parent;
         }
-        None
+        found
     }
 
-    fn nodes_at(&self, number: u32) -> *mut Node {
-        // SAFETY: only called with numbers of nodes.
-        unsafe { self.nodes.get(number) }
+    /// Folds the frame onto [`Stacks::earlier`], and remembers there that more than one depth meets.
+    fn fold(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
+        let earlier = self.earlier(parent, code, last_instruction)?;
+        self.flags_of(earlier).store(FLAG_FOLDED, Ordering::Relaxed);
+        Some(earlier)
+    }
+
+    #[inline]
+    fn flags_of(&self, node: u32) -> &AtomicU32 {
+        // SAFETY: the number is a node's; its flags are only used as this atomic.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.nodes.get(node)).flags) }
+    }
+}
+
+fn count_fold(file: &CaptureFile) {
+    if let Some(own) = file.own() {
+        own.folded_stacks.fetch_add(1, Ordering::Relaxed);
     }
 }
 
