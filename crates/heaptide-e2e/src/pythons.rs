@@ -78,6 +78,31 @@ pub fn pythons_of(minors: &[u32]) -> impl Iterator<Item = &'static Python> {
         .filter(move |python| minors.contains(&python.minor))
 }
 
+/// Runs a test on every interpreter, to the end, and fails with all failures.
+#[track_caller]
+pub fn each_python(test: impl Fn(&Python)) {
+    each(pythons().iter(), test);
+}
+
+/// As [`each_python`], on some of them.
+#[track_caller]
+pub fn each<'a>(pythons: impl Iterator<Item = &'a Python>, test: impl Fn(&Python)) {
+    let mut failures = Vec::new();
+    for python in pythons {
+        let test = std::panic::AssertUnwindSafe(|| test(python));
+        if let Err(panic) = std::panic::catch_unwind(test) {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+            failures.push(format!(
+                "Python {}: {}",
+                python.version(),
+                text.unwrap_or_default()
+            ));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 fn discover() -> Vec<Python> {
     let mut found = BTreeMap::new();
     for minor in MINORS {

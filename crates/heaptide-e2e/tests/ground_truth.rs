@@ -4,14 +4,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use heaptide_e2e::{
-    Capture, Sandbox, check_against_truth, check_bookkeeping, ground_truth, pythons, run,
+    Capture, Sandbox, check_against_truth, check_bookkeeping, each_python, ground_truth, run,
     with_package,
 };
 
 fn on_every_python(program: &str, arguments: &[&str]) {
-    for python in pythons() {
-        ground_truth(python, program, arguments);
-    }
+    each_python(|python| ground_truth(python, program, arguments));
 }
 
 #[test]
@@ -21,7 +19,7 @@ fn every_function_that_makes_memory() {
 
 #[test]
 fn a_library_bound_at_load_time_without_a_plt() {
-    for python in pythons() {
+    each_python(|python| {
         let sandbox = Sandbox::new(python);
         std::fs::rename(
             sandbox.outside("helper-now.so"),
@@ -29,7 +27,7 @@ fn a_library_bound_at_load_time_without_a_plt() {
         )
         .unwrap();
         check_against_truth(&sandbox, OsStr::new("allocators.py"), &[]);
-    }
+    });
 }
 
 #[test]
@@ -80,25 +78,25 @@ fn ties_between_peaks() {
 
 #[test]
 fn greenlets() {
-    for python in pythons() {
+    each_python(|python| {
         if let Some(sandbox) = with_package(python, "greenlet") {
             check_against_truth(&sandbox, OsStr::new("greenlets.py"), &[]);
         }
-    }
+    });
 }
 
 #[test]
 fn numpy_arrays() {
-    for python in pythons() {
+    each_python(|python| {
         if let Some(sandbox) = with_package(python, "numpy") {
             check_against_truth(&sandbox, OsStr::new("numpy_arrays.py"), &[]);
         }
-    }
+    });
 }
 
 #[test]
 fn names_beyond_ascii() {
-    for python in pythons() {
+    each_python(|python| {
         for name in [
             &b"names.py"[..],
             "pr\u{f6}gr\u{e4}m-\u{65e5}\u{672c}.py".as_bytes(),
@@ -111,14 +109,14 @@ fn names_beyond_ascii() {
             }
             check_against_truth(&sandbox, name, &[]);
         }
-    }
+    });
 }
 
 /// With every small object in malloc the interpreter's own blocks stand beside the program's; the
 /// figures of functions that the interpreter never calls stay exact, and totals add up.
 #[test]
 fn other_allocators_of_python() {
-    for python in pythons() {
+    each_python(|python| {
         for allocator in ["malloc", "malloc_debug", "pymalloc", "pymalloc_debug"] {
             let sandbox = Sandbox::new(python);
             let program = OsStr::new("aligned.py");
@@ -137,5 +135,24 @@ fn other_allocators_of_python() {
             assert_eq!((ours.allocated_count, ours.live_count), (100_000, 90_000));
             assert_eq!(ours.peak_bytes, 90_000 * 77);
         }
-    }
+    });
+}
+
+#[test]
+fn threads_go_by_their_python_names() {
+    each_python(|python| {
+        let sandbox = Sandbox::new(python);
+        let profiled = check_against_truth(&sandbox, OsStr::new("threads.py"), &[]);
+        assert_eq!(profiled.named_threads.len(), 28);
+        for (name, thread_id) in &profiled.named_threads {
+            let cells = profiled.capture.cells.iter();
+            let seen = cells.filter(|cell| cell.thread_id == *thread_id);
+            let names: Vec<&str> = seen.map(|cell| cell.thread_name.as_str()).collect();
+            assert!(
+                names.iter().all(|seen| seen == name),
+                "{name:?} is called {:?}",
+                names[0]
+            );
+        }
+    });
 }

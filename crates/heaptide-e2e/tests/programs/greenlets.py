@@ -37,19 +37,18 @@ expect("allocate@allocate < <module>@main", M, size=85009, **each)
 
 
 # Many greenlets with deep stacks of different depths, switched in turn
-def deep(depth, results):
+def deep(depth):
     if depth:
-        deep(depth - 1, results)  # ALLOC:deep
+        deep(depth - 1)  # ALLOC:deep
     else:
         for _ in range(5):
-            results.append(h.malloc(85101))  # ALLOC:deepest
+            h.malloc(85101)  # ALLOC:deepest
             greenlet.getcurrent().parent.switch()
 
 
-results = []
 many = [greenlet.greenlet(deep) for _ in range(50)]
 for depth, each_greenlet in enumerate(many):
-    each_greenlet.switch(depth, results)
+    each_greenlet.switch(depth)
 for _ in range(5):
     for each_greenlet in many:
         each_greenlet.switch()

@@ -36,6 +36,4 @@ expect("<module>@back_in_main", "MALLOC", size=84001, made=1, live=1, peak=1)
 h.free(h.malloc(known.TIDE))  # ALLOC:tide
 known.tide("<module>@tide")
 
-# What a subinterpreter held goes with it
-interpreters.destroy(interpreters.create())
 known.finish()
