@@ -17,8 +17,8 @@ use crate::guard::recording;
 use crate::thread::{ThreadState, Turn};
 use crate::{RECORDER, loader, real, walk};
 
-/// One event in so many is timed.
-const TIMED_EVERY: u32 = 1024;
+/// One event in so many is timed. A prime, so that it keeps no step with anything else that recurs.
+const TIMED_EVERY: u32 = 1021;
 
 /// `MREMAP_DONTUNMAP`: the old range stays mapped.
 const KEEPS_OLD_RANGE: c_int = 4;
@@ -93,10 +93,11 @@ fn timed(
     state: &mut ThreadState,
     event: impl FnOnce(&mut ThreadState) -> Result<(), heaptide_recorder::Stop>,
 ) {
-    state.tick = state.tick.wrapping_add(1);
+    state.tick += 1;
     if !state.tick.is_multiple_of(TIMED_EVERY) {
         return recording(|| event(state));
     }
+    state.tick = 0;
     let start = monotonic_ns();
     recording(|| event(state));
     state

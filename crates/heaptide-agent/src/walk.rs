@@ -29,6 +29,9 @@ const MOST_FRAMES: usize = 1 << 22;
 /// How far the meeting place is looked for in the memo when frames have returned since.
 const MEETING_REACH: usize = 6;
 
+/// Each interned frame may touch another page of the capture.
+const INTERNED_BETWEEN_LOOKS: u32 = 2048;
+
 /// A remembered frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -77,6 +80,8 @@ pub(crate) struct Memo {
     capacity: usize,
     length: usize,
     generation: u64,
+    /// Frames interned since the last look at how much of the capture is resident.
+    interned: u32,
 }
 
 impl Memo {
@@ -86,6 +91,7 @@ impl Memo {
             capacity: 0,
             length: 0,
             generation: 0,
+            interned: 0,
         }
     }
 
@@ -186,6 +192,10 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
             FrameFamily::V3_13 => walk::<Family313>(layout, top, &mut state.memo),
         }
     }?;
+    if state.memo.interned >= INTERNED_BETWEEN_LOOKS {
+        state.memo.interned = 0;
+        RECORDER.file().trim_if_large();
+    }
     if !state.named {
         names::name_thread(state, layout);
     }
@@ -293,6 +303,7 @@ fn intern(layout: &Layout, memo: &mut Memo, prefix: usize, fresh: usize) -> Resu
             return truncated(layout, memo, fresh);
         }
     }
+    memo.interned += fresh as u32;
     // Should anything below fail, nothing half done may be believed.
     memo.length = prefix;
     // SAFETY: `prefix + fresh <= capacity`, and the two areas do not overlap.

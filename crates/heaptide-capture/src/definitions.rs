@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use heaptide_format::{CodeFixed, DefinitionHeader, DefinitionKind, MetadataKey};
 use zerocopy::FromBytes;
 
-use crate::text::{Text, escape_bytes};
+use crate::text::{Text, escape_bytes, shell_quote};
 use crate::warning::{WarningKind, Warnings};
 
 /// Shown for a definition whose bytes do not match their checksum.
@@ -122,16 +122,6 @@ impl Metadata {
         self.0
             .iter()
             .filter_map(|(&key, value)| Some((MetadataKey::from_raw(key)?, value.as_ref())))
-    }
-}
-
-fn shell_quote(argument: &str) -> String {
-    let plain =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&byte) || byte >= 0x80;
-    if !argument.is_empty() && argument.bytes().all(plain) {
-        argument.to_owned()
-    } else {
-        format!("'{}'", argument.replace('\'', "'\\''"))
     }
 }
 

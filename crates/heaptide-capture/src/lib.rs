@@ -35,7 +35,7 @@ pub use process::{ProcessState, process_state};
 pub use segments::SegmentSummary;
 pub use signal::signal_name;
 pub use table::Table;
-pub use text::{Text, escape_bytes};
+pub use text::{Text, bytes_text, escape_bytes, shell_quote};
 pub use warning::{Warning, WarningKind, Warnings};
 
 /// The largest file that is read. Aggregated captures grow with the number of distinct stacks, so

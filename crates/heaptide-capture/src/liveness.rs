@@ -6,6 +6,7 @@ use heaptide_format::{Lifecycle, Outcome, State, StopReason};
 
 use crate::process::ProcessState;
 use crate::signal::signal_name;
+use crate::text::bytes_text;
 
 /// How the program fares.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,7 +229,11 @@ impl fmt::Display for DeathCause {
                     (false, _) => Ok(()),
                     (true, 0) => f.write_str(" (the OOM killer)"),
                     (true, limit) => {
-                        write!(f, " (the OOM killer, memory cgroup limit {})", Iec(*limit))
+                        write!(
+                            f,
+                            " (the OOM killer, memory cgroup limit {})",
+                            bytes_text(*limit)
+                        )
                     }
                 }
             }
@@ -249,27 +254,6 @@ impl fmt::Display for DeathCause {
                 )
             }
             Self::Unseen => f.write_str("killed, cause unknown (nobody was left to see it)"),
-        }
-    }
-}
-
-/// Bytes in binary units, at most one decimal.
-struct Iec(u64);
-
-impl fmt::Display for Iec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-        let power = if self.0 == 0 {
-            0
-        } else {
-            self.0.ilog2() as usize / 10
-        };
-        let unit = 1u64 << (10 * power);
-        let (whole, rest) = (self.0 / unit, self.0 % unit);
-        if rest == 0 {
-            write!(f, "{whole} {}", UNITS[power])
-        } else {
-            write!(f, "{:.1} {}", self.0 as f64 / unit as f64, UNITS[power])
         }
     }
 }
@@ -312,13 +296,13 @@ mod tests {
         );
         check(
             text(State::Tracking, Outcome::Signaled, 9, |lifecycle| {
-                lifecycle.oom_kills = 1
+                lifecycle.oom_kills = 1;
             }),
             "killed by SIGKILL (the OOM killer, memory cgroup limit 100 MiB)",
         );
         check(
             text(State::Tracking, Outcome::Signaled, 15, |lifecycle| {
-                lifecycle.oom_kills = 1
+                lifecycle.oom_kills = 1;
             }),
             "killed by SIGTERM",
         );
@@ -328,7 +312,7 @@ mod tests {
         );
         check(
             text(State::Tracking, Outcome::Exited, 3, |lifecycle| {
-                lifecycle.exec_unix_ns = 1
+                lifecycle.exec_unix_ns = 1;
             }),
             "replaced itself by exec; the other program exited with code 3",
         );

@@ -30,7 +30,7 @@ pub fn process_state(identity: &Identity) -> ProcessState {
     }
     match fs::read(format!("/proc/{}/stat", identity.pid)) {
         Ok(stat) => match parse_stat(&stat) {
-            Some((state, _)) if matches!(state, b'Z' | b'X' | b'x') => ProcessState::Gone,
+            Some((b'Z' | b'X' | b'x', _)) => ProcessState::Gone,
             Some((_, start)) if start == identity.process_start_ticks => ProcessState::Running,
             _ => ProcessState::Gone,
         },

@@ -120,7 +120,7 @@ pub(crate) fn read_stream(
 ) -> io::Result<Vec<u8>> {
     let mut payload = Vec::new();
     for_each_chunk(source, segment, 1, budget, warnings, |bytes| {
-        payload.extend_from_slice(bytes)
+        payload.extend_from_slice(bytes);
     })?;
     Ok(payload)
 }

@@ -10,8 +10,10 @@ use crate::Error;
 /// A file that is expanded from this many times fewer bytes on disk is a sparse file made to
 /// exhaust memory; file systems that compress stay below.
 const LARGEST_EXPANSION: u64 = 8;
-/// Always allowed: on some file systems small or all files claim to occupy nothing.
-const SMALLEST_BUDGET: u64 = 64 << 20;
+/// Always allowed, whatever the file occupies.
+const SMALLEST_BUDGET: u64 = 4 << 20;
+/// Allowed for files that claim to occupy nothing, as all or small ones do on some file systems.
+const UNTOLD_BUDGET: u64 = 64 << 20;
 
 /// Something with bytes at offsets.
 pub(crate) trait Source {
@@ -49,9 +51,12 @@ impl Source for FileSource {
 
     fn budget(&self) -> io::Result<u64> {
         let on_disk = self.0.metadata()?.blocks().saturating_mul(512);
-        Ok(on_disk
-            .saturating_mul(LARGEST_EXPANSION)
-            .max(SMALLEST_BUDGET))
+        let smallest = if on_disk == 0 {
+            UNTOLD_BUDGET
+        } else {
+            SMALLEST_BUDGET
+        };
+        Ok(on_disk.saturating_mul(LARGEST_EXPANSION).max(smallest))
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

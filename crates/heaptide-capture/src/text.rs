@@ -109,6 +109,42 @@ pub fn escape_bytes(bytes: &[u8]) -> String {
     text
 }
 
+/// A word as a shell takes it: in quotes where it has to be.
+#[must_use]
+pub fn shell_quote(word: &str) -> String {
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&byte) || byte >= 0x80;
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// Bytes in binary units with three significant digits: `17 B`, `1.50 KiB`, `100 MiB`.
+#[must_use]
+pub fn bytes_text(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut power = if bytes == 0 {
+        0
+    } else {
+        bytes.ilog2() as usize / 10
+    };
+    let mut value = bytes as f64 / (1u64 << (10 * power)) as f64;
+    // 1023.9 KiB would need four digits; it is nearer to 1.00 MiB.
+    if power > 0 && power < 6 && value >= 999.5 {
+        power += 1;
+        value /= 1024.0;
+    }
+    let decimals = match value {
+        _ if power == 0 => 0,
+        value if value < 9.995 => 2,
+        value if value < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {}", UNITS[power])
+}
+
 fn push_byte(text: &mut String, byte: u8) {
     // Infallible: writing to a `String`.
     let _ = write!(text, "\\x{byte:02x}");
@@ -140,6 +176,31 @@ mod tests {
         let text = Text::decode(2, &units(&[0x2f, 0xDCFF, 0x3b1, 0xD800]));
         assert_eq!(text.display, "/\\xffα\\ud800");
         assert_eq!(text.raw.as_deref(), Some(&b"/\xff\xce\xb1\\ud800"[..]));
+    }
+
+    #[test]
+    fn sizes() {
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            (1536, "1.50 KiB"),
+            (100 << 20, "100 MiB"),
+            ((1 << 20) - 1, "1.00 MiB"),
+            (12_345_678, "11.8 MiB"),
+            (u64::MAX, "16.0 EiB"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(bytes_text(bytes), text);
+        }
+    }
+
+    #[test]
+    fn words_are_quoted_only_where_a_shell_would_take_them_apart() {
+        assert_eq!(shell_quote("a/b.py"), "a/b.py");
+        assert_eq!(shell_quote("a b"), "'a b'");
+        assert_eq!(shell_quote("it's"), "'it'\\''s'");
+        assert_eq!(shell_quote(""), "''");
     }
 
     #[test]

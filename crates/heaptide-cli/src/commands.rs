@@ -1,5 +1,6 @@
 //! The subcommands, one module each.
 
+mod flamegraph;
 mod parse;
 mod run;
 mod stats;
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Summary(summary::Arguments),
     /// Who called whom, and what that holds
     Tree(tree::Arguments),
+    /// One HTML page that shows which calls hold the memory; it needs no network
+    Flamegraph(flamegraph::Arguments),
     /// Print every record of a capture
     Parse(parse::Arguments),
 }
@@ -40,6 +43,7 @@ impl Command {
             Self::Stats(arguments) => stats::run(&arguments, terminal)?,
             Self::Summary(arguments) => summary::run(&arguments, terminal)?,
             Self::Tree(arguments) => tree::run(&arguments, terminal)?,
+            Self::Flamegraph(arguments) => flamegraph::run(&arguments, terminal)?,
             Self::Parse(arguments) => parse::run(&arguments, terminal)?,
         }
         Ok(ExitCode::SUCCESS)

@@ -84,8 +84,8 @@ unsafe fn walk() -> Result<String, String> {
     // SAFETY: the interpreter is running.
     let (holds_gil, tstate) = unsafe { (interpreter.holds_gil(), interpreter.thread_state()) };
     let mut text = String::new();
-    // SAFETY: the GIL is held where it is needed.
     let (line, instruction) = if holds_gil {
+        // SAFETY: Python called us, with the GIL.
         unsafe { said_of_the_innermost() }
     } else {
         (None, None)

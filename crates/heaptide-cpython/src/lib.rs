@@ -30,7 +30,9 @@
 //! - alpha and beta releases, whose structures still change from one to the next ([`Unsupported::PreRelease`]);
 //! - PyPy and other implementations: they lack the symbols ([`Unsupported::MissingSymbol`]);
 //! - 32-bit and big-endian machines;
-//! - a subinterpreter entered on 3.9 – 3.11 by a thread that then released the GIL shows the stack of the thread's first interpreter.
+//! - a subinterpreter entered on 3.9 – 3.11 by a thread that then released the GIL shows the stack of the thread's first interpreter;
+//! - on 3.9 – 3.11, a thread state that an embedding program makes on one thread and runs on another: the thread that made it must not walk
+//!   while the other runs (from 3.12 on the interpreter itself keeps them apart).
 #![cfg_attr(not(test), no_std)]
 
 #[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]

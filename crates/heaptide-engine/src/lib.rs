@@ -18,5 +18,7 @@ pub use figures::{Amount, Figures, Metric};
 pub use group::{FunctionRow, LocationRow, by_allocator, by_function, by_location, by_thread};
 pub use position::{Position, position_of};
 pub use profile::{Entry, InFlight, OwnFigures, Profile, ThreadInfo, Totals};
-pub use stacks::{Frame, FrameId, Location, LocationId, StackId, StackNode, Stacks, TextId};
+pub use stacks::{
+    Frame, FrameId, Location, LocationId, NO_FILE, StackId, StackNode, Stacks, TextId,
+};
 pub use tree::{CallTree, TreeNode};

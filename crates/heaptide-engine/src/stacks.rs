@@ -134,8 +134,8 @@ impl Stacks {
 /// Shown where a name should be and is not.
 const MISSING: &str = "<missing>";
 const DAMAGED: &str = "<damaged>";
-/// Shown as the file of frames that no file has.
-const NO_FILE: &str = "<heaptide>";
+/// The file of frames that are in no file: lost stacks, overflow, allocations without a Python frame.
+pub const NO_FILE: &str = "<heaptide>";
 
 /// Looking up a position reads its line table from the start. A file made for it could have that
 /// done for every node; beyond this many bytes only the first line of a function is given.

@@ -138,7 +138,7 @@ pub struct OwnCost {
     pub anonymous_bytes: u64,
     /// Bytes of the capture mapped into the process.
     pub mapped_bytes: u64,
-    /// Allocations whose stack was folded because the node budget ran out.
+    /// Times a frame was folded onto its outermost earlier occurrence because the node budget ran low.
     pub folded_stacks: u64,
     /// Allocations given to the overflow node.
     pub overflow_stacks: u64,

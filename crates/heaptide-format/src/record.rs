@@ -71,8 +71,8 @@ pub struct Cell {
     pub temporary_count: u64,
     /// Bytes of the temporary blocks.
     pub temporary_bytes: u64,
-    /// Zero.
-    pub reserved: u64,
+    /// Working field of the writer; readers ignore it.
+    pub writer_link: u64,
 }
 
 /// One thread, living or dead.

@@ -1,11 +1,14 @@
 //! The cells: who writes which, and the few stores an event makes.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use heaptide_format::{Allocator, Cell, CellKind, SegmentKind};
 
 use crate::file::{CaptureFile, Stop};
 use crate::hash::mix;
 use crate::index::Index;
 use crate::pool::Pool;
+use crate::stacks::CHAIN;
 
 /// What a cell is found by.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,14 +79,35 @@ impl Cells {
         unsafe { self.cells.get(number) }
     }
 
-    pub(crate) fn find(&self, key: Key) -> Option<u32> {
+    /// The cell for `key`. `chain` is that of the key's stack node; remote cells have none.
+    pub(crate) fn find(&self, key: Key, chain: Option<&AtomicU32>) -> Option<u32> {
+        let mut length = CHAIN;
+        if let Some(first) = chain {
+            length = 0;
+            let mut next = first.load(Ordering::Acquire);
+            while next != 0 {
+                if self.key_of(next - 1) == key {
+                    return Some(next - 1);
+                }
+                next = self.link_of(next - 1).load(Ordering::Acquire);
+                length += 1;
+            }
+        }
+        if length < CHAIN {
+            return None;
+        }
         self.index
             .find(key.hash(), |number| self.key_of(number) == key)
     }
 
     /// The cell for `key`, made if need be; `Ok(None)` when there can be no more. Under the growth lock.
-    pub(crate) fn make(&self, file: &CaptureFile, key: Key) -> Result<Option<u32>, Stop> {
-        if let Some(found) = self.find(key) {
+    pub(crate) fn make(
+        &self,
+        file: &CaptureFile,
+        key: Key,
+        chain: Option<&AtomicU32>,
+    ) -> Result<Option<u32>, Stop> {
+        if let Some(found) = self.find(key, chain) {
             return Ok(Some(found));
         }
         let cell = Cell {
@@ -96,9 +120,32 @@ impl Cells {
         let Some(number) = self.cells.push(file, cell)? else {
             return Ok(None);
         };
+        let mut place = chain;
+        let mut length = 0;
+        while let Some(link) = place {
+            match link.load(Ordering::Relaxed) {
+                0 => {
+                    // Release pairs with the Acquire in `find`: the cell is whole.
+                    link.store(number + 1, Ordering::Release);
+                    return Ok(Some(number));
+                }
+                next => place = Some(self.link_of(next - 1)),
+            }
+            length += 1;
+            if length == CHAIN {
+                break;
+            }
+        }
         self.index
             .insert(file, key.hash(), number, |other| self.key_of(other).hash())?;
         Ok(Some(number))
+    }
+
+    /// The chain goes through the cells' working field.
+    #[inline]
+    fn link_of(&self, number: u32) -> &AtomicU32 {
+        // SAFETY: the number is a cell's; the field is only used as this atomic.
+        unsafe { AtomicU32::from_ptr((&raw mut (*self.cells.get(number)).writer_link).cast()) }
     }
 
     fn key_of(&self, number: u32) -> Key {

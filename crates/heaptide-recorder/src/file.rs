@@ -27,8 +27,10 @@ const RESERVE_BYTES: usize = 1 << 30;
 const SMALL_RESERVE_BYTES: usize = 64 << 20;
 /// Below this size the capture is left resident: trimming would save nothing worth a page fault.
 const TRIM_FROM_BYTES: usize = 3 << 20;
-/// Growth between two trims.
-const TRIM_STEP_BYTES: usize = 1 << 20;
+/// Growth between two looks at how much is resident.
+const TRIM_STEP_BYTES: usize = 512 << 10;
+/// How much of the capture may become resident before it is let go.
+const MOST_RESIDENT_BYTES: usize = 3 << 20;
 
 /// The mapped capture file.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ pub struct CaptureFile {
     device: AtomicU64,
     inode: AtomicU64,
     grown_since_trim: AtomicUsize,
+    resident_after_trim: AtomicUsize,
     path: SpinLock<Path>,
 }
 
@@ -63,6 +66,7 @@ impl CaptureFile {
             device: AtomicU64::new(0),
             inode: AtomicU64::new(0),
             grown_since_trim: AtomicUsize::new(0),
+            resident_after_trim: AtomicUsize::new(0),
             path: SpinLock::new(Path { bytes: [0; 4096] }),
         }
     }
@@ -230,21 +234,41 @@ impl CaptureFile {
         let grown = self.grown_since_trim.fetch_add(capacity, Ordering::Relaxed) + capacity;
         if grown >= TRIM_STEP_BYTES {
             self.grown_since_trim.store(0, Ordering::Relaxed);
-            self.trim();
+            self.trim_if_large();
         }
         Ok(segment)
     }
 
-    /// Lets go of the resident pages of the capture. They stay in the file and come back by a minor
-    /// fault when they are touched.
-    pub fn trim(&self) {
-        let mapped = self.mapped_bytes();
-        if mapped < TRIM_FROM_BYTES {
+    /// Lets go of the resident pages of the capture if they have become many. The kernel does not
+    /// say how many they are, but how many pages of files this process has resident, and what it
+    /// had when we last let go.
+    #[cold]
+    pub fn trim_if_large(&self) {
+        if self.mapped_bytes() < TRIM_FROM_BYTES {
             return;
         }
+        let Some(resident) = resident_file_bytes(self.page.load(Ordering::Relaxed)) else {
+            return self.trim();
+        };
+        if resident > self.resident_after_trim.load(Ordering::Relaxed) + MOST_RESIDENT_BYTES {
+            self.trim();
+            let left = resident_file_bytes(self.page.load(Ordering::Relaxed)).unwrap_or(resident);
+            self.resident_after_trim.store(left, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets go of the resident pages of the capture. They stay in the file and come back by a minor
+    /// fault when they are touched.
+    fn trim(&self) {
         // SAFETY: on a shared file mapping this drops page table entries, never data; other threads
         // that store meanwhile fault the page in again.
-        let _ = unsafe { rustix::mm::madvise(self.base().cast(), mapped, Advice::LinuxDontNeed) };
+        let _ = unsafe {
+            rustix::mm::madvise(
+                self.base().cast(),
+                self.mapped_bytes(),
+                Advice::LinuxDontNeed,
+            )
+        };
     }
 
     fn grow_to(&self, end: usize) -> Result<(), Stop> {
@@ -352,6 +376,22 @@ impl Path {
             Mode::empty(),
         )
     }
+}
+
+/// Resident pages of files (and shared memory) of this process, in bytes: the third number of
+/// `/proc/self/statm`. Cost: three system calls.
+fn resident_file_bytes(page: usize) -> Option<usize> {
+    let file = rustix::fs::open(
+        c"/proc/self/statm",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
+    let mut text = [0u8; 96];
+    let length = rustix::io::read(&file, &mut text).ok()?;
+    let third = text[..length].split(|byte| *byte == b' ').nth(2)?;
+    let pages: usize = core::str::from_utf8(third).ok()?.parse().ok()?;
+    Some(pages * page)
 }
 
 fn reserve(at_least: usize) -> Result<(NonNull<u8>, usize), rustix::io::Errno> {

@@ -1,6 +1,6 @@
 //! The recorder: an event in, a few stores out.
 
-use heaptide_format::{Allocator, MetadataKey, NODE_OVERFLOW, State, StopReason};
+use heaptide_format::{Allocator, CellKind, MetadataKey, NODE_OVERFLOW, State, StopReason};
 
 use core::sync::atomic::Ordering;
 
@@ -15,8 +15,8 @@ use crate::threads::{ThreadRecord, Threads};
 
 /// Every so many events a thread refreshes the figures of our own memory.
 const HOUSEKEEPING_EVENTS: u32 = 1 << 14;
-/// Every so many events a thread lets go of resident pages of a large capture.
-const TRIM_EVENTS: u32 = 1 << 17;
+/// Every so many cells that were not remembered a thread looks at how much of the capture is resident.
+const COLD_LOOKUPS: u32 = 256;
 
 /// A live block taken out of the table, to be freed or put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +200,7 @@ impl Recorder {
     /// No room.
     #[inline]
     pub fn node(&self, parent: u32, code: u32, last_instruction: i32) -> Result<u32, Stop> {
-        match self.stacks.find(parent, code, last_instruction) {
+        match self.stacks.find(&self.file, parent, code, last_instruction) {
             Some(node) => Ok(node),
             None => self.new_node(parent, code, last_instruction),
         }
@@ -562,17 +562,24 @@ impl Recorder {
     #[cold]
     #[inline(never)]
     fn find_cell(&self, thread: &mut ThreadRecord, key: Key) -> Result<u32, Stop> {
-        let cell = match self.cells.find(key) {
+        let own = key.kind == CellKind::Own as u32;
+        let chain = own.then(|| self.stacks.cells_of(key.target));
+        let cell = match self.cells.find(key, chain) {
             Some(cell) => cell,
             None => {
                 let _growth = self.growth.lock();
-                match self.cells.make(&self.file, key)? {
+                match self.cells.make(&self.file, key, chain)? {
                     Some(cell) => cell,
                     // The pool is full: that many cells are a capture of 400 MB.
                     None => return Err(self.file.stop(StopReason::TooLarge, 0)),
                 }
             }
         };
+        // Each time here some other page of the capture is touched.
+        thread.cold_lookups = thread.cold_lookups.wrapping_add(1);
+        if thread.cold_lookups.is_multiple_of(COLD_LOOKUPS) {
+            self.file.trim_if_large();
+        }
         let word = key.cache_word();
         let entry = thread.cache_entry(word);
         entry.word = word;
@@ -594,19 +601,16 @@ impl Recorder {
     fn housekeeping(&self, thread: &mut ThreadRecord) {
         thread.events = thread.events.wrapping_add(1);
         if thread.events.is_multiple_of(HOUSEKEEPING_EVENTS) {
-            self.keep_house(thread.events);
+            self.keep_house();
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn keep_house(&self, events: u32) {
+    fn keep_house(&self) {
         if let Some(own) = self.file.own() {
             own.anonymous_bytes
                 .store(crate::own_bytes(), Ordering::Relaxed);
-        }
-        if events.is_multiple_of(TRIM_EVENTS) {
-            self.file.trim();
         }
     }
 }

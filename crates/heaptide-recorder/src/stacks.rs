@@ -10,12 +10,30 @@ use crate::index::Index;
 use crate::pool::Pool;
 
 /// How far up a fold looks for the same frame.
-const FOLD_REACH: u32 = 256;
+const FOLD_REACH: u32 = 4096;
 /// Nodes under this flag stand for frames at several depths.
 const FLAG_FOLDED: u32 = 1;
 
+/// Children of a node and cells of a node that hang in a chain; those beyond are found by hash.
+///
+/// Chains keep what belongs together close together: a program that recurses through a million
+/// stacks walks pages in the order in which they were written, where a hash would scatter it over
+/// all of them and make them all resident.
+pub(crate) const CHAIN: u32 = 8;
+
+/// Working data beside a node, in a scratch segment. Numbers are of nodes and cells, 0 for none
+/// (node 0 is nobody's child; cells are stored plus one).
+#[repr(C)]
+pub(crate) struct Links {
+    first_child: AtomicU32,
+    next_sibling: AtomicU32,
+    first_cell: AtomicU32,
+    children: AtomicU32,
+}
+
 pub(crate) struct Stacks {
     nodes: Pool<Node, 12, 1024>,
+    links: Pool<Links, 12, 1024>,
     index: Index,
     budget: AtomicU32,
 }
@@ -24,6 +42,7 @@ impl Stacks {
     pub(crate) const fn new() -> Self {
         Self {
             nodes: Pool::new(SegmentKind::Nodes),
+            links: Pool::new(SegmentKind::Scratch),
             index: Index::new(),
             budget: AtomicU32::new(0),
         }
@@ -34,22 +53,46 @@ impl Stacks {
         self.budget
             .store(budget.clamp(16, self.nodes.capacity()), Ordering::Relaxed);
         for parent in [NODE_ROOT, NODE_ROOT] {
-            self.nodes.push(
-                file,
-                Node {
-                    parent,
-                    code: NO_CODE,
-                    last_instruction: -1,
-                    flags: 0,
-                },
-            )?;
+            let node = Node {
+                parent,
+                code: NO_CODE,
+                last_instruction: -1,
+                flags: 0,
+            };
+            self.push(file, node)?;
         }
         Ok(())
     }
 
     /// The node for this frame, if it has been seen on this caller.
     #[inline]
-    pub(crate) fn find(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
+    pub(crate) fn find(
+        &self,
+        file: &CaptureFile,
+        parent: u32,
+        code: u32,
+        last_instruction: i32,
+    ) -> Option<u32> {
+        if self.flags_of(parent).load(Ordering::Relaxed) == FLAG_FOLDED {
+            if let Some(earlier) = self.earlier(parent, code, last_instruction) {
+                count_fold(file);
+                return Some(earlier);
+            }
+        }
+        let mut child = self.links_of(parent).first_child.load(Ordering::Acquire);
+        let mut length = 0;
+        while child != 0 {
+            // SAFETY: `child` is a node's number.
+            let node = unsafe { &*self.nodes.get(child) };
+            if node.code == code && node.last_instruction == last_instruction {
+                return Some(child);
+            }
+            child = self.links_of(child).next_sibling.load(Ordering::Acquire);
+            length += 1;
+        }
+        if length < CHAIN {
+            return None;
+        }
         self.index
             .find(hash(parent, code, last_instruction), |number| {
                 // SAFETY: numbers in the index were given out by the pool.
@@ -73,16 +116,14 @@ impl Stacks {
         if parent == NODE_OVERFLOW {
             return Ok(NODE_OVERFLOW);
         }
-        if let Some(found) = self.find(parent, code, last_instruction) {
+        if let Some(found) = self.find(file, parent, code, last_instruction) {
             return Ok(found);
         }
         let budget = self.budget.load(Ordering::Relaxed);
         let used = self.nodes.len();
         if used >= budget / 4 * 3 {
             if let Some(earlier) = self.fold(parent, code, last_instruction) {
-                if let Some(own) = file.own() {
-                    own.folded_stacks.fetch_add(1, Ordering::Relaxed);
-                }
+                count_fold(file);
                 return Ok(earlier);
             }
             if used >= budget {
@@ -95,47 +136,102 @@ impl Stacks {
             last_instruction,
             flags: 0,
         };
-        let Some(number) = self.nodes.push(file, node)? else {
+        let Some(number) = self.push(file, node)? else {
             return Ok(NODE_OVERFLOW);
         };
-        self.index.insert(
-            file,
-            hash(parent, code, last_instruction),
-            number,
-            |other| {
-                // SAFETY: as in `find`.
-                let node = unsafe { &*self.nodes.get(other) };
-                hash(node.parent, node.code, node.last_instruction)
-            },
-        )?;
+        let siblings = self
+            .links_of(parent)
+            .children
+            .fetch_add(1, Ordering::Relaxed);
+        if siblings < CHAIN {
+            // At the end of the chain, so that the first stay within reach.
+            let mut place = &self.links_of(parent).first_child;
+            loop {
+                match place.load(Ordering::Relaxed) {
+                    0 => break,
+                    sibling => place = &self.links_of(sibling).next_sibling,
+                }
+            }
+            // Release pairs with the Acquire in `find`: whoever finds the number finds the node.
+            place.store(number, Ordering::Release);
+        } else {
+            self.index.insert(
+                file,
+                hash(parent, code, last_instruction),
+                number,
+                |other| {
+                    // SAFETY: as in `find`.
+                    let node = unsafe { &*self.nodes.get(other) };
+                    hash(node.parent, node.code, node.last_instruction)
+                },
+            )?;
+        }
         Ok(number)
     }
 
-    fn fold(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
+    fn push(&self, file: &CaptureFile, node: Node) -> Result<Option<u32>, Stop> {
+        // The links first: a number that readers of the trie can meet has both.
+        let links = Links {
+            first_child: AtomicU32::new(0),
+            next_sibling: AtomicU32::new(0),
+            first_cell: AtomicU32::new(0),
+            children: AtomicU32::new(0),
+        };
+        if self.links.push(file, links)?.is_none() {
+            return Ok(None);
+        }
+        self.nodes.push(file, node)
+    }
+
+    #[inline]
+    fn links_of(&self, node: u32) -> &Links {
+        // SAFETY: every node has links under the same number; the mapping lasts for ever.
+        unsafe { &*self.links.get(node) }
+    }
+
+    /// The chain of a node's cells: the first one plus one, or 0.
+    #[inline]
+    pub(crate) fn cells_of(&self, node: u32) -> &AtomicU32 {
+        &self.links_of(node).first_cell
+    }
+
+    /// The outermost node on the way from `parent` to the root with this frame. Outermost, because
+    /// then all depths of a recursion meet in a few nodes near the root, and what is touched from
+    /// there on is small.
+    fn earlier(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
         let mut at = parent;
+        let mut found = None;
         for _ in 0..FOLD_REACH {
             if at == NODE_ROOT {
-                return None;
+                break;
             }
-            let record = self.nodes_at(at);
             // SAFETY: `at` is a node's number; nodes are written once, only their flags change later.
-            let node = unsafe { &*record };
+            let node = unsafe { &*self.nodes.get(at) };
             if node.code == code && node.last_instruction == last_instruction {
-                // SAFETY: flags are only written here, under the growth lock; readers copy.
-                unsafe {
-                    AtomicU32::from_ptr(&raw mut (*record).flags)
-                        .store(FLAG_FOLDED, Ordering::Relaxed);
-                };
-                return Some(at);
+                found = Some(at);
             }
             at = node.parent;
         }
-        None
+        found
     }
 
-    fn nodes_at(&self, number: u32) -> *mut Node {
-        // SAFETY: only called with numbers of nodes.
-        unsafe { self.nodes.get(number) }
+    /// Folds the frame onto [`Stacks::earlier`], and remembers there that more than one depth meets.
+    fn fold(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
+        let earlier = self.earlier(parent, code, last_instruction)?;
+        self.flags_of(earlier).store(FLAG_FOLDED, Ordering::Relaxed);
+        Some(earlier)
+    }
+
+    #[inline]
+    fn flags_of(&self, node: u32) -> &AtomicU32 {
+        // SAFETY: the number is a node's; its flags are only used as this atomic.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.nodes.get(node)).flags) }
+    }
+}
+
+fn count_fold(file: &CaptureFile) {
+    if let Some(own) = file.own() {
+        own.folded_stacks.fetch_add(1, Ordering::Relaxed);
     }
 }
 

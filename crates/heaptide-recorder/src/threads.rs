@@ -21,6 +21,7 @@ pub struct ThreadRecord {
     /// Several threads share this record's number, so each event takes a lock.
     pub(crate) shared: bool,
     pub(crate) events: u32,
+    pub(crate) cold_lookups: u32,
     /// The last two allocations, newest first, for temporary blocks (threshold 1).
     pub(crate) recent: [(u64, u32); 2],
     pub(crate) cache: [CacheEntry; CACHE_ENTRIES],
@@ -172,6 +173,7 @@ impl Threads {
             slot: unsafe { self.slots.get(slot_number) },
             shared: thread == THREAD_OVERFLOW,
             events: 0,
+            cold_lookups: 0,
             recent: [(0, 0); 2],
             cache: [CacheEntry { word: 0, cell: 0 }; CACHE_ENTRIES],
         })

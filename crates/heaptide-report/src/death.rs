@@ -1,14 +1,13 @@
 //! What to say about a program that has just died.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
-use heaptide_capture::{Capture, Liveness};
+use heaptide_capture::{Capture, Liveness, shell_quote};
 use heaptide_engine::{Amount, Entry, Metric, Profile, StackId};
 use rustc_hash::FxHashMap;
 
-use crate::format::{bytes_text, percent_text, visible};
-use crate::stats::amount_text;
+use crate::format::{bytes_text, percent, percent_text, visible};
+use crate::stats::{amount_text, place_text};
 
 /// What [`death_summary`] shows.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +93,7 @@ fn write_summary(
     for warning in &profile.warnings {
         writeln!(out, "warning: {}", visible(&warning.to_string()))?;
     }
-    let file = visible(&shell_word(&capture.path)).into_owned();
+    let file = visible(&shell_quote(&capture.path.to_string_lossy())).into_owned();
     writeln!(out, "\nnext: heaptide flamegraph --leaks {file}")?;
     writeln!(out, "      heaptide tree --leaks {file}")
 }
@@ -109,16 +108,8 @@ fn subject(capture: &Capture) -> String {
     }
 }
 
-fn shell_word(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    let plain =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=:,@%+".contains(&byte) || byte >= 0x80;
-    if !path.is_empty() && path.bytes().all(plain) {
-        path.into_owned()
-    } else {
-        format!("'{}'", path.replace('\'', "'\\''"))
-    }
-}
+/// Stacks with a smaller share of the whole explain nothing.
+const SMALLEST_PERCENT: f64 = 1.0;
 
 /// The stacks with most bytes, allocators and threads taken together.
 fn largest_stacks(profile: &Profile, metric: Metric, limit: usize) -> Vec<(StackId, Amount)> {
@@ -134,6 +125,8 @@ fn largest_stacks(profile: &Profile, metric: Metric, limit: usize) -> Vec<(Stack
     }
     stacks.sort_by_key(|(_, amount)| std::cmp::Reverse(amount.bytes));
     stacks.truncate(limit);
+    let whole = profile.totals.figures.get(metric).bytes;
+    stacks.retain(|(_, amount)| percent(amount.bytes, whole) >= SMALLEST_PERCENT);
     stacks
 }
 
@@ -189,16 +182,7 @@ fn useful_frames(profile: &Profile, stack: StackId, limit: usize) -> Vec<String>
         if shown.len() == limit {
             break;
         }
-        let text = |id| visible(stacks.text(id));
-        shown.push((
-            format!(
-                "{}  {}:{}",
-                text(place.function),
-                text(place.file),
-                place.line
-            ),
-            1,
-        ));
+        shown.push((place_text(profile, location), 1));
         previous = Some(location);
     }
     let with_count = |(text, count)| {

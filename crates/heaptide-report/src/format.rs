@@ -3,29 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Bytes in binary units with three significant digits: `17 B`, `1.50 KiB`, `100 MiB`.
-#[must_use]
-pub fn bytes_text(bytes: u64) -> String {
-    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut power = if bytes == 0 {
-        0
-    } else {
-        bytes.ilog2() as usize / 10
-    };
-    let mut value = bytes as f64 / (1u64 << (10 * power)) as f64;
-    // 1023.9 KiB would need four digits; it is nearer to 1.00 MiB.
-    if power > 0 && power < 6 && value >= 999.5 {
-        power += 1;
-        value /= 1024.0;
-    }
-    let decimals = match value {
-        _ if power == 0 => 0,
-        value if value < 9.995 => 2,
-        value if value < 99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.decimals$} {}", UNITS[power])
-}
+pub use heaptide_capture::bytes_text;
 
 /// A number with separators: `1,234,567`.
 #[must_use]
@@ -129,23 +107,6 @@ fn is_invisible(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes() {
-        let cases = [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.00 KiB"),
-            (1536, "1.50 KiB"),
-            (100 << 20, "100 MiB"),
-            ((1 << 20) - 1, "1.00 MiB"),
-            (12_345_678, "11.8 MiB"),
-            (u64::MAX, "16.0 EiB"),
-        ];
-        for (bytes, text) in cases {
-            assert_eq!(bytes_text(bytes), text);
-        }
-    }
 
     #[test]
     fn counts_and_shares() {

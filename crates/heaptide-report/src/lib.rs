@@ -9,7 +9,9 @@
 #![forbid(unsafe_code)]
 
 mod death;
+mod flamegraph;
 mod format;
+mod html;
 mod object;
 mod parse;
 mod parse_json;
@@ -21,6 +23,7 @@ mod text;
 mod tree;
 
 pub use death::{DeathOptions, death_summary};
+pub use flamegraph::{FlamegraphOptions, flamegraph_html};
 pub use format::{bytes_text, count_text, percent_text, time_text, visible};
 pub use parse::parse_text;
 pub use parse_json::{ParseOptions, parse_json};

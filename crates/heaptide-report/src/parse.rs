@@ -25,7 +25,7 @@ pub fn parse_text(
         for (index, (key, field)) in record.0.iter().enumerate() {
             match field {
                 Field::Value(Value::String(kind)) if index == 0 => {
-                    write!(out, "{}", kind.to_uppercase())?
+                    write!(out, "{}", kind.to_uppercase())?;
                 }
                 _ => {
                     write!(out, " {key}=")?;

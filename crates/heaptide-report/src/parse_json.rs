@@ -4,7 +4,9 @@ use std::io::{self, Write};
 
 use heaptide_capture::{Capture, Liveness, signal_name};
 use heaptide_engine::{Entry, Profile, StackId};
-use heaptide_format::{Mode, Outcome, PythonAllocator, State, StopReason, histogram_bounds};
+use heaptide_format::{
+    Mode, Outcome, PythonAllocator, SegmentKind, State, StopReason, histogram_bounds,
+};
 use serde_json::Value;
 
 use crate::SCHEMA_VERSION;
@@ -63,7 +65,7 @@ pub(crate) fn for_each_record(
         emit(object! {
             "record": "segment",
             "offset": segment.offset,
-            "kind": segment.kind.map(|kind| kind.name()),
+            "kind": segment.kind.map(SegmentKind::name),
             "raw_kind": segment.raw_kind,
             "capacity": segment.capacity,
             "first_index": segment.first_index,

@@ -3,11 +3,13 @@
 use std::io::{self, Write};
 
 use heaptide_capture::{Capture, Liveness};
-use heaptide_engine::{Amount, LocationRow, Metric, Profile, by_allocator, by_location};
+use heaptide_engine::{
+    Amount, LocationId, LocationRow, Metric, NO_FILE, Profile, by_allocator, by_location,
+};
 use heaptide_format::histogram_bounds;
 
 use crate::format::{bytes_text, count_text, percent_text, time_text, visible};
-use crate::status::own_cost_text;
+use crate::status::{live_title, own_cost_text};
 
 /// What `stats` shows.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +52,12 @@ pub fn stats_text(
     }
     writeln!(out)?;
     writeln!(out, "Peak memory        {}", amount_text(figures.peak))?;
-    writeln!(out, "Live at the end    {}", amount_text(figures.live))?;
+    writeln!(
+        out,
+        "{:<18} {}",
+        live_title(liveness),
+        amount_text(figures.live)
+    )?;
     writeln!(out, "Allocated in total {}", amount_text(figures.allocated))?;
     writeln!(
         out,
@@ -73,15 +80,15 @@ pub fn stats_text(
     let rows = by_location(profile);
     for metric in [Metric::Peak, Metric::Live, Metric::Allocated] {
         let title = match metric {
-            Metric::Peak => "at the peak, by bytes",
-            Metric::Live => "live at the end, by bytes",
-            _ => "allocated in total, by bytes",
+            Metric::Peak => "at the peak, by bytes".to_owned(),
+            Metric::Live => format!("{}, by bytes", live_title(liveness).to_lowercase()),
+            _ => "allocated in total, by bytes".to_owned(),
         };
         write_locations(
             profile,
             &largest(&rows, metric, true, options.num_largest),
             metric,
-            title,
+            &title,
             out,
         )?;
     }
@@ -96,8 +103,9 @@ pub fn stats_text(
 }
 
 pub(crate) fn amount_text(amount: Amount) -> String {
+    let blocks = if amount.count == 1 { "block" } else { "blocks" };
     format!(
-        "{} in {} blocks",
+        "{} in {} {blocks}",
         bytes_text(amount.bytes),
         count_text(amount.count)
     )
@@ -209,8 +217,19 @@ fn write_locations(
     Ok(())
 }
 
-/// `function  file:line`
-pub(crate) fn location_text(profile: &Profile, row: &LocationRow) -> String {
+/// `function  file:line`, or the function alone where there is no file.
+pub(crate) fn place_text(profile: &Profile, location: LocationId) -> String {
+    let location = profile.stacks.locations[location.index()];
+    let function = visible(profile.stacks.text(location.function));
+    let file = profile.stacks.text(location.file);
+    if file == NO_FILE {
+        function.into_owned()
+    } else {
+        format!("{function}  {}:{}", visible(file), location.line)
+    }
+}
+
+fn location_text(profile: &Profile, row: &LocationRow) -> String {
     let Some(location) = row.location else {
         return "<no Python frame>".to_owned();
     };

@@ -54,6 +54,15 @@ pub fn status_lines(capture: &Capture, profile: &Profile, liveness: &Liveness) -
     lines
 }
 
+/// What the metric "live" means in this capture.
+pub(crate) const fn live_title(liveness: &Liveness) -> &'static str {
+    match liveness {
+        Liveness::Running { .. } => "Live now",
+        Liveness::Died(_) => "Live at death",
+        _ => "Live at the end",
+    }
+}
+
 fn sampled(identity: &Identity) -> Option<u64> {
     (identity.sample_weight > 1).then_some(identity.sample_weight)
 }

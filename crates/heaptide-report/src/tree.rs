@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use heaptide_engine::{Amount, CallTree, Metric, Profile};
 
 use crate::SCHEMA_VERSION;
-use crate::format::{bytes_text, count_text, percent, percent_text, visible};
+use crate::format::{bytes_text, count_text, percent, percent_text};
 use crate::object::{object, write_line};
+use crate::stats::place_text;
 use crate::text::TextOptions;
 
 /// What `tree` shows.
@@ -81,18 +82,13 @@ impl Shown {
     }
 
     fn label(&self, profile: &Profile, index: u32) -> String {
-        if index == 0 {
-            return "(all)".to_owned();
+        match index {
+            0 => "(all)".to_owned(),
+            _ => place_text(
+                profile,
+                profile.stacks.frames[self.tree.nodes[index as usize].frame.index()].location,
+            ),
         }
-        let frame = &profile.stacks.frames[self.tree.nodes[index as usize].frame.index()];
-        let location = profile.stacks.locations[frame.location.index()];
-        let text = |id| visible(profile.stacks.text(id));
-        format!(
-            "{}  {}:{}",
-            text(location.function),
-            text(location.file),
-            location.line
-        )
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use heaptide_format::{Lifecycle, Sample, State};
+use heaptide_format::{Lifecycle, Sample, State, StopReason};
 
 use crate::capture::SamplesSegment;
 use crate::outcome::{self, End};
@@ -35,15 +35,23 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Whether the agent ever started to track.
+    /// Whether there is anything in the capture.
     #[must_use]
     pub fn tracked(&self) -> bool {
-        self.lifecycle
-            .as_ref()
-            .is_some_and(|lifecycle| lifecycle.tracking_start_unix_ns != 0)
-            || self
-                .state()
-                .is_some_and(|state| matches!(state, State::Tracking | State::Finished))
+        let Some(lifecycle) = &self.lifecycle else {
+            return false;
+        };
+        let unsupported = lifecycle.stop_reason == StopReason::Unsupported as u32;
+        lifecycle.tracking_start_unix_ns != 0 && !unsupported
+    }
+
+    /// Why tracking gave up, if it did: the reason and the `errno` behind it (0 = none).
+    #[must_use]
+    pub fn stop_reason(&self) -> Option<(StopReason, i32)> {
+        let lifecycle = self.lifecycle.as_ref()?;
+        // A reason without `State::Stopped`: tracking could not even start.
+        let reason = StopReason::from_raw(lifecycle.stop_reason)?;
+        (reason != StopReason::None).then_some((reason, lifecycle.stop_errno))
     }
 
     /// Where tracking stands.

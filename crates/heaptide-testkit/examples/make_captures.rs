@@ -1,20 +1,17 @@
-//! Writes the synthetic captures of the tests into a directory, to try reports on.
+//! Writes the synthetic captures of the tests into a directory, to try reports on and as seeds of
+//! the fuzzer. With `--wide` also one of 100,000 stacks.
 use std::path::PathBuf;
 
 use heaptide_testkit::fixtures;
 
 fn main() -> std::io::Result<()> {
     let directory = PathBuf::from(std::env::args_os().nth(1).unwrap_or_else(|| ".".into()));
-    std::fs::write(
-        directory.join("killed_service.tide"),
-        fixtures::killed_service().build(),
-    )?;
-    std::fs::write(
-        directory.join("wide.tide"),
-        fixtures::wide_tree(100_000, false).build(),
-    )?;
-    std::fs::write(
-        directory.join("hostile.tide"),
-        fixtures::wide_tree(200, true).build(),
-    )
+    let write = |name: &str, bytes: Vec<u8>| std::fs::write(directory.join(name), bytes);
+    write("tiny.tide", fixtures::tiny().build())?;
+    write("killed_service.tide", fixtures::killed_service().build())?;
+    write("hostile.tide", fixtures::wide_tree(200, true).build())?;
+    if std::env::args().any(|argument| argument == "--wide") {
+        write("wide.tide", fixtures::wide_tree(100_000, false).build())?;
+    }
+    Ok(())
 }

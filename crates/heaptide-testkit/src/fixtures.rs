@@ -92,6 +92,28 @@ pub fn killed_service() -> CaptureBuilder {
     capture
 }
 
+/// The smallest capture that has one of everything.
+#[must_use]
+pub fn tiny() -> CaptureBuilder {
+    let mut capture = CaptureBuilder::new();
+    capture.metadata(MetadataKey::CommandLine, b"python\0t.py\0");
+    let main = capture.thread(4711, "python", "");
+    let worker = capture.thread(4712, "python", "w");
+    let module = capture.function("<module>", "/t.py", 1, 4);
+    let outer = capture.frame(0, module, 0);
+    let inner = capture.frame(outer, module, 1);
+    let mut program = Simulation::new();
+    let block = program.allocate(&mut capture, main, inner, Allocator::Malloc, 100);
+    program.allocate(&mut capture, worker, outer, Allocator::Mmap, 4 * KIB);
+    program.free(&mut capture, worker, block, false);
+    capture.samples.push(Sample {
+        unix_ns: START_UNIX_NS,
+        resident_bytes: MIB,
+        ..Sample::default()
+    });
+    capture
+}
+
 /// A tree of about `nodes` stacks with names as hostile as they come when `hostile` is set.
 #[must_use]
 pub fn wide_tree(nodes: u32, hostile: bool) -> CaptureBuilder {

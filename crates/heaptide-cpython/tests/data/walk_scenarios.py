@@ -1,6 +1,6 @@
 """Compares the walk of `walk_probe` with the frames that Python itself shows, in every situation that has ever surprised a profiler.
 
-Run as `walk_scenarios.py <libwalk_probe.so>`; the last line says that all went well. Within a subinterpreter only a part is run."""
+Run as `walk_scenarios.py <libwalk_probe.so> [<depth of the recursion>]`; the last line says that all went well. Within a subinterpreter only a part is run."""
 
 import asyncio
 import ctypes
@@ -12,6 +12,7 @@ import threading
 import weakref
 
 LIBRARY = sys.argv[1]
+DEPTH = int(sys.argv[2]) if len(sys.argv) > 2 else 5_000
 HOLDING = ctypes.PyDLL(LIBRARY)
 RELEASING = ctypes.CDLL(LIBRARY)
 BUFFER_SIZE = 8 << 20
@@ -137,7 +138,7 @@ def recursion():
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(20_000)
     try:
-        recurse(5_000)
+        recurse(DEPTH)
     finally:
         sys.setrecursionlimit(limit)
 

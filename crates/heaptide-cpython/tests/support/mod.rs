@@ -6,6 +6,7 @@
 )]
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +23,7 @@ pub(crate) struct Python {
     /// The directory above, when the headers include one another from there (Debian).
     pub(crate) base_include: Option<PathBuf>,
     /// The executable, as seen inside `root`.
-    executable: PathBuf,
+    pub(crate) executable: PathBuf,
     /// Where to `chroot` to before running it.
     pub(crate) root: Option<PathBuf>,
 }
@@ -39,11 +40,16 @@ impl Python {
 
     /// A command that runs the interpreter.
     pub(crate) fn command(&self) -> Command {
+        self.program(&self.executable)
+    }
+
+    /// A command that runs a program where the interpreter is.
+    pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> Command {
         match &self.root {
-            None => Command::new(&self.executable),
+            None => Command::new(program),
             Some(root) => {
                 let mut command = Command::new("chroot");
-                command.arg(root).arg(&self.executable);
+                command.arg(root).arg(program.as_ref());
                 command
             }
         }

@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use heaptide_capture::signal_name;
-use heaptide_format::{State, StopReason};
+use heaptide_capture::{Capture, signal_name};
+use heaptide_engine::Profile;
+use heaptide_format::State;
+use heaptide_report::{DeathOptions, death_summary};
 use heaptide_session::outcome::End;
 use heaptide_session::plain;
 use heaptide_session::session::Session;
@@ -49,31 +51,48 @@ impl<'a> Messages<'a> {
         for problem in &ended.problems {
             self.warning(problem);
         }
-        if let Some(text) = death_text(ended) {
-            self.note(&self.terminal.stderr_style("1;31", &text));
-        }
         if !ended.tracked() {
+            self.death(ended);
             self.nothing_recorded(ended);
             return;
         }
-        if let Some(text) = stopped_text(ended) {
-            self.warning(&text);
+        if let Some(text) = stop_text(ended) {
+            self.warning(&format!(
+                "tracking stopped early: {text}; the figures are true up to then"
+            ));
         }
-        if matches!(ended.end, End::Signaled(_)) {
-            self.holders();
+        // Killed after tracking had ended in order (Ctrl-C): nothing was held by then.
+        if matches!(ended.end, End::Signaled(_)) && ended.state() != Some(State::Finished) {
+            self.holders(ended);
         } else if !self.quiet {
-            self.note(&format!("capture complete: {}", self.path.display()));
+            self.death(ended);
+            self.note(&format!("the capture is in {}", self.path.display()));
             self.next_command();
         }
     }
 
     /// Who held the memory when the program was killed.
-    fn holders(&self) {
-        self.note(&format!(
-            "the capture is complete up to that moment: {}",
-            self.path.display()
-        ));
-        self.next_command();
+    fn holders(&self, ended: &Ended) {
+        match Capture::open(&self.path) {
+            Ok(capture) => {
+                let (profile, liveness) = (Profile::new(&capture), capture.liveness());
+                let summary = death_summary(&capture, &profile, &liveness, DeathOptions::default());
+                self.note(summary.trim_end());
+            }
+            Err(error) => {
+                self.death(ended);
+                self.warning(&format!(
+                    "the capture {} cannot be read: {error}",
+                    self.path.display()
+                ));
+            }
+        }
+    }
+
+    fn death(&self, ended: &Ended) {
+        if let Some(text) = death_text(ended) {
+            self.note(&text);
+        }
     }
 
     fn next_command(&self) {
@@ -86,12 +105,13 @@ impl<'a> Messages<'a> {
     /// An empty capture helps nobody: it is removed, and the reason is given.
     fn nothing_recorded(&self, ended: &Ended) {
         let removed = self.session.capture().remove();
-        let armed = ended.state() == Some(State::Armed);
-        let reason = stopped_text(ended)
-            .unwrap_or_else(|| "no CPython 3.9 or later started in this process".to_owned());
         let title = self.terminal.stderr_style("1;31", "heaptide: error:");
-        say(&format!("{title} nothing was recorded: {reason}"));
-        if armed {
+        if let Some(text) = stop_text(ended) {
+            say(&format!("{title} nothing was recorded: {text}"));
+        } else {
+            say(&format!(
+                "{title} nothing was recorded: no CPython 3.9 or later started in this process"
+            ));
             say(
                 "  The command must be a dynamically linked CPython or become one by exec; children are not followed,",
             );
@@ -164,20 +184,17 @@ fn death_text(ended: &Ended) -> Option<String> {
     }
 }
 
-fn stopped_text(ended: &Ended) -> Option<String> {
-    let lifecycle = ended
-        .lifecycle
-        .as_ref()
-        .filter(|_| ended.state() == Some(State::Stopped))?;
-    let reason =
-        StopReason::from_raw(lifecycle.stop_reason).map_or("unknown reason", StopReason::name);
-    let cause = match lifecycle.stop_errno {
-        0 => String::new(),
-        code => format!(" ({})", plain(&std::io::Error::from_raw_os_error(code))),
-    };
-    Some(format!(
-        "tracking stopped early: {reason}{cause}; the figures are true up to then"
-    ))
+/// Why tracking gave up, if it did.
+fn stop_text(ended: &Ended) -> Option<String> {
+    let (reason, code) = ended.stop_reason()?;
+    Some(match code {
+        0 => reason.name().to_owned(),
+        code => format!(
+            "{} ({})",
+            reason.name(),
+            plain(&std::io::Error::from_raw_os_error(code))
+        ),
+    })
 }
 
 #[cfg(test)]

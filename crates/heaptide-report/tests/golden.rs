@@ -1,0 +1,158 @@
+//! Every report against a file in `tests/golden`. `HEAPTIDE_UPDATE_GOLDEN=1` writes them anew.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use heaptide_capture::{Capture, Liveness, ProcessState};
+use heaptide_engine::{Metric, Profile};
+use heaptide_report as report;
+use heaptide_testkit::fixtures;
+
+struct Loaded {
+    capture: Capture,
+    profile: Profile,
+    liveness: Liveness,
+}
+
+fn killed_service() -> Loaded {
+    let bytes = fixtures::killed_service().build();
+    let capture = Capture::from_bytes(&bytes, "out dir/app.4711.tide").expect("readable");
+    let profile = Profile::new(&capture);
+    let liveness = capture.liveness_given(|| ProcessState::Gone);
+    Loaded {
+        capture,
+        profile,
+        liveness,
+    }
+}
+
+fn check(name: &str, write: impl FnOnce(&Loaded, &mut dyn Write) -> io::Result<()>) {
+    let mut actual = Vec::new();
+    write(&killed_service(), &mut actual).expect("memory takes everything");
+    let actual = String::from_utf8(actual).expect("reports are UTF-8");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("HEAPTIDE_UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &actual).expect("golden files can be written");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        actual, expected,
+        "{name}: run with HEAPTIDE_UPDATE_GOLDEN=1 if this is wanted"
+    );
+}
+
+const UNICODE: report::TextOptions = report::TextOptions {
+    color: false,
+    unicode: true,
+};
+const ASCII: report::TextOptions = report::TextOptions {
+    color: false,
+    unicode: false,
+};
+const COLOR: report::TextOptions = report::TextOptions {
+    color: true,
+    unicode: true,
+};
+
+#[test]
+fn stats() {
+    let options = report::StatsOptions::default();
+    check("stats.txt", |it, out| {
+        report::stats_text(&it.capture, &it.profile, &it.liveness, options, out)
+    });
+    check("stats.json", |it, out| {
+        report::stats_json(&it.capture, &it.profile, &it.liveness, options, out)
+    });
+}
+
+#[test]
+fn summary() {
+    let peak = report::SummaryOptions::default();
+    let live = report::SummaryOptions {
+        metric: Metric::Live,
+        sort: report::SummaryColumn::Own,
+        max_rows: 2,
+    };
+    check("summary.txt", |it, out| {
+        report::summary_text(&it.profile, peak, UNICODE, out)
+    });
+    check("summary-color.txt", |it, out| {
+        report::summary_text(&it.profile, peak, COLOR, out)
+    });
+    check("summary-leaks.txt", |it, out| {
+        report::summary_text(&it.profile, live, UNICODE, out)
+    });
+    check("summary.json", |it, out| {
+        report::summary_json(&it.profile, peak, out)
+    });
+}
+
+#[test]
+fn tree() {
+    let all = report::TreeOptions {
+        min_percent: 0.0,
+        ..report::TreeOptions::default()
+    };
+    let large = report::TreeOptions {
+        depth: 3,
+        min_percent: 10.0,
+        metric: Metric::Live,
+        focus: None,
+    };
+    let put = |frame: &str| frame.contains("put");
+    let focused = report::TreeOptions {
+        focus: Some(&put),
+        ..report::TreeOptions::default()
+    };
+    check("tree.txt", |it, out| {
+        report::tree_text(&it.profile, all, UNICODE, out)
+    });
+    check("tree-ascii.txt", |it, out| {
+        report::tree_text(&it.profile, all, ASCII, out)
+    });
+    check("tree-leaks.txt", |it, out| {
+        report::tree_text(&it.profile, large, UNICODE, out)
+    });
+    check("tree-focus.txt", |it, out| {
+        report::tree_text(&it.profile, focused, UNICODE, out)
+    });
+    check("tree.jsonl", |it, out| {
+        report::tree_json(&it.profile, all, out)
+    });
+}
+
+#[test]
+fn parse() {
+    let options = report::ParseOptions {
+        max_stack_frames: 4,
+    };
+    check("parse.txt", |it, out| {
+        report::parse_text(&it.capture, &it.profile, &it.liveness, options, out)
+    });
+    check("parse.jsonl", |it, out| {
+        report::parse_json(&it.capture, &it.profile, &it.liveness, options, out)
+    });
+}
+
+#[test]
+fn death() {
+    let options = report::DeathOptions::default();
+    check("death.txt", |it, out| {
+        write!(
+            out,
+            "{}",
+            report::death_summary(&it.capture, &it.profile, &it.liveness, options)
+        )
+    });
+}
+
+#[test]
+fn status() {
+    check("status.txt", |it, out| {
+        report::status_lines(&it.capture, &it.profile, &it.liveness)
+            .iter()
+            .try_for_each(|line| writeln!(out, "{line}"))
+    });
+}

@@ -1,0 +1,78 @@
+//! `cargo xtask lint`: formatting, clippy, Python files, licences.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{interpreters, shell, venv};
+
+/// Directories with Python files of the project's own.
+const PYTHON_FILES: [&str; 3] = ["demo", "benches", "crates"];
+
+pub(crate) fn run() -> Result<()> {
+    shell::run(&mut shell::cargo(&["fmt", "--all", "--check"]))?;
+    // In release, so that the tests find the dependencies' build scripts and the agent built.
+    let clippy = [
+        "clippy",
+        "--release",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    shell::run(&mut shell::cargo(&clippy))?;
+    python_files()?;
+    if shell::exists("cargo-deny") {
+        shell::run(&mut shell::cargo(&[
+            "deny",
+            "--offline",
+            "check",
+            "bans",
+            "licenses",
+            "sources",
+        ]))?;
+    } else {
+        shell::note("cargo-deny is not installed: licences are not checked");
+    }
+    Ok(())
+}
+
+fn python_files() -> Result<()> {
+    // Any interpreter will do that runs the linter; it checks for the oldest one by its options.
+    let interpreters = interpreters::discover();
+    let Some(newest) = interpreters
+        .iter()
+        .rev()
+        .find(|interpreter| interpreter.chroot.is_none())
+    else {
+        shell::note("no Python interpreter: Python files are not checked");
+        return Ok(());
+    };
+    let Some(python) = venv::with_packages(&newest.path, "lint", &["ruff"]) else {
+        return Ok(());
+    };
+    let check = [
+        "-m",
+        "ruff",
+        "check",
+        "--quiet",
+        "--target-version",
+        "py39",
+        "--select",
+        "E,F,W,B",
+        "--ignore",
+    ];
+    let project = shell::project();
+    let directories = PYTHON_FILES
+        .iter()
+        .filter(|directory| project.join(directory).is_dir());
+    // Long lines and deliberately odd code are what test programs are made of.
+    let mut command = Command::new(python);
+    command
+        .args(check)
+        .args(["E501,E701,E702,E731,E741,B,F841,E402,F401"])
+        .args(directories)
+        .current_dir(&project);
+    shell::run(&mut command)
+}
