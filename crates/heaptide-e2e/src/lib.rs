@@ -1,0 +1,37 @@
+//! The harness of the end-to-end tests: it finds interpreters, builds the product and the C helper,
+//! runs programs with known answers under `heaptide run`, and compares captures with the truth.
+//!
+//! Environment:
+//! - `HEAPTIDE_TEST_PYTHONS`: interpreters to test, separated by colons, instead of discovery.
+//! - `HEAPTIDE_TEST_CHROOT`: a directory with further interpreters (default `/opt/forky`).
+//! - `HEAPTIDE_TEST_BINARY`: the `heaptide` to test, instead of a build of this workspace.
+//! - `HEAPTIDE_SUITE`: `quick` (default) or `full`, see `tests/cpython_suite.rs`.
+//!
+//! What cannot be tested on a machine is printed as `not tested: …`; a test never passes in silence
+//! because it found no interpreter.
+
+mod build;
+mod capture;
+mod child;
+mod confine;
+mod packages;
+mod page;
+mod pythons;
+mod sandbox;
+mod truth;
+
+pub use build::{heaptide, helper};
+pub use capture::{Capture, Cell, Counters, Frame, stats};
+pub use child::{Finished, Running, kill, run, spawn};
+pub use confine::{Cage, TinyDisk, is_root, limit_file_size};
+pub use packages::with_package;
+pub use page::{Page, PageCounters, STORM_THREADS};
+pub use pythons::{Python, each, each_python, pythons, pythons_of};
+pub use sandbox::Sandbox;
+pub use truth::{Expected, Profiled, check_against_truth, check_bookkeeping, ground_truth};
+
+/// Says that something is not tested here, and why. Shown by `cargo test -- --nocapture`, and in the
+/// output of a failing test.
+pub fn not_tested(what: &str) {
+    eprintln!("not tested: {what}");
+}

@@ -1,0 +1,70 @@
+//! Packages from PyPI that some tests want: installed once per interpreter under `target/`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::build::target_directory;
+use crate::{Python, Sandbox, not_tested};
+
+/// A sandbox in which `package` can be imported; `None`, and a line that says so, when it cannot be
+/// had for this interpreter (no network, no wheel).
+#[must_use]
+pub fn with_package(python: &Python, package: &str) -> Option<Sandbox> {
+    let directory = target_directory()
+        .join("e2e-packages")
+        .join(python.version())
+        .join(package);
+    if !directory.join(package).is_dir() && !install(python, package, &directory) {
+        not_tested(&format!(
+            "{package} on CPython {}: pip has no wheel for it here",
+            python.version()
+        ));
+        return None;
+    }
+    let sandbox = Sandbox::new(python);
+    for entry in std::fs::read_dir(&directory)
+        .expect("the packages")
+        .filter_map(Result::ok)
+    {
+        copy(&entry.path(), &sandbox.outside(entry.file_name()));
+    }
+    Some(sandbox)
+}
+
+/// pip of the interpreter that runs pip on this machine; it can fetch wheels for any other.
+fn install(python: &Python, package: &str, directory: &Path) -> bool {
+    // Installed beside and renamed, so that half an installation is never taken for a whole one
+    let part: PathBuf = directory.with_extension(format!("part-{}", std::process::id()));
+    let pip = Command::new("python3")
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary=:all:",
+        ])
+        .args([
+            "--implementation",
+            "cp",
+            "--python-version",
+            &python.version(),
+            "--target",
+        ])
+        .arg(&part)
+        .arg(package)
+        .output();
+    let installed = pip.is_ok_and(|output| output.status.success());
+    installed && std::fs::rename(&part, directory).is_ok()
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp")
+        .arg("-r")
+        .arg(from)
+        .arg(to)
+        .status()
+        .expect("cp");
+    assert!(status.success(), "copying {}", from.display());
+}

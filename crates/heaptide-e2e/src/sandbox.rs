@@ -1,0 +1,130 @@
+//! A directory for one program under one interpreter, visible inside and outside a chroot.
+
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::build::programs;
+use crate::{Python, heaptide, helper};
+
+/// A directory with all programs, the helper and (in a chroot) the product.
+#[derive(Debug)]
+pub struct Sandbox {
+    directory: TempDir,
+    /// The interpreter.
+    pub python: Python,
+}
+
+impl Sandbox {
+    /// A fresh one, removed when dropped.
+    #[must_use]
+    pub fn new(python: &Python) -> Self {
+        let parent = match &python.root {
+            Some(root) => root.join("tmp"),
+            None => std::env::temp_dir(),
+        };
+        let directory = TempDir::with_prefix_in("heaptide-e2e-", parent).expect("a directory");
+        let sandbox = Self {
+            directory,
+            python: python.clone(),
+        };
+        for source in [programs().as_path(), helper()] {
+            for entry in std::fs::read_dir(source).expect("a directory of this crate") {
+                let path = entry.expect("an entry").path();
+                if path.is_file() {
+                    let name = path.file_name().expect("a file name");
+                    std::fs::copy(&path, sandbox.outside(name)).expect("copy");
+                }
+            }
+        }
+        if python.root.is_some() {
+            std::fs::copy(heaptide(), sandbox.outside("heaptide")).expect("copy the product");
+        }
+        sandbox
+    }
+
+    /// Where the test finds a file of the sandbox.
+    #[must_use]
+    pub fn outside(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        self.directory.path().join(name.as_ref())
+    }
+
+    /// Where the program finds it.
+    #[must_use]
+    pub fn inside(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        let path = self.outside(name);
+        match &self.python.root {
+            Some(root) => Path::new("/").join(path.strip_prefix(root).expect("below the root")),
+            None => path,
+        }
+    }
+
+    /// A command with a small and fixed environment, started in the sandbox.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", "/tmp")
+            .env("LANG", "C.UTF-8")
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("PYTHONHASHSEED", "0")
+            .env("PYTHONPATH", self.inside("").as_os_str());
+        let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+        let root = self.python.root.as_deref().map(text);
+        let place = text(&self.inside(""));
+        // SAFETY: chroot and chdir are async-signal-safe, their strings were made before the fork.
+        unsafe {
+            command.pre_exec(move || {
+                if root
+                    .as_ref()
+                    .is_some_and(|root| libc::chroot(root.as_ptr()) != 0)
+                    || libc::chdir(place.as_ptr()) != 0
+                {
+                    return Err(std::io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
+        command
+    }
+
+    /// The product, as the sandbox sees it.
+    #[must_use]
+    pub fn heaptide(&self) -> PathBuf {
+        if self.python.root.is_some() {
+            self.inside("heaptide")
+        } else {
+            heaptide().to_owned()
+        }
+    }
+
+    /// Plain Python.
+    #[must_use]
+    pub fn plain(&self) -> Command {
+        self.command(&self.python.path)
+    }
+
+    /// `heaptide run --aggregate -q -f -o capture.tide --python PYTHON`; what is to run follows.
+    #[must_use]
+    pub fn profiled(&self) -> Command {
+        let mut command = self.command(self.heaptide());
+        command
+            .args(["run", "--aggregate", "-q", "-f", "-o"])
+            .arg(self.inside("capture.tide"))
+            .arg("--python")
+            .arg(&self.python.path);
+        command
+    }
+
+    /// The capture that [`Self::profiled`] makes.
+    #[must_use]
+    pub fn capture(&self) -> PathBuf {
+        self.outside("capture.tide")
+    }
+}

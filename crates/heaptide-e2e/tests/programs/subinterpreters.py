@@ -1,0 +1,39 @@
+"""Code in subinterpreters: its stack is its own, its blocks are counted like any other's."""
+import sys
+
+import known
+from known import expect, h
+
+known.program(__file__)
+ISOLATED = sys.version_info >= (3, 13)
+if ISOLATED:
+    import _interpreters as interpreters
+else:
+    import _xxsubinterpreters as interpreters
+
+CODE = """
+def inside():
+    return bytes(%d)
+def outside():
+    return inside()
+kept = outside()
+gone = inside(); del gone
+"""
+HEADER = 33
+alive = []
+for number in range(3):
+    interpreter = interpreters.create()
+    alive.append(interpreter)
+    result = interpreters.run_string(interpreter, CODE % (2000003 + 2 * number))  # ALLOC:run
+    assert result is None, result
+sizes = [2000003 + 2 * n + HEADER for n in range(3)]
+total = (3, sum(sizes))
+expect("inside@<string>:3 < outside@<string>:5 < <module>@<string>:6", "CALLOC", made=total, live=total, peak=total, observed=False)
+expect("inside@<string>:3 < <module>@<string>:7", "CALLOC", made=total, temporary=total, observed=False)
+
+block = h.malloc(84001)  # ALLOC:back_in_main
+expect("<module>@back_in_main", "MALLOC", size=84001, made=1, live=1, peak=1)
+h.free(h.malloc(known.TIDE))  # ALLOC:tide
+known.tide("<module>@tide")
+
+known.finish()
