@@ -131,7 +131,8 @@ impl CaptureFile {
     /// When the file cannot be read any more.
     pub fn heap_bytes(&self) -> io::Result<u64> {
         let mut word = HeapWord::default();
-        self.file.read_exact_at(word.as_mut_bytes(), offsets::HEAP as u64)?;
+        self.file
+            .read_exact_at(word.as_mut_bytes(), offsets::HEAP as u64)?;
         Ok(word.peak_bytes.saturating_sub(word.headroom))
     }
 
