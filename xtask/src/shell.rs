@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// The project's directory.
 pub(crate) fn project() -> PathBuf {
@@ -33,14 +34,46 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Builds the command, with the agent in it.
-pub(crate) fn build() -> Result<()> {
-    run(&mut cargo(&[
+/// Builds the command, with the agent in it, and returns the agent.
+pub(crate) fn build() -> Result<PathBuf> {
+    let arguments = [
         "build",
         "--release",
         "--package",
         "heaptide-cli",
-    ]))
+        "--message-format",
+        "json-render-diagnostics",
+    ];
+    let mut command = cargo(&arguments);
+    step(&display(&command));
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo cannot be run")?;
+    if !output.status.success() {
+        bail!("the build failed: {}", output.status);
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let agent = messages.lines().find_map(agent_of_message);
+    agent.context("the build script of heaptide-cli did not name the agent")
+}
+
+/// The build script of the command tells where it put the agent, fresh or not.
+fn agent_of_message(line: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let variables = message["env"].as_array()?;
+    let named = variables
+        .iter()
+        .find(|pair| pair[0] == "HEAPTIDE_AGENT_LIBRARY")?;
+    Some(PathBuf::from(named[1].as_str()?))
+}
+
+/// `cargo` for builds other than the release: they take the agent as it is, instead of building it
+/// once more.
+pub(crate) fn cargo_with_agent(arguments: &[&str], agent: &Path) -> Command {
+    let mut command = cargo(arguments);
+    command.env("HEAPTIDE_PREBUILT_AGENT", agent);
+    command
 }
 
 /// Shows a command and runs it; anything but success is an error.

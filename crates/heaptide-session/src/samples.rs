@@ -2,10 +2,10 @@
 //! program runs, and valid for a reader at every moment.
 //!
 //! When the table is full every second sample is dropped in place and the caller doubles its
-//! interval. Readers sort by time and, of samples with equal times, keep the one that comes first
-//! in the file. So a slot is overwritten in three stores:
+//! interval. Readers sort by time, drop samples of time zero, and keep one of those with equal
+//! times. So a slot is overwritten in three stores:
 //!
-//! 1. its time becomes that of slot 0: readers now drop it as a copy;
+//! 1. its time becomes zero: readers skip it;
 //! 2. the other fields;
 //! 3. its new time.
 //!
@@ -93,8 +93,7 @@ impl<S: Store> SampleTable<S> {
         let time = std::mem::offset_of!(Sample, unix_ns);
         let rest = time + size_of::<u64>();
         let offset = slot_offset(slot);
-        let hidden = self.samples[0].unix_ns;
-        self.store.store(offset + time as u64, hidden.as_bytes())?;
+        self.store.store(offset + time as u64, 0u64.as_bytes())?;
         self.store
             .store(offset + rest as u64, &sample.as_bytes()[rest..])?;
         self.store
@@ -156,6 +155,7 @@ mod tests {
             .chunks(size_of::<Sample>())
             .map(|chunk| Sample::read_from_bytes(chunk).unwrap())
             .collect();
+        samples.retain(|sample| sample.unix_ns != 0);
         samples.sort_by_key(|sample| sample.unix_ns);
         samples.dedup_by_key(|sample| sample.unix_ns);
         for found in &samples {
