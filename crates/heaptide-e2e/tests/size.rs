@@ -54,7 +54,11 @@ fn a_million_live_blocks_cost_32_bytes_each() {
         let bound = 8 * MIB + 32 * 1_000_000;
         assert!(added <= bound, "{added} bytes added, {bound} allowed");
         let capture = Capture::read(&sandbox.capture());
-        let held = capture.sum(|cell| cell.stack.first().is_some_and(|f| f.line == 9));
+        let held = capture.sum(|cell| {
+            cell.stack
+                .first()
+                .is_some_and(|f| f.line == sandbox.line("many_blocks.py", "held"))
+        });
         assert!(held.live_count >= 1_000_000);
     });
 }
