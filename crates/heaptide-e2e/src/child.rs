@@ -173,6 +173,24 @@ pub fn run(command: &mut Command) -> Finished {
     spawn(command).finish()
 }
 
+/// Kills a process that is not our child, and waits until it is gone.
+pub fn kill_stranger(pid: i32) {
+    // SAFETY: pidfd_open takes two integers; one valid pollfd; what is opened here is closed here.
+    unsafe {
+        let descriptor = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        libc::kill(pid, libc::SIGKILL);
+        if let Ok(fd @ 0..) = i32::try_from(descriptor) {
+            let mut poll = libc::pollfd {
+                fd,
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            libc::poll(&raw mut poll, 1, -1);
+            libc::close(fd);
+        }
+    }
+}
+
 /// Sends a signal; a negative pid means the process group.
 pub fn kill(pid: i32, signal: i32) {
     // SAFETY: two integers.

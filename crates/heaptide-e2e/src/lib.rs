@@ -22,7 +22,7 @@ mod truth;
 
 pub use build::{heaptide, helper};
 pub use capture::{Capture, Cell, Counters, Frame, stats};
-pub use child::{Finished, Running, kill, run, spawn};
+pub use child::{Finished, Running, kill, kill_stranger, run, spawn};
 pub use confine::{Cage, TinyDisk, is_root, limit_file_size};
 pub use packages::with_package;
 pub use page::{Page, PageCounters, STORM_THREADS};

@@ -104,6 +104,17 @@ impl Sandbox {
         }
     }
 
+    /// The line of a program that ends with the comment `# marker`.
+    #[track_caller]
+    #[must_use]
+    pub fn line(&self, program: &str, marker: &str) -> u32 {
+        let text = std::fs::read_to_string(self.outside(program)).expect("a program");
+        let ending = format!("# {marker}");
+        let index = text.lines().position(|line| line.ends_with(&ending));
+        let index = index.unwrap_or_else(|| panic!("{program} has no line {marker}"));
+        u32::try_from(index).expect("small") + 1
+    }
+
     /// Plain Python.
     #[must_use]
     pub fn plain(&self) -> Command {

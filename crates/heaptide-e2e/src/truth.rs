@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use crate::{Capture, Counters, Frame, Python, Sandbox, run};
 
-/// Functions that nobody but the helper calls: a cell of theirs that was not declared is an error
-/// wherever it is.
+/// Functions that nobody but the helper calls from a program's own lines: a cell of theirs that was
+/// not declared is an error on any line of the program.
 const RARE: [&str; 5] = [
     "POSIX_MEMALIGN",
     "ALIGNED_ALLOC",
@@ -243,10 +243,18 @@ fn compare(expected: &Expected, threads: &BTreeMap<String, u32>, capture: &Captu
         .keys()
         .map(|(stack, allocator, _)| (stack.first().map(|f| (f.file.as_str(), f.line)), *allocator))
         .collect();
+    let files: BTreeSet<&str> = wanted
+        .keys()
+        .filter_map(|(stack, ..)| stack.first().map(|f| f.file.as_str()))
+        .collect();
     for (key, counters) in &plain {
         let (stack, allocator, thread_id) = key;
         let leaf = (stack.first().map(|f| (f.file.as_str(), f.line)), *allocator);
-        let ours = RARE.contains(allocator) || (!stack.is_empty() && leaves.contains(&leaf));
+        let ours = (RARE.contains(allocator)
+            && stack
+                .first()
+                .is_some_and(|f| files.contains(f.file.as_str())))
+            || (!stack.is_empty() && leaves.contains(&leaf));
         if ours && !known.contains(key) {
             errors.push(format!(
                 "not declared: {allocator} in thread {thread_id} {} {counters:?}",

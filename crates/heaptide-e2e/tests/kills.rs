@@ -7,7 +7,7 @@ use std::io::Read;
 use std::process::Stdio;
 use std::time::Duration;
 
-use heaptide_e2e::{Capture, Counters, Page, Sandbox, kill, pythons};
+use heaptide_e2e::{Capture, Counters, Page, Sandbox, kill, kill_stranger, pythons};
 
 /// Kills in all, spread over the interpreters and over both tests.
 const KILLS: usize = 1000;
@@ -55,7 +55,7 @@ fn kill_once(sandbox: &Sandbox, seed: u64, victim: Victim) -> Result<(), String>
     if victim == Victim::Everyone {
         kill(i32::try_from(child.id()).expect("a pid"), libc::SIGKILL);
     }
-    kill(program, libc::SIGKILL);
+    kill_stranger(program);
     // The pipes of the program close when the last of it is gone
     let mut rest = Vec::new();
     let _ = child.stdout.take().expect("piped").read_to_end(&mut rest);

@@ -12,5 +12,5 @@ def serve(request):
 
 request = 0
 while True:
-    serve(request)
+    serve(request)  # serve
     request += 1

@@ -11,7 +11,7 @@ def work():
 
 def resident():
     with open("/proc/self/status") as file:
-        return int(next(line for line in file if line.startswith("VmRSS")).split()[1])
+        return int(next(line for line in file if line.startswith("RssAnon")).split()[1])
 
 
 sequence = bare.function("thread_sequence", None, bare.Z, bare.Z)

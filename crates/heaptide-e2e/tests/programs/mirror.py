@@ -11,9 +11,12 @@ import threading
 def descriptors():
     for name in sorted(os.listdir("/proc/self/fd"), key=int):
         try:
-            yield name, os.readlink("/proc/self/fd/" + name).split(":")[0]
+            target = os.readlink("/proc/self/fd/" + name).split(":")[0]
         except OSError:
-            pass
+            continue
+        # The capture itself stays open, out of the way and not inherited
+        if not (target.endswith("capture.tide") and int(name) >= 100 and not os.get_inheritable(int(name))):
+            yield name, target
 
 
 def masks():
@@ -30,7 +33,6 @@ looks = dict(
     spec=repr(getattr(__main__.__spec__, "name", None)),
     path=sys.path,
     environment=dict(os.environ),
-    raw_environment=open("/proc/self/environ", "rb").read().decode().count("\0"),
     flags=repr(sys.flags),
     executable=sys.executable,
     descriptors=list(descriptors()),

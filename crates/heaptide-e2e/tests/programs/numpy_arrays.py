@@ -7,7 +7,8 @@ from known import expect, h
 known.program(__file__)
 # Whatever numpy makes once, it makes here
 for _ in range(5):
-    numpy.add(numpy.empty(1000), 1), numpy.zeros((10, 10))
+    arrays = [(numpy.add(numpy.empty(1000), 1), numpy.zeros((10, 10))) for _ in range(50)]
+    del arrays
 ONE = dict(made=1, live=1, peak=1, observed=False)
 
 empty = numpy.empty(1000003, dtype=numpy.uint8)  # ALLOC:empty

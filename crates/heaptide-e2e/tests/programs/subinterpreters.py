@@ -28,8 +28,11 @@ for number in range(3):
     assert result is None, result
 sizes = [2000003 + 2 * n + HEADER for n in range(3)]
 total = (3, sum(sizes))
-expect("inside@<string>:3 < outside@<string>:5 < <module>@<string>:6", "CALLOC", made=total, live=total, peak=total, observed=False)
-expect("inside@<string>:3 < <module>@<string>:7", "CALLOC", made=total, temporary=total, observed=False)
+# What the code is said to come from
+FILE = "<script>" if sys.version_info >= (3, 14) else "<string>"
+kept = "inside@%s:3 < outside@%s:5 < <module>@%s:6" % (FILE, FILE, FILE)
+expect(kept, "CALLOC", made=total, live=total, peak=total, observed=False)
+expect("inside@%s:3 < <module>@%s:7" % (FILE, FILE), "CALLOC", made=total, temporary=total, observed=False)
 
 block = h.malloc(84001)  # ALLOC:back_in_main
 expect("<module>@back_in_main", "MALLOC", size=84001, made=1, live=1, peak=1)
