@@ -113,6 +113,7 @@ fn begin() {
         allocator as u32,
         rustix::thread::gettid().as_raw_nonzero().get() as u32,
     );
+    thread::alone_for_now();
     switch::turn_on();
     // The main thread gets the first number.
     if let Some(mut turn) = Turn::begin() {

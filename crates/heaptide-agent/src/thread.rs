@@ -134,6 +134,7 @@ fn first_turn() -> Option<Turn> {
                 return None;
             }
         };
+        meet_company(state);
         (*state).activity = Activity::RealCall;
         compiler_fence(Ordering::SeqCst);
         *word = state;
@@ -203,6 +204,61 @@ fn watch_exit(state: *mut ThreadState) {
         // SAFETY: the key was made by `make_exit_key`; below 32 this stores into the thread's own block.
         unsafe { libc::pthread_setspecific(key, state.cast()) };
     }
+}
+
+/// The thread that records alone, and whether others have joined it.
+static LONE: SpinLock<Lone> = SpinLock::new(Lone {
+    thread: core::ptr::null(),
+    company: true,
+});
+struct Lone {
+    thread: *const ThreadState,
+    company: bool,
+}
+// SAFETY: the state stays mapped for ever, and only its `activity` is looked at, by volatile loads.
+unsafe impl Send for Lone {}
+
+/// Lets the calling thread record without locked instructions until a second thread comes, if the
+/// kernel can make other threads see that it has come (`membarrier`).
+pub(crate) fn alone_for_now() {
+    let command = libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
+    // SAFETY: registers an intention, nothing else. We are in no hook, so errno may change.
+    if unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) } != 0 {
+        return;
+    }
+    let mut lone = LONE.lock();
+    // SAFETY: tracking has not been switched on; `meet_company` keeps the promise.
+    unsafe { RECORDER.alone() };
+    lone.company = false;
+}
+
+/// Before a thread records its first event: if another has been alone so far, it is told, and the
+/// event it may be in the middle of is waited for.
+fn meet_company(newcomer: *const ThreadState) {
+    let mut lone = LONE.lock();
+    if lone.company {
+        return;
+    }
+    if lone.thread.is_null() {
+        lone.thread = newcomer;
+        return;
+    }
+    lone.company = true;
+    RECORDER.company();
+    // After this every running thread has passed a full barrier: either the lone thread sees that
+    // it is not alone, or we see that it is in an event.
+    let command = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED;
+    // SAFETY: registered in `alone_for_now`; it cannot fail then, so errno stays.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) };
+    let in_an_event = || {
+        // SAFETY: the state stays mapped for ever; its thread may change it, hence volatile.
+        let activity = unsafe { (&raw const (*lone.thread).activity).read_volatile() };
+        activity == Activity::Recording
+    };
+    while switch::is_on() && in_an_event() {
+        rustix::thread::sched_yield();
+    }
+    compiler_fence(Ordering::SeqCst);
 }
 
 /// At a thread's end. Other destructors may free after this one, so the state is kept through the

@@ -205,6 +205,32 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
     Ok(node)
 }
 
+/// Follows the frames for as long as they are the remembered ones (of which `ahead` are left), and
+/// returns where that ends. That a frame is to be shown was found out when it was remembered.
+///
+/// By value, so that the offsets are in registers: this is the loop that costs by the frame.
+///
+/// # Safety
+/// As `walk`; `known` holds `ahead` entries.
+#[inline(always)]
+unsafe fn in_step<F: Family>(
+    layout: Layout,
+    mut frame: *const u8,
+    known: *const Entry,
+    mut ahead: usize,
+) -> (*const u8, usize) {
+    while ahead > 0 && !frame.is_null() {
+        // SAFETY: the caller's promise.
+        let (raw, entry) = unsafe { (F::read_raw(&layout, frame), &*known.add(ahead - 1)) };
+        if entry.frame != frame as usize || !entry.is_same(&raw) {
+            break;
+        }
+        ahead -= 1;
+        frame = raw.previous;
+    }
+    (frame, ahead)
+}
+
 /// # Safety
 /// `frame` is a frame of this thread, `F` and `layout` fit the interpreter.
 #[inline(always)]
@@ -218,20 +244,15 @@ unsafe fn walk<F: Family>(
     let mut ahead = memo.length;
     let mut run = memo.length;
     let mut fresh = 0usize;
-    while !frame.is_null() {
-        // SAFETY: the chain of this thread's frames.
+    loop {
+        // SAFETY: `ahead <= length`, and the chain is that of this thread's frames.
+        (frame, ahead) = unsafe { in_step::<F>(*layout, frame, memo.known(), ahead) };
+        if frame.is_null() {
+            break;
+        }
+        // SAFETY: as above.
         let raw = unsafe { F::read_raw(layout, frame) };
         let next = raw.previous;
-        if ahead > 0 {
-            // SAFETY: `ahead - 1 < length`.
-            let entry = unsafe { *memo.known().add(ahead - 1) };
-            if entry.frame == frame as usize && entry.is_same(&raw) {
-                // In step. That the frame is shown was found out when it was remembered.
-                ahead -= 1;
-                frame = next;
-                continue;
-            }
-        }
         // SAFETY: the frame was just read.
         if !unsafe { F::is_shown(layout, &raw) } {
             frame = next;

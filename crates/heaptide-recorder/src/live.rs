@@ -90,21 +90,37 @@ impl LiveTable {
     }
 
     /// Notes a block; returns the block that was at this address and never freed, if any.
+    ///
+    /// # Safety
+    /// `alone` only while one thread alone uses the table.
     #[inline]
-    pub(crate) fn insert(&self, address: u64, live: Live) -> Result<Option<Live>, NoMemory> {
-        let hash = mix(address, 0);
-        let mut entries = self.shards[shard_of(address)].0.lock();
-        entries.insert(hash, Entry::new(address, live))
+    pub(crate) unsafe fn insert(
+        &self,
+        address: u64,
+        live: Live,
+        alone: bool,
+    ) -> Result<Option<Live>, NoMemory> {
+        let shard = &self.shards[shard_of(address)].0;
+        let entry = Entry::new(address, live);
+        if alone {
+            // SAFETY: the caller's promise.
+            return unsafe { shard.alone() }.insert(entry);
+        }
+        shard.lock().insert(entry)
     }
 
     /// Takes the block at `address` out.
+    ///
+    /// # Safety
+    /// As `insert`.
     #[inline]
-    pub(crate) fn remove(&self, address: u64) -> Option<Live> {
-        let hash = mix(address, 0);
-        self.shards[shard_of(address)]
-            .0
-            .lock()
-            .remove(hash, address)
+    pub(crate) unsafe fn remove(&self, address: u64, alone: bool) -> Option<Live> {
+        let shard = &self.shards[shard_of(address)].0;
+        if alone {
+            // SAFETY: the caller's promise.
+            return unsafe { shard.alone() }.remove(address);
+        }
+        shard.lock().remove(address)
     }
 
     #[cfg(test)]
@@ -118,10 +134,18 @@ fn shard_of(address: u64) -> usize {
     (mix(address >> REGION_BITS, 0) >> 57) as usize
 }
 
-/// Home of a hash among `capacity` entries: the middle bits scaled, so any capacity will do.
+/// Where an address belongs among `capacity` entries: a kibibyte of addresses is hashed to a place,
+/// and its blocks lie there side by side as they do in memory, for blocks made together are mostly
+/// freed together. The hash is scaled, so any capacity will do.
 #[inline]
-fn home(hash: u64, capacity: usize) -> usize {
-    ((hash & 0xffff_ffff) as usize * capacity) >> 32
+fn home(address: u64, capacity: usize) -> usize {
+    let group = (mix(address >> 10, 0) & 0xffff_ffff) as usize;
+    let position = ((group * capacity) >> 32) + (address >> 6 & 15) as usize;
+    if position < capacity {
+        position
+    } else {
+        position - capacity
+    }
 }
 
 impl Entries {
@@ -145,11 +169,11 @@ impl Entries {
     }
 
     #[inline]
-    fn insert(&mut self, hash: u64, entry: Entry) -> Result<Option<Live>, NoMemory> {
+    fn insert(&mut self, entry: Entry) -> Result<Option<Live>, NoMemory> {
         if self.used * 5 >= self.capacity * 4 {
             self.grow()?;
         }
-        let mut position = home(hash, self.capacity);
+        let mut position = home(entry.address(), self.capacity);
         loop {
             // SAFETY: `position` is below `capacity`, which is not 0 after `grow`.
             let here = unsafe { &mut *self.at(position) };
@@ -168,11 +192,11 @@ impl Entries {
     }
 
     #[inline]
-    fn remove(&mut self, hash: u64, address: u64) -> Option<Live> {
+    fn remove(&mut self, address: u64) -> Option<Live> {
         if self.capacity == 0 {
             return None;
         }
-        let mut position = home(hash, self.capacity);
+        let mut position = home(address, self.capacity);
         let found = loop {
             // SAFETY: `position` is below `capacity`; at least a fifth of the entries are empty, so this ends.
             let here = unsafe { *self.at(position) };
@@ -202,7 +226,7 @@ impl Entries {
                     (*self.at(hole)).address = 0;
                     return;
                 }
-                let home = home(mix(here.address(), 0), self.capacity);
+                let home = home(here.address(), self.capacity);
                 // It may move if its home does not lie strictly between the hole and itself.
                 let from_home = self.distance(home, position);
                 if from_home >= self.distance(hole, position) {
@@ -242,7 +266,7 @@ impl Entries {
             // SAFETY: `position` is below `capacity`.
             let entry = unsafe { *self.at(position) };
             if entry.address != 0 {
-                bigger.insert(mix(entry.address(), 0), entry)?;
+                bigger.insert(entry)?;
             }
         }
         *self = bigger;
@@ -270,14 +294,19 @@ mod tests {
                     size: state & 0xffff_ffff_ffff,
                     cell: step as u32,
                 };
-                assert_eq!(table.insert(address, live), Ok(model.insert(address, live)));
+                // SAFETY: one thread.
+                let replaced = unsafe { table.insert(address, live, state & 2 == 0) };
+                assert_eq!(replaced, Ok(model.insert(address, live)));
             } else {
-                assert_eq!(table.remove(address), model.remove(&address));
+                // SAFETY: one thread.
+                let removed = unsafe { table.remove(address, state & 2 == 0) };
+                assert_eq!(removed, model.remove(&address));
             }
             assert!(step % 5000 != 0 || table.len() == model.len());
         }
         for (address, live) in model {
-            assert_eq!(table.remove(address), Some(live));
+            // SAFETY: one thread.
+            assert_eq!(unsafe { table.remove(address, false) }, Some(live));
         }
         assert_eq!(table.len(), 0);
     }

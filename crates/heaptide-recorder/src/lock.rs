@@ -42,6 +42,20 @@ impl<T> SpinLock<T> {
         SpinGuard { lock: self }
     }
 
+    /// The value without taking the lock.
+    ///
+    /// # Safety
+    /// While one thread alone uses the lock's value, and it does so here.
+    #[inline]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the caller is the only user, as with the lock held"
+    )]
+    pub(crate) unsafe fn alone(&self) -> &mut T {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.value.get() }
+    }
+
     #[cold]
     #[inline(never)]
     fn wait(&self) {

@@ -2,7 +2,7 @@
 
 use heaptide_format::{Allocator, CellKind, MetadataKey, NODE_OVERFLOW, State, StopReason};
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::cells::{CellWriter, Cells, Key};
 use crate::definitions::{CodeText, Definitions, RawText};
@@ -40,6 +40,8 @@ pub struct Recorder {
     ranges: SpinLock<Ranges>,
     threads: Threads,
     full_code: core::sync::atomic::AtomicU32,
+    /// One thread alone records: it needs no locked instruction.
+    alone: AtomicBool,
 }
 
 impl Recorder {
@@ -57,6 +59,7 @@ impl Recorder {
             ranges: SpinLock::new(Ranges::new()),
             threads: Threads::new(),
             full_code: core::sync::atomic::AtomicU32::new(0),
+            alone: AtomicBool::new(false),
         }
     }
 
@@ -150,6 +153,25 @@ impl Recorder {
         if let Some(lifecycle) = self.file.lifecycle() {
             lifecycle.exec_unix_ns.store(unix_ns(), Ordering::Relaxed);
         }
+    }
+
+    /// One thread alone will record, until [`Recorder::company`].
+    ///
+    /// # Safety
+    /// No event is being recorded, and the caller makes sure that `company` is called, and that the
+    /// lone thread has finished the event it may be in, before a second thread records its first.
+    pub unsafe fn alone(&self) {
+        self.alone.store(true, Ordering::Relaxed);
+    }
+
+    /// More than one thread will record.
+    pub fn company(&self) {
+        self.alone.store(false, Ordering::SeqCst);
+    }
+
+    #[inline]
+    fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Relaxed)
     }
 
     // ---- threads ------------------------------------------------------------------------------
@@ -254,7 +276,9 @@ impl Recorder {
         // SAFETY: promised by the caller of `allocated`.
         unsafe { self.count_allocated(thread, cell, bytes) };
         if LiveTable::holds(address) {
-            match self.live.insert(address, Live { size: bytes, cell }) {
+            let alone = self.is_alone();
+            // SAFETY: promised by the caller of `alone`.
+            match unsafe { self.live.insert(address, Live { size: bytes, cell }, alone) } {
                 Ok(None) => {}
                 // SAFETY: promised by the caller of `allocated`.
                 Ok(Some(old)) => unsafe { self.free_was_missed(thread, old)? },
@@ -277,7 +301,7 @@ impl Recorder {
     unsafe fn count_allocated(&self, thread: &mut ThreadRecord, cell: u32, bytes: u64) {
         // SAFETY: the file is open, and `cell` is this thread's own.
         unsafe {
-            let epoch = self.file.heap().allocate(bytes);
+            let epoch = self.heap_allocate(bytes);
             CellWriter(self.cells.get(cell)).allocated(epoch, bytes);
         }
         // SAFETY: a field of our slot.
@@ -308,9 +332,9 @@ impl Recorder {
     /// its address next finds it free. Its bytes count as live until [`Recorder::freed_block`].
     #[inline]
     pub fn take(&self, address: u64) -> Option<Block> {
-        self.live
-            .remove(address)
-            .map(|live| Block { address, live })
+        // SAFETY: promised by the caller of `alone`.
+        let live = unsafe { self.live.remove(address, self.is_alone()) };
+        live.map(|live| Block { address, live })
     }
 
     /// Puts a taken block back: it was not freed after all.
@@ -319,7 +343,8 @@ impl Recorder {
     /// No memory for the table.
     #[cold]
     pub fn put_back(&self, block: Block) -> Result<(), Stop> {
-        match self.live.insert(block.address, block.live) {
+        // SAFETY: promised by the caller of `alone`.
+        match unsafe { self.live.insert(block.address, block.live, self.is_alone()) } {
             Ok(_) => Ok(()),
             Err(_) => Err(self.file.stop(
                 StopReason::NoMemory,
@@ -376,7 +401,7 @@ impl Recorder {
         };
         // SAFETY: the file is open and `target` is written by this thread alone.
         unsafe {
-            let epoch = self.file.heap().free(bytes);
+            let epoch = self.heap_free(bytes);
             let writer = CellWriter(self.cells.get(target));
             writer.freed(epoch, count, bytes);
             if temporary && mine {
@@ -522,7 +547,7 @@ impl Recorder {
             let bytes = piece.end - piece.start;
             // SAFETY: as in `freed_bytes`; the free is taken back by a negative one.
             unsafe {
-                let epoch = self.file.heap().allocate(bytes);
+                let epoch = self.heap_allocate(bytes);
                 CellWriter(self.cells.get(target)).freed(
                     epoch,
                     piece.count.wrapping_neg(),
@@ -544,6 +569,32 @@ impl Recorder {
                 rustix::io::Errno::NOMEM.raw_os_error(),
             )
         })
+    }
+
+    /// # Safety
+    /// The file is open.
+    #[inline]
+    unsafe fn heap_allocate(&self, bytes: u64) -> u64 {
+        // SAFETY: the caller's promise.
+        let heap = unsafe { self.file.heap() };
+        if self.is_alone() {
+            heap.allocate_alone(bytes)
+        } else {
+            heap.allocate(bytes)
+        }
+    }
+
+    /// # Safety
+    /// The file is open.
+    #[inline]
+    unsafe fn heap_free(&self, bytes: u64) -> u64 {
+        // SAFETY: the caller's promise.
+        let heap = unsafe { self.file.heap() };
+        if self.is_alone() {
+            heap.free_alone(bytes)
+        } else {
+            heap.free(bytes)
+        }
     }
 
     // ---- helpers ------------------------------------------------------------------------------
