@@ -72,7 +72,7 @@ pub(crate) fn discover() -> Vec<Interpreter> {
         }
     }
     // Made by a tool of the project's surroundings, where there is one: Debian's next release.
-    let forky = std::env::var_os("HEAPTIDE_CHROOT")
+    let forky = std::env::var_os("HEAPTIDE_TEST_CHROOT")
         .map_or_else(|| PathBuf::from("/opt/forky"), PathBuf::from);
     for minor in SUPPORTED {
         let candidate = PathBuf::from(format!("/usr/bin/python3.{minor}"));

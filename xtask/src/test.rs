@@ -2,46 +2,22 @@
 
 use anyhow::Result;
 
-use crate::interpreters::{self, Interpreter};
-use crate::{lint, shell, venv};
-
-/// Packages that some end-to-end programs use; those programs are left out where they are missing.
-const PACKAGES: [&str; 3] = ["numpy", "greenlet", "gevent"];
+use crate::{interpreters, lint, shell};
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let filter = arguments.first();
     if filter.is_none() {
         lint::run()?;
     }
-    let interpreters = interpreters::discover();
-    shell::step("interpreters");
-    for interpreter in &interpreters {
+    shell::step("interpreters (the end-to-end tests find them the same way)");
+    for interpreter in interpreters::discover() {
         eprintln!("    CPython {}", interpreter.describe());
     }
-    let environments = interpreters
-        .iter()
-        .filter_map(with_packages)
-        .collect::<Vec<_>>();
-
     // First, because the end-to-end tests run it.
     shell::build()?;
     let mut command = shell::cargo(&["test", "--release", "--workspace", "--no-fail-fast"]);
-    if let Some(filter) = filter {
-        command.arg(filter);
-    }
-    command.env("HEAPTIDE_BINARY", shell::heaptide());
-    command.env(
-        "HEAPTIDE_TEST_PYTHONS",
-        std::env::join_paths(&environments)?,
-    );
+    command
+        .args(filter)
+        .env("HEAPTIDE_TEST_BINARY", shell::heaptide());
     shell::run(&mut command)
-}
-
-/// An interpreter with the packages, where they can be had.
-fn with_packages(interpreter: &Interpreter) -> Option<std::path::PathBuf> {
-    if interpreter.chroot.is_some() {
-        return None;
-    }
-    let name = format!("test-{}", interpreter.version);
-    venv::with_packages(&interpreter.path, &name, &PACKAGES)
 }

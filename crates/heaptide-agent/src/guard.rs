@@ -42,3 +42,23 @@ fn broken() {
     switch::turn_off();
     RECORDER.file().stop(StopReason::Internal, 0);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_tracking_and_goes_no_further() {
+        silence_panics();
+        switch::turn_on();
+        recording(|| Ok(()));
+        assert!(switch::is_on());
+        recording(|| panic!("a bug"));
+        assert!(!switch::is_on());
+        switch::turn_on();
+        recording(|| Err(Stop));
+        assert!(!switch::is_on());
+        assert_eq!(catching(|| -> u32 { panic!("another") }), None);
+        assert_eq!(catching(|| 3), Some(3));
+    }
+}

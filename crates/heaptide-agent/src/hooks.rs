@@ -28,8 +28,15 @@ macro_rules! hook_table {
         /// All hooks whose function exists in this process.
         pub(crate) fn table() -> [Hook; [$(stringify!($name)),+].len()] {
             [$({
-                let original = real::$name::ADDRESS.load(Ordering::Relaxed);
-                Hook { name: stringify!($name), original, home: loader::code_around(original), replacement: $replacement as *const () as usize }
+                Hook {
+                    name: stringify!($name),
+                    original: real::$name::ADDRESS.load(Ordering::Relaxed),
+                    home: (
+                        real::$name::HOME[0].load(Ordering::Relaxed),
+                        real::$name::HOME[1].load(Ordering::Relaxed),
+                    ),
+                    replacement: $replacement as *const () as usize,
+                }
             }),+]
         }
     };

@@ -226,3 +226,49 @@ fn existing_file(object: &Object<'_>, directory: &[u8], name: &[u8]) -> Option<[
     rustix::fs::access(text, rustix::fs::Access::READ_OK).ok()?;
     Some(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_is_found_beside_its_caller() {
+        let directory =
+            std::env::temp_dir().join(format!("heaptide-origin-{}", std::process::id()));
+        std::fs::create_dir_all(directory.join("libs")).unwrap();
+        std::fs::write(directory.join("libs/plugin.so"), b"").unwrap();
+        let name = directory
+            .join("caller.so")
+            .into_os_string()
+            .into_encoded_bytes();
+        let object = Object {
+            name: &name,
+            base: 0,
+            headers: &[],
+            loads: 0,
+            unloads: 0,
+        };
+        for path in [&b"$ORIGIN/libs"[..], b"${ORIGIN}/libs"] {
+            let found = existing_file(&object, path, b"plugin.so").unwrap();
+            let found = CStr::from_bytes_until_nul(&found).unwrap().to_bytes();
+            assert_eq!(
+                found,
+                directory
+                    .join("libs/plugin.so")
+                    .as_os_str()
+                    .as_encoded_bytes()
+            );
+        }
+        assert_eq!(existing_file(&object, b"$ORIGIN/libs", b"absent.so"), None);
+        assert_eq!(existing_file(&object, &[b'/'; 2000], b"plugin.so"), None);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn code_is_found_around_a_function() {
+        let malloc = real::find(c"malloc") as usize;
+        let (start, end) = code_around(malloc);
+        assert!(start <= malloc && malloc < end);
+        assert_eq!(code_around(0), (0, 0));
+    }
+}

@@ -35,6 +35,8 @@ macro_rules! real_functions {
             pub(crate) mod $name {
                 use super::*;
                 pub(crate) static ADDRESS: AtomicUsize = AtomicUsize::new(0);
+                /// Start and end of the code around it.
+                pub(crate) static HOME: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
                 pub(crate) type Function = unsafe extern "C" fn($($argument),*) -> $result;
 
                 /// The function.
@@ -52,7 +54,13 @@ macro_rules! real_functions {
         /// Looks all of them up. Before any slot is patched: afterwards the loader would still say the
         /// truth, but there would be a moment in which a hook runs without its function.
         pub(crate) fn resolve() {
-            $($name::ADDRESS.store(find_function($symbol) as usize, Ordering::Relaxed);)+
+            $({
+                let address = find_function($symbol) as usize;
+                let home = crate::loader::code_around(address);
+                $name::ADDRESS.store(address, Ordering::Relaxed);
+                $name::HOME[0].store(home.0, Ordering::Relaxed);
+                $name::HOME[1].store(home.1, Ordering::Relaxed);
+            })+
         }
     };
 }

@@ -295,3 +295,82 @@ fn sorted_samples(table: &Table<Sample>) -> Vec<Sample> {
     samples.dedup_by_key(|sample| sample.unix_ns);
     samples
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell as Counter;
+
+    use super::*;
+    use heaptide_testkit::fixtures;
+    use zerocopy::IntoBytes;
+
+    /// A file whose epoch moves each of the first times that somebody reads cells.
+    struct Moving {
+        bytes: Vec<u8>,
+        cells_offset: u64,
+        moves: Counter<u64>,
+        reads_of_cells: Counter<usize>,
+    }
+
+    impl Moving {
+        fn new(moves: u64) -> Self {
+            let bytes = fixtures::tiny().build();
+            let capture = Capture::from_bytes(&bytes, "x").unwrap();
+            let is_cells =
+                |segment: &&crate::SegmentSummary| segment.kind == Some(SegmentKind::Cells);
+            let cells_offset = capture
+                .segments
+                .iter()
+                .find(is_cells)
+                .unwrap()
+                .payload_offset();
+            Self {
+                bytes,
+                cells_offset,
+                moves: Counter::new(moves),
+                reads_of_cells: Counter::new(0),
+            }
+        }
+    }
+
+    impl Source for Moving {
+        fn length(&self) -> io::Result<u64> {
+            Ok(self.bytes.len() as u64)
+        }
+
+        fn budget(&self) -> io::Result<u64> {
+            Ok(u64::MAX)
+        }
+
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = crate::source::BytesSource(&self.bytes).read_at(offset, buffer)?;
+            if offset == self.cells_offset {
+                self.reads_of_cells.set(self.reads_of_cells.get() + 1);
+                self.moves.set(self.moves.get().saturating_sub(1));
+            }
+            if offset == offsets::HEAP as u64 {
+                // The epoch counts up to its last value while cells are read.
+                let mut word = HeapWord::read_from_bytes(buffer).unwrap();
+                word.epoch = word.epoch.wrapping_sub(self.moves.get());
+                buffer.copy_from_slice(word.as_bytes());
+            }
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn cells_are_read_again_until_the_peak_stays_where_it_is() {
+        let source = Moving::new(2);
+        let capture = read_capture(&source, Path::new("moving")).unwrap();
+        assert_eq!(source.reads_of_cells.get(), 3);
+        assert_eq!(capture.warnings, []);
+    }
+
+    #[test]
+    fn a_peak_that_never_rests_is_told() {
+        let source = Moving::new(1000);
+        let capture = read_capture(&source, Path::new("moving")).unwrap();
+        assert_eq!(source.reads_of_cells.get(), CONSISTENT_READ_ATTEMPTS);
+        assert_eq!(capture.warnings[0].kind, WarningKind::InFlight);
+    }
+}

@@ -256,6 +256,38 @@ fn claims_beyond_the_disk_cost_no_memory() {
 }
 
 #[test]
+fn a_file_that_changes_and_shrinks_meanwhile_is_no_danger() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("scribbled.tide");
+    let bytes = fixtures::killed_service().build();
+    let file = File::create(&path).unwrap();
+    file.write_all_at(&bytes, 0).unwrap();
+    std::thread::scope(|scope| {
+        let scribbler = scope.spawn(|| {
+            let mut random = 7u64;
+            for round in 0..3000 {
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let place = (random >> 33) % bytes.len() as u64;
+                file.write_all_at(&random.to_le_bytes(), place).unwrap();
+                match round % 50 {
+                    10 => file.set_len(place).unwrap(),
+                    30 => file.write_all_at(&bytes, 0).unwrap(),
+                    _ => {}
+                }
+            }
+        });
+        // A result or an error, as long as the scribbler runs.
+        while !scribbler.is_finished() {
+            if let Ok(capture) = Capture::open(&path) {
+                assert!(capture.cells.len() <= bytes.len());
+            }
+        }
+    });
+}
+
+#[test]
 fn samples_are_sorted_and_equal_times_dropped() {
     let mut builder = fixtures::killed_service();
     builder.samples.swap(0, 3);

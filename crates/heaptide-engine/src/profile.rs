@@ -157,8 +157,8 @@ fn difference(left: u64, right: u64) -> i64 {
 
 fn in_flight_text(in_flight: &InFlight) -> String {
     format!(
-        "events were under way: the stacks add up to {} bytes less at the peak and {} bytes less now than the heap as a \
-         whole ({} figures below zero were set to zero)",
+        "events were under way: the heap as a whole differs from the sum of its stacks by {:+} bytes at the peak and \
+         {:+} bytes live ({} figures below zero were set to zero)",
         in_flight.peak_bytes, in_flight.live_bytes, in_flight.clamped_cells
     )
 }

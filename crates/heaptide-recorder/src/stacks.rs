@@ -73,11 +73,11 @@ impl Stacks {
         code: u32,
         last_instruction: i32,
     ) -> Option<u32> {
-        if self.flags_of(parent).load(Ordering::Relaxed) == FLAG_FOLDED {
-            if let Some(earlier) = self.earlier(parent, code, last_instruction) {
-                count_fold(file);
-                return Some(earlier);
-            }
+        if self.flags_of(parent).load(Ordering::Relaxed) == FLAG_FOLDED
+            && let Some(earlier) = self.earlier(parent, code, last_instruction)
+        {
+            count_fold(file);
+            return Some(earlier);
         }
         let mut child = self.links_of(parent).first_child.load(Ordering::Acquire);
         let mut length = 0;

@@ -13,7 +13,13 @@ use crate::status::live_title;
 
 const PAGE: &str = include_str!("../web/flamegraph.html");
 const STYLE: &str = include_str!("../web/flamegraph.css");
-const SCRIPT: &str = include_str!("../web/flamegraph.js");
+/// Put into one function in this order.
+const SCRIPTS: [&str; 4] = [
+    include_str!("../web/model.js"),
+    include_str!("../web/graph.js"),
+    include_str!("../web/controls.js"),
+    include_str!("../web/page.js"),
+];
 
 /// What the page shows first; the other one of peak and live is a click away.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +53,7 @@ pub fn flamegraph_html(
         let (name, after) = placeholder.split_once("}}").unwrap_or((placeholder, ""));
         match name {
             "style" => out.write_all(STYLE.as_bytes())?,
-            "script" => out.write_all(SCRIPT.as_bytes())?,
+            "script" => write_script(out)?,
             "data" => write_data(
                 capture,
                 profile,
@@ -63,6 +69,14 @@ pub fn flamegraph_html(
         rest = after;
     }
     out.write_all(rest.as_bytes())
+}
+
+fn write_script(out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(b"(() => {\n\"use strict\";\n")?;
+    SCRIPTS
+        .iter()
+        .try_for_each(|script| out.write_all(script.as_bytes()))?;
+    out.write_all(b"})();\n")
 }
 
 /// The call tree as arrays, without what is neither in the peak nor live.

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 
 use heaptide_capture::{Capture, Liveness};
 use heaptide_engine::{
-    Amount, LocationId, LocationRow, Metric, NO_FILE, Profile, by_allocator, by_location,
+    Amount, Figures, LocationId, LocationRow, Metric, NO_FILE, Profile, ThreadInfo, by_allocator,
+    by_location, by_thread,
 };
 use heaptide_format::histogram_bounds;
 
@@ -24,6 +25,8 @@ impl Default for StatsOptions {
     }
 }
 
+/// A program may have thousands of threads in its life.
+const MOST_THREADS: usize = 10;
 /// Width of the longest bar of a histogram.
 const BAR_CELLS: u64 = 40;
 
@@ -77,6 +80,7 @@ pub fn stats_text(
     )?;
     write_histogram(profile, out)?;
     write_allocators(profile, out)?;
+    write_threads(profile, out)?;
     let rows = by_location(profile);
     for metric in [Metric::Peak, Metric::Live, Metric::Allocated] {
         let title = match metric {
@@ -187,6 +191,36 @@ fn write_allocators(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
             allocator.name(),
             amount_text(figures.allocated)
         )?;
+    }
+    Ok(())
+}
+
+/// One thread needs no list.
+fn write_threads(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    let mut rows: Vec<(&ThreadInfo, Figures)> = profile
+        .threads
+        .iter()
+        .zip(by_thread(profile))
+        .filter(|(_, figures)| !figures.allocated.is_zero())
+        .collect();
+    if rows.len() < 2 {
+        return Ok(());
+    }
+    rows.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.peak.bytes));
+    let hidden = rows.len().saturating_sub(MOST_THREADS);
+    writeln!(out, "\nThreads: at the peak, allocated in total")?;
+    for (thread, figures) in rows.iter().take(MOST_THREADS) {
+        writeln!(
+            out,
+            "  {:>10}  {:>10}  {} ({})",
+            bytes_text(figures.peak.bytes),
+            bytes_text(figures.allocated.bytes),
+            visible(&thread.name),
+            thread.thread_id
+        )?;
+    }
+    if hidden > 0 {
+        writeln!(out, "  ({hidden} more threads)")?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use heaptide_capture::{Capture, Liveness};
-use heaptide_engine::{Amount, LocationRow, Metric, Profile, by_allocator, by_location};
+use heaptide_engine::{Amount, LocationRow, Metric, Profile, by_allocator, by_location, by_thread};
 use heaptide_format::{MetadataKey, PythonAllocator, histogram_bounds};
 use serde_json::{Value, json};
 
@@ -166,9 +166,25 @@ fn heaptide(
         "sample_weight": capture.identity.sample_weight,
         "python_version": capture.metadata.text(MetadataKey::PythonVersion),
         "hostname": capture.metadata.text(MetadataKey::Hostname),
-        "threads": profile.threads.len(),
+        "threads": Field::List(threads(profile)),
         "warnings": Field::List(warnings(profile)),
     }
+}
+
+fn threads(profile: &Profile) -> Vec<Object> {
+    let rows = profile.threads.iter().zip(by_thread(profile));
+    rows.map(|(thread, figures)| {
+        object! {
+            "thread": thread.number,
+            "thread_id": thread.thread_id,
+            "thread_name": thread.name.as_str(),
+            "allocated": amount(figures.allocated),
+            "live": amount(figures.live),
+            "peak": amount(figures.peak),
+            "temporary": amount(figures.temporary),
+        }
+    })
+    .collect()
 }
 
 fn amount(amount: Amount) -> Object {

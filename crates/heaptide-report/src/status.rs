@@ -23,7 +23,7 @@ pub fn status_lines(capture: &Capture, profile: &Profile, liveness: &Liveness) -
     };
     note(
         own.folded_stacks,
-        "allocations have folded recursive stacks (node budget)",
+        "times a recursive frame was folded onto an outer one (node budget)",
     );
     note(
         own.overflow_stacks,

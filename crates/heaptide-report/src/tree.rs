@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use heaptide_engine::{Amount, CallTree, Metric, Profile};
+use heaptide_engine::{Amount, CallTree, LocationId, Metric, Profile};
 
 use crate::SCHEMA_VERSION;
 use crate::format::{bytes_text, count_text, percent, percent_text};
@@ -81,13 +81,27 @@ impl Shown {
         }
     }
 
+    fn location(&self, profile: &Profile, index: u32) -> LocationId {
+        profile.stacks.frames[self.tree.nodes[index as usize].frame.index()].location
+    }
+
+    /// Follows frames that only call themselves; gives the innermost and how many there are.
+    fn last_of_recursion(&self, profile: &Profile, outermost: u32) -> (u32, usize) {
+        let (mut index, mut times) = (outermost, 1);
+        while let [child] = self.children[index as usize][..] {
+            let same = index != 0 && self.location(profile, index) == self.location(profile, child);
+            if !same || !self.own[index as usize].is_zero() {
+                break;
+            }
+            (index, times) = (child, times + 1);
+        }
+        (index, times)
+    }
+
     fn label(&self, profile: &Profile, index: u32) -> String {
         match index {
             0 => "(all)".to_owned(),
-            _ => place_text(
-                profile,
-                profile.stacks.frames[self.tree.nodes[index as usize].frame.index()].location,
-            ),
+            _ => place_text(profile, self.location(profile, index)),
         }
     }
 }
@@ -156,7 +170,7 @@ pub fn tree_text(
         branch: "",
     }];
     while let Some(line) = pending.pop() {
-        let (index, depth, prefix, branch) = match line {
+        let (outermost, depth, prefix, branch) = match line {
             Pending::Node {
                 index,
                 depth,
@@ -177,36 +191,44 @@ pub fn tree_text(
                 continue;
             }
         };
-        let amount = shown.total[index as usize];
-        let share = percent(amount.bytes, whole);
-        let figures = text.by_share(share, figures_text(amount, whole));
-        writeln!(
+        let (index, times) = shown.last_of_recursion(profile, outermost);
+        let depth = depth + times - 1;
+        let amount = shown.total[outermost as usize];
+        let figures = text.by_share(percent(amount.bytes, whole), figures_text(amount, whole));
+        write!(
             out,
             "{figures}  {prefix}{branch}{}",
             shown.label(profile, index)
         )?;
+        if times > 1 {
+            write!(out, "  ({times} times)")?;
+        }
+        let children = &shown.children[index as usize];
+        let own = shown.own[index as usize];
+        if !children.is_empty() && index != 0 && own.bytes > 0 {
+            write!(out, "  (own {})", bytes_text(own.bytes))?;
+        }
+        writeln!(out)?;
 
         let below = match branch {
-            "" => prefix,
             _ if branch == drawing.inner => prefix + drawing.line,
             _ if branch == drawing.last => prefix + drawing.space,
             _ => prefix,
         };
-        let children = &shown.children[index as usize];
         let (large, small): (Vec<u32>, Vec<u32>) = children.iter().partition(|&&child| {
             depth < options.depth
                 && percent(shown.total[child as usize].bytes, whole) >= options.min_percent
         });
-        let mut rest = Amount::default();
-        small
-            .iter()
-            .for_each(|&child| rest.add(shown.total[child as usize]));
         let only = large.len() == 1 && small.is_empty();
         let last_index = large.len().saturating_sub(1);
         if !small.is_empty() {
+            let mut amount = Amount::default();
+            small
+                .iter()
+                .for_each(|&child| amount.add(shown.total[child as usize]));
             pending.push(Pending::Rest {
                 count: small.len(),
-                amount: rest,
+                amount,
                 prefix: below.clone(),
             });
         }

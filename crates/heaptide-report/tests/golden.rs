@@ -106,6 +106,14 @@ fn tree() {
         focus: Some(&put),
         ..report::TreeOptions::default()
     };
+    let recursion = report::TreeOptions {
+        metric: Metric::Allocated,
+        min_percent: 0.1,
+        ..report::TreeOptions::default()
+    };
+    check("tree-recursion.txt", |it, out| {
+        report::tree_text(&it.profile, recursion, UNICODE, out)
+    });
     check("tree.txt", |it, out| {
         report::tree_text(&it.profile, all, UNICODE, out)
     });

@@ -124,28 +124,15 @@ impl CaptureFile {
         Ok(lifecycle)
     }
 
-    /// The tracked heap now, as near as it can be read while it changes.
+    /// The tracked heap now. Headroom and peak are stored one after the other by the agent, so while
+    /// the heap makes a new maximum the figure may be off by one event.
     ///
     /// # Errors
     /// When the file cannot be read any more.
     pub fn heap_bytes(&self) -> io::Result<u64> {
-        // The peak and the headroom are stored one after the other: read until nothing moved.
-        let mut before = self.heap_word()?;
-        for _ in 0..3 {
-            let after = self.heap_word()?;
-            if after == before {
-                break;
-            }
-            before = after;
-        }
-        Ok(before.peak_bytes.saturating_sub(before.headroom))
-    }
-
-    fn heap_word(&self) -> io::Result<HeapWord> {
         let mut word = HeapWord::default();
-        self.file
-            .read_exact_at(word.as_mut_bytes(), offsets::HEAP as u64)?;
-        Ok(word)
+        self.file.read_exact_at(word.as_mut_bytes(), offsets::HEAP as u64)?;
+        Ok(word.peak_bytes.saturating_sub(word.headroom))
     }
 
     /// Notes that the program was seen alive.

@@ -1,5 +1,5 @@
 //! Writes the synthetic captures of the tests into a directory, to try reports on and as seeds of
-//! the fuzzer. With `--wide` also one of 100,000 stacks.
+//! the fuzzer. With `--wide=N` also one of N stacks.
 use std::path::PathBuf;
 
 use heaptide_testkit::fixtures;
@@ -10,8 +10,9 @@ fn main() -> std::io::Result<()> {
     write("tiny.tide", fixtures::tiny().build())?;
     write("killed_service.tide", fixtures::killed_service().build())?;
     write("hostile.tide", fixtures::wide_tree(200, true).build())?;
-    if std::env::args().any(|argument| argument == "--wide") {
-        write("wide.tide", fixtures::wide_tree(100_000, false).build())?;
+    let wide = std::env::args().find_map(|argument| argument.strip_prefix("--wide=")?.parse().ok());
+    if let Some(nodes) = wide {
+        write("wide.tide", fixtures::wide_tree(nodes, false).build())?;
     }
     Ok(())
 }

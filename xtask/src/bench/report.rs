@@ -92,18 +92,18 @@ pub(crate) fn markdown(rows: &[Rows], start_up: &StartUp, machine: &str, rounds:
             .collect();
         geometric_mean(&ratios)
     };
-    let _ = writeln!(
+    let _ = write!(
         text,
         "\nGeometric mean of the body ratios (without `w02`): heaptide {:.3}",
         mean(|row| &row.heaptide)
     );
     let memray_mean = mean(|row| &row.memray);
     if memray_mean > 0.0 {
-        let _ = writeln!(text, "; Memray {memray_mean:.3}");
+        let _ = write!(text, ", Memray {memray_mean:.3}");
     }
     let _ = write!(
         text,
-        "\nStart-up (wall time of an empty script, {:.0} ms plain): heaptide {:+.1} ms",
+        ".\n\nStart-up (wall time of an empty script, {:.0} ms plain): heaptide {:+.1} ms",
         start_up.plain, start_up.heaptide
     );
     if let Some(memray) = start_up.memray {
@@ -158,6 +158,6 @@ mod tests {
         };
         let text = markdown(&[rows], &StartUp::default(), "a machine", 1);
         assert!(text.contains("| w01 | 1.000 | 1.00 | – |"), "{text}");
-        assert!(!text.contains("Memray "), "{text}");
+        assert!(!text.contains(", Memray"), "{text}");
     }
 }
