@@ -9,13 +9,6 @@ use heaptide_format::PythonAllocator;
 
 use crate::real::find;
 
-/// Present in CPython 3.8 and later; its absence means: not a CPython.
-pub(crate) const AUDIT_HOOK: &CStr = c"PySys_AddAuditHook";
-/// `PySys_AddAuditHook`
-pub(crate) type AddAuditHook = unsafe extern "C" fn(
-    unsafe extern "C" fn(*const c_char, *mut c_void, *mut c_void) -> c_int,
-    *mut c_void,
-) -> c_int;
 /// `PyCFunction`
 pub(crate) type Callable = unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void;
 

@@ -20,6 +20,7 @@
 //!
 //! Not covered: free-threaded builds, statically linked allocators, calls that go around the GOT.
 
+mod audit_hook;
 mod code;
 mod fork;
 mod guard;

@@ -6,10 +6,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use heaptide_format::{MetadataKey, PythonAllocator, StopReason};
 use heaptide_recorder::SpinLock;
 
-use crate::interpreter::{self, AUDIT_HOOK};
+use crate::interpreter;
 use crate::session::{self, Session};
 use crate::thread::Turn;
-use crate::{RECORDER, code, fork, guard, loader, names, real, switch, thread};
+use crate::{RECORDER, audit_hook, code, fork, guard, loader, names, real, switch, thread};
 
 static SESSION: SpinLock<Option<Session>> = SpinLock::new(None);
 static BEGUN: AtomicBool = AtomicBool::new(false);
@@ -20,7 +20,7 @@ pub(crate) fn loaded() {
     let Some(session) = Session::read() else {
         return;
     };
-    let add_hook = real::find(AUDIT_HOOK);
+    let add_hook = real::find(audit_hook::ADD);
     let ours = session.pid == rustix::process::getpid().as_raw_nonzero().get() as u32;
     if add_hook.is_null() {
         // Not a CPython (yet): the process may become one by exec, so the environment stays.
@@ -35,9 +35,11 @@ pub(crate) fn loaded() {
     // SAFETY: the symbol has had this type since CPython 3.8 and may be called before the
     // interpreter exists.
     unsafe {
-        let add_hook: interpreter::AddAuditHook = core::mem::transmute(add_hook);
-        add_hook(audit, core::ptr::null_mut());
-    }
+        audit_hook::add(
+            core::mem::transmute::<*mut c_void, audit_hook::Add>(add_hook),
+            audit,
+        )
+    };
 }
 
 /// Called by CPython for every audited event, with the GIL.
@@ -61,6 +63,7 @@ unsafe extern "C" fn audit(
         {
             finish();
         }
+        Some(b'c') if event == b"cpython._PySys_ClearAuditHooks" => audit_hook::unlink(),
         Some(b'c') if event == b"cpython.PyInterpreterState_New" => {
             interpreter::note_subinterpreter();
         }

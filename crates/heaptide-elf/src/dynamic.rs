@@ -1,6 +1,6 @@
 //! The dynamic section: where relocations, symbols and names are.
 
-use crate::object::Object;
+use crate::object::{Object, for_each_object};
 
 const DT_PLTRELSZ: i64 = 2;
 const DT_STRTAB: i64 = 5;
@@ -142,12 +142,41 @@ impl<'a> Dynamic<'a> {
         unsafe { (*self.symbols.add(index)).st_shndx != 0 }
     }
 
+    /// Size of the symbol `name` defined at `value`. The table has no length of its own, but the
+    /// string table follows it in every file that linkers make.
+    fn defined_bytes(&self, value: u64, name: &[u8]) -> usize {
+        let span = (self.names.as_ptr() as usize).saturating_sub(self.symbols as usize);
+        let count = span / size_of::<libc::Elf64_Sym>();
+        (0..count)
+            // SAFETY: all of it lies between the start of the symbol table and that of the string table.
+            .map(|index| (index, unsafe { &*self.symbols.add(index) }))
+            .find(|(index, symbol)| symbol.st_value == value && self.name(*index) == name)
+            .map_or(0, |(_, symbol)| symbol.st_size as usize)
+    }
+
     /// `DT_RUNPATH`, else `DT_RPATH`.
     pub(crate) fn run_path(&self) -> Option<&'a [u8]> {
         let rest = self.names.get(self.run_path? as usize..)?;
         let end = rest.iter().position(|byte| *byte == 0)?;
         Some(&rest[..end])
     }
+}
+
+/// Size of the data object `name` at `address`, from the symbol table of the object that defines it;
+/// 0 when there is none.
+#[must_use]
+pub fn symbol_bytes(address: usize, name: &[u8]) -> usize {
+    let mut bytes = 0;
+    for_each_object(|object| {
+        if !object.contains(address) {
+            return true;
+        }
+        if let Some(dynamic) = Dynamic::of(object) {
+            bytes = dynamic.defined_bytes(address.wrapping_sub(object.base) as u64, name);
+        }
+        false
+    });
+    bytes
 }
 
 impl<'a> Object<'a> {
