@@ -15,7 +15,7 @@ use heaptide_format::Allocator;
 
 use crate::guard::recording;
 use crate::thread::{ThreadState, Turn};
-use crate::{RECORDER, loader, real, walk};
+use crate::{RECORDER, guard, interpreter, loader, names, real, walk};
 
 /// One event in so many is timed. A prime, so that it keeps no step with anything else that recurs.
 const TIMED_EVERY: u32 = 1021;
@@ -59,6 +59,7 @@ hook_table! {
     mmap64 => mmap64,
     munmap => munmap,
     mremap => mremap,
+    pthread_create => pthread_create,
     dlopen => loader::dlopen,
     dlclose => loader::dlclose,
 }
@@ -417,4 +418,21 @@ unsafe extern "C" fn mremap(
         mapped(&mut turn, start, bytes);
     }
     start
+}
+
+/// Only to learn the name of a Python thread, before 3.12. Nothing is recorded.
+unsafe extern "C" fn pthread_create(
+    thread: *mut libc::pthread_t,
+    attributes: *const libc::pthread_attr_t,
+    start: *mut c_void,
+    argument: *mut c_void,
+) -> c_int {
+    if interpreter::starts_threads_unannounced(start as usize) {
+        if let Some(mut turn) = Turn::begin() {
+            turn.real_call();
+            guard::catching(|| names::thread_is_being_created(argument));
+        }
+    }
+    // SAFETY: see `malloc`.
+    unsafe { real::pthread_create::get()(thread, attributes, start, argument) }
 }

@@ -8,6 +8,7 @@ use heaptide_cpython::Interpreter;
 use heaptide_format::PythonAllocator;
 
 use crate::real::find;
+use crate::{loader, switch};
 
 /// `PyCFunction`
 pub(crate) type Callable = unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void;
@@ -28,6 +29,18 @@ static NONE: AtomicUsize = AtomicUsize::new(0);
 pub(crate) unsafe fn get() -> &'static Interpreter {
     // SAFETY: the caller's promise.
     unsafe { (*INTERPRETER.0.get()).assume_init_ref() }
+}
+
+/// Start and end of the interpreter's own code, where it starts threads without an audit event
+/// (before 3.12); else zeroes.
+static UNANNOUNCED: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
+/// Is a thread that begins at `start` made by an interpreter that does not announce it, with the GIL
+/// held by the caller?
+pub(crate) fn starts_threads_unannounced(start: usize) -> bool {
+    let [from, to] = [&UNANNOUNCED[0], &UNANNOUNCED[1]].map(|word| word.load(Ordering::Relaxed));
+    // SAFETY: the range is set after `resolve` has succeeded.
+    (from..to).contains(&start) && switch::is_on() && unsafe { get().holds_gil() }
 }
 
 /// Has there ever been more than one interpreter?
@@ -68,6 +81,11 @@ pub(crate) fn resolve() -> Result<u32, u32> {
                 (*INTERPRETER.0.get()).write(interpreter);
                 RESOLVED.store(true, Ordering::Release);
                 NONE.store(find(c"_Py_NoneStruct") as usize, Ordering::Relaxed);
+                if interpreter.hexversion() < 0x030c_0000 {
+                    let code = loader::code_around(find(c"PyThread_start_new_thread") as usize);
+                    UNANNOUNCED[0].store(code.0, Ordering::Relaxed);
+                    UNANNOUNCED[1].store(code.1, Ordering::Relaxed);
+                }
                 Ok(interpreter.hexversion())
             }
             Err(_) => Err(0),

@@ -1,8 +1,9 @@
 //! The names that `threading` gives to threads, learnt without touching `threading`.
 //!
-//! CPython audits the start of a thread: in the *starting* thread, with the bound method
-//! `Thread._bootstrap` as argument. There the `Thread` object and its name can be read with the GIL
-//! held. The *new* thread's outermost frame is that method, and its first local is the same object:
+//! CPython audits the start of a thread (3.12 and later): in the *starting* thread, with the bound
+//! method `Thread._bootstrap` as argument. There the `Thread` object and its name can be read with the
+//! GIL held. Before 3.12 the same method is found in what the interpreter passes to
+//! `pthread_create`, which is a place just as safe. The *new* thread's outermost frame is that method, and its first local is the same object:
 //! so at its first walk the new thread finds its name by comparing two addresses.
 
 use core::ffi::{c_char, c_void};
@@ -80,26 +81,43 @@ pub(crate) fn prepare() {
     }
 }
 
-/// A thread is about to be started. What we allocate here is not the program's: the turn keeps it
-/// out of the figures.
+/// A thread is about to be started (the audit event of 3.12 and later).
 ///
 /// # Safety
 /// `arguments` is the tuple of the audit event, and the GIL is held.
 pub(crate) unsafe fn thread_is_being_started(arguments: *mut c_void) {
-    let attribute = NAME_ATTRIBUTE.load(Ordering::Acquire) as *mut c_void;
-    if attribute.is_null() || arguments.is_null() {
+    if NAME_ATTRIBUTE.load(Ordering::Acquire) == 0 || arguments.is_null() {
         return;
     }
     let Some(_turn) = Turn::begin() else { return };
     // SAFETY: `prepare` found all functions (the attribute is stored last); they have these types in
-    // every supported version. Only exact bound methods are looked at, and only by the generic
-    // lookup, so no code of the program runs.
+    // every supported version.
     unsafe {
         let function = |slot: &AtomicUsize| slot.load(Ordering::Relaxed);
         let tuple_size: unsafe extern "C" fn(*mut c_void) -> isize =
             core::mem::transmute(function(&TUPLE_SIZE));
         let tuple_item: unsafe extern "C" fn(*mut c_void, isize) -> *mut c_void =
             core::mem::transmute(function(&TUPLE_ITEM));
+        if tuple_size(arguments) < 1 {
+            return;
+        }
+        let target = tuple_item(arguments, 0);
+        if !target.is_null() && type_of(target) == function(&METHOD_TYPE) {
+            note_method(target);
+        }
+    }
+}
+
+/// Notes the name of the `Thread` whose bound method is `target`. What we allocate here is not the
+/// program's: the caller's turn keeps it out of the figures.
+///
+/// # Safety
+/// `target` is a bound method, the GIL is held, and `prepare` has found everything. Only the generic
+/// lookup is used, so no code of the program runs.
+unsafe fn note_method(target: *mut c_void) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let function = |slot: &AtomicUsize| slot.load(Ordering::Relaxed);
         let method_self: unsafe extern "C" fn(*mut c_void) -> *mut c_void =
             core::mem::transmute(function(&METHOD_SELF));
         let generic_get: unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void =
@@ -108,13 +126,7 @@ pub(crate) unsafe fn thread_is_being_started(arguments: *mut c_void) {
             core::mem::transmute(function(&AS_UTF8));
         let clear: unsafe extern "C" fn() = core::mem::transmute(function(&CLEAR));
         let release: unsafe extern "C" fn(*mut c_void) = core::mem::transmute(function(&RELEASE));
-        if tuple_size(arguments) < 1 {
-            return clear();
-        }
-        let target = tuple_item(arguments, 0);
-        if target.is_null() || type_of(target) != function(&METHOD_TYPE) {
-            return clear();
-        }
+        let attribute = NAME_ATTRIBUTE.load(Ordering::Acquire) as *mut c_void;
         let thread_object = method_self(target);
         let name = generic_get(thread_object, attribute);
         if !name.is_null() {
@@ -132,6 +144,50 @@ pub(crate) unsafe fn thread_is_being_started(arguments: *mut c_void) {
     }
 }
 
+/// A C thread is about to be made, in 3.11 or earlier, where no audit event says so: the interpreter
+/// passes `{ function, &{ interpreter, method, … } }` to its new thread. Other users of the same
+/// entry point pass what they like, so every step is a checked read.
+pub(crate) fn thread_is_being_created(argument: *mut c_void) {
+    if NAME_ATTRIBUTE.load(Ordering::Acquire) == 0 {
+        return;
+    }
+    let words = |address: usize| -> Option<[usize; 2]> { checked_read(address) };
+    let method = || {
+        let [_function, start] = words(argument as usize)?;
+        let [_interpreter, method] = words(start)?;
+        let [_references, kind] = words(method)?;
+        (kind == METHOD_TYPE.load(Ordering::Relaxed)).then_some(method as *mut c_void)
+    };
+    if let Some(method) = method() {
+        // SAFETY: an object whose type is the method type; the caller holds the GIL.
+        unsafe { note_method(method) };
+    }
+}
+
+/// Two words at `address`, or nothing if they cannot be read. `errno` stays as it is.
+fn checked_read(address: usize) -> Option<[usize; 2]> {
+    let mut words = [0usize; 2];
+    let bytes = size_of_val(&words);
+    let local = libc::iovec {
+        iov_base: words.as_mut_ptr().cast(),
+        iov_len: bytes,
+    };
+    let remote = libc::iovec {
+        iov_base: address as *mut c_void,
+        iov_len: bytes,
+    };
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    // SAFETY: the kernel checks the remote side; the local side is our array. errno is put back.
+    let read = unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        let read = libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0);
+        *errno = before;
+        read
+    };
+    (read == bytes as isize).then_some(words)
+}
+
 fn note(thread_object: usize, name: &[u8]) {
     let mut starting = STARTING.lock();
     let next = starting.next;
@@ -146,10 +202,11 @@ fn note(thread_object: usize, name: &[u8]) {
 /// Names the calling thread, if its outermost frame says which `Thread` it is.
 #[cold]
 pub(crate) fn name_thread(state: &mut ThreadState, layout: &Layout) {
-    state.named = true;
+    // At first there may be nothing but the interpreter's own entry frame.
     let Some(frame) = state.memo.outermost_frame() else {
         return;
     };
+    state.named = true;
     // SAFETY: the frame has just been walked and this thread stands still.
     let first = unsafe { first_local(layout, frame) } as usize;
     if first == 0 {

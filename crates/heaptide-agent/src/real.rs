@@ -82,6 +82,7 @@ real_functions! {
     mmap64: c"mmap64" as fn(*mut c_void, usize, c_int, c_int, c_int, i64) -> *mut c_void;
     munmap: c"munmap" as fn(*mut c_void, usize) -> c_int;
     mremap: c"mremap" as fn(*mut c_void, usize, usize, c_int, *mut c_void) -> *mut c_void;
+    pthread_create: c"pthread_create" as fn(*mut libc::pthread_t, *const libc::pthread_attr_t, *mut c_void, *mut c_void) -> c_int;
     dlopen: c"dlopen" as fn(*const c_char, c_int) -> *mut c_void;
     dlclose: c"dlclose" as fn(*mut c_void) -> c_int;
 }

@@ -97,9 +97,11 @@ fn for_each_slot(
     let mut writable = Writable::new(object);
     for relocation in dynamic.relocations() {
         let kind = relocation.kind();
+        // The addend of a JUMP_SLOT is no part of its value (`ld -z mark-plt` keeps the place of the
+        // procedure linkage table entry there); that of the others is.
         if !matches!(kind, JUMP_SLOT | GLOB_DAT | ABSOLUTE)
             || relocation.symbol() == 0
-            || relocation.addend != 0
+            || (kind != JUMP_SLOT && relocation.addend != 0)
         {
             continue;
         }
