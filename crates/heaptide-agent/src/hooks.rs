@@ -427,11 +427,11 @@ unsafe extern "C" fn pthread_create(
     start: *mut c_void,
     argument: *mut c_void,
 ) -> c_int {
-    if interpreter::starts_threads_unannounced(start as usize) {
-        if let Some(mut turn) = Turn::begin() {
-            turn.real_call();
-            guard::catching(|| names::thread_is_being_created(argument));
-        }
+    if interpreter::starts_threads_unannounced(start as usize)
+        && let Some(mut turn) = Turn::begin()
+    {
+        turn.real_call();
+        guard::catching(|| names::thread_is_being_created(argument));
     }
     // SAFETY: see `malloc`.
     unsafe { real::pthread_create::get()(thread, attributes, start, argument) }

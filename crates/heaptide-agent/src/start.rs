@@ -38,7 +38,7 @@ pub(crate) fn loaded() {
         audit_hook::add(
             core::mem::transmute::<*mut c_void, audit_hook::Add>(add_hook),
             audit,
-        )
+        );
     };
 }
 

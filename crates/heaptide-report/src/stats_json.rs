@@ -47,7 +47,7 @@ pub fn stats_json(
         "allocator_type_distribution": Field::Map(allocators),
         "top_allocations_by_size": Field::List(locations(profile, &rows, Metric::Allocated, true, options)),
         "top_allocations_by_count": Field::List(locations(profile, &rows, Metric::Allocated, false, options)),
-        "metadata": metadata(capture, profile),
+        "metadata": metadata(capture, profile, liveness),
         "heaptide": heaptide(capture, profile, liveness, &rows, options),
     };
     write_pretty(out, &report)
@@ -91,7 +91,13 @@ fn locations(
         .collect()
 }
 
-fn metadata(capture: &Capture, profile: &Profile) -> Object {
+fn metadata(capture: &Capture, profile: &Profile, liveness: &Liveness) -> Object {
+    // Cells of a running program are read one after the other, so their sum may waver by what is
+    // under way; the heap word's maximum never falls.
+    let peak_bytes = match liveness {
+        Liveness::Running { .. } => capture.heap.peak_bytes,
+        _ => profile.totals.figures.peak.bytes,
+    };
     let lifecycle = &capture.lifecycle;
     let allocator =
         PythonAllocator::from_raw(lifecycle.python_allocator).unwrap_or(PythonAllocator::Unknown);
@@ -100,7 +106,7 @@ fn metadata(capture: &Capture, profile: &Profile) -> Object {
         "end_time": time_value(end_unix_ns(capture)),
         "total_allocations": profile.totals.figures.allocated.count,
         "total_frames": 0,
-        "peak_memory": profile.totals.figures.peak.bytes,
+        "peak_memory": peak_bytes,
         "command_line": capture.metadata.command_line(),
         "pid": capture.identity.pid,
         "main_thread_id": lifecycle.main_thread_id,
