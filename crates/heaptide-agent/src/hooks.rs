@@ -61,6 +61,7 @@ hook_table! {
     mremap => mremap,
     pthread_create => pthread_create,
     dlopen => loader::dlopen,
+    dlsym => loader::dlsym,
     dlclose => loader::dlclose,
 }
 

@@ -1,9 +1,9 @@
 //! Libraries that come and go: newcomers are patched, the departed forgotten.
 
-use core::ffi::{CStr, c_char, c_int, c_void};
-use core::sync::atomic::Ordering;
+use core::ffi::{c_char, c_int, c_void};
+use core::sync::atomic::{AtomicBool, Ordering};
 
-use heaptide_elf::{Counts, Object, for_each_object, patch};
+use heaptide_elf::{Counts, for_each_object, patch};
 use heaptide_recorder::{Mapping, SpinLock};
 
 use crate::thread::Turn;
@@ -27,6 +27,10 @@ struct Patched {
     unloads: u64,
 }
 
+/// A library was opened with `RTLD_DEEPBIND` since the last pass: what its slots that are not bound
+/// yet will be bound to is not for us to say (it may bring its own malloc), so they are left alone.
+static DEEP_BINDING: AtomicBool = AtomicBool::new(false);
+
 /// What tells one loading of an object from another.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -39,6 +43,7 @@ struct Identity {
 /// hook of an allocation function; the caller holds its thread's turn, which keeps us out of our own hooks.
 pub(crate) fn patch_newcomers() {
     let table = hooks::table();
+    let allow_unbound = !DEEP_BINDING.swap(false, Ordering::Relaxed);
     let own = constructor_address();
     let mut patched = PATCHED.lock();
     let patched = &mut *patched;
@@ -68,7 +73,7 @@ pub(crate) fn patch_newcomers() {
         // The loader keeps its order, so what was known stands here or, after an unload, further on.
         let is_known = now < before && known[now..before].contains(&identity);
         if !is_known && !object.is_system() && !object.contains(own) {
-            patch(object, &table, &mut counts);
+            patch(object, &table, allow_unbound, &mut counts);
         }
         if now < MOST_OBJECTS {
             if is_known {
@@ -124,145 +129,98 @@ pub(crate) fn code_around(address: usize) -> (usize, usize) {
     range
 }
 
-/// Passes on where it was called from, which only the first instruction can know for sure.
+/// Notes whether the library is to be bound to its own dependencies first, and is the real `dlopen`
+/// otherwise: by a jump, since the loader looks at its caller to know which search path applies.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void {
-    core::arch::naked_asm!("mov rdx, qword ptr [rsp]", "jmp {}", sym dlopen_from)
+    core::arch::naked_asm!(
+        "test esi, {deep_bind}",
+        "jz 2f",
+        "mov byte ptr [rip + {deep}], 1",
+        "2:",
+        "jmp qword ptr [rip + {real}]",
+        deep_bind = const libc::RTLD_DEEPBIND,
+        deep = sym DEEP_BINDING,
+        real = sym real::dlopen::ADDRESS,
+    )
 }
 
-/// Passes on where it was called from, which only the first instruction can know for sure.
+/// As above.
 #[cfg(target_arch = "aarch64")]
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void {
-    core::arch::naked_asm!("mov x2, x30", "b {}", sym dlopen_from)
+    core::arch::naked_asm!(
+        "tbz w1, #3, 2f",
+        "adrp x16, {deep}",
+        "add x16, x16, :lo12:{deep}",
+        "mov w17, #1",
+        "strb w17, [x16]",
+        "2:",
+        "adrp x16, {real}",
+        "ldr x16, [x16, :lo12:{real}]",
+        "br x16",
+        deep = sym DEEP_BINDING,
+        real = sym real::dlopen::ADDRESS,
+    )
 }
 
-unsafe extern "C" fn dlopen_from(name: *const c_char, flags: c_int, caller: usize) -> *mut c_void {
-    let expanded = if name.is_null() {
-        None
-    } else {
-        // SAFETY: dlopen takes a C string.
-        guard::catching(|| search_callers_path(unsafe { CStr::from_ptr(name) }, caller)).flatten()
-    };
-    let path = expanded.as_ref().map_or(name, |path| path.as_ptr().cast());
-    // SAFETY: hooks are installed only for functions that were found. No turn is held: what the
-    // library allocates when it is initialised is the program's own.
-    let handle = unsafe { real::dlopen::get()(path, flags) };
-    if !handle.is_null()
-        && let Some(mut turn) = Turn::begin()
-    {
-        let _ = turn.state();
-        guard::catching(patch_newcomers);
-    }
-    handle
+/// Whoever has loaded a library asks for a symbol of it before it uses it: the moment to patch it.
+/// The real function follows by a jump (`RTLD_NEXT` depends on the caller).
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
+    core::arch::naked_asm!(
+        "push rdi",
+        "push rsi",
+        "push rdx",
+        "call {look}",
+        "pop rdx",
+        "pop rsi",
+        "pop rdi",
+        "jmp qword ptr [rip + {real}]",
+        look = sym look_for_newcomers,
+        real = sym real::dlsym::ADDRESS,
+    )
+}
+
+/// As above.
+#[cfg(target_arch = "aarch64")]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
+    core::arch::naked_asm!(
+        "stp x29, x30, [sp, #-32]!",
+        "stp x0, x1, [sp, #16]",
+        "bl {look}",
+        "ldp x0, x1, [sp, #16]",
+        "ldp x29, x30, [sp], #32",
+        "adrp x16, {real}",
+        "ldr x16, [x16, :lo12:{real}]",
+        "br x16",
+        look = sym look_for_newcomers,
+        real = sym real::dlsym::ADDRESS,
+    )
 }
 
 pub(crate) unsafe extern "C" fn dlclose(handle: *mut c_void) -> c_int {
-    // SAFETY: as in `dlopen`.
+    // SAFETY: hooks are installed only for functions that were found. No turn is held: what the
+    // library does when it is finalised is the program's own.
     let result = unsafe { real::dlclose::get()(handle) };
-    if let Some(mut turn) = Turn::begin() {
-        let _ = turn.state();
-        // An address that is free now may be another library's soon: forget who was there.
-        guard::catching(patch_newcomers);
-    }
+    // An address that is free now may be another library's soon: forget who was there.
+    look_for_newcomers();
     result
 }
 
-/// The hook stands between the caller and the loader, which looks at the caller's own search path
-/// (`DT_RUNPATH`) for a bare name. So we look there first, as the loader would have.
-fn search_callers_path(name: &CStr, caller: usize) -> Option<[u8; 1024]> {
-    let name = name.to_bytes();
-    if name.contains(&b'/') || name.is_empty() {
-        return None;
+extern "C" fn look_for_newcomers() {
+    if let Some(mut turn) = Turn::begin() {
+        let _ = turn.state();
+        guard::catching(patch_newcomers);
     }
-    let mut found = None;
-    for_each_object(|object| {
-        if !object.executes(caller) {
-            return true;
-        }
-        if let Some(paths) = object.run_path() {
-            found = paths
-                .split(|byte| *byte == b':')
-                .find_map(|path| existing_file(object, path, name));
-        }
-        false
-    });
-    found
-}
-
-fn existing_file(object: &Object<'_>, directory: &[u8], name: &[u8]) -> Option<[u8; 1024]> {
-    let origin = match object.name.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => &object.name[..slash],
-        None => &b"."[..],
-    };
-    let mut path = [0u8; 1024];
-    let mut length = 0;
-    let mut push = |bytes: &[u8]| -> Option<()> {
-        // One byte stays for the NUL.
-        let end = length + bytes.len();
-        path.get_mut(length..end)
-            .filter(|_| end < 1024)?
-            .copy_from_slice(bytes);
-        length = end;
-        Some(())
-    };
-    let mut rest = directory;
-    while !rest.is_empty() {
-        if let Some(tail) = rest
-            .strip_prefix(b"$ORIGIN")
-            .or_else(|| rest.strip_prefix(b"${ORIGIN}"))
-        {
-            push(origin)?;
-            rest = tail;
-        } else {
-            push(&rest[..1])?;
-            rest = &rest[1..];
-        }
-    }
-    push(b"/")?;
-    push(name)?;
-    let text = CStr::from_bytes_until_nul(&path).ok()?;
-    rustix::fs::access(text, rustix::fs::Access::READ_OK).ok()?;
-    Some(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bare_name_is_found_beside_its_caller() {
-        let directory =
-            std::env::temp_dir().join(format!("heaptide-origin-{}", std::process::id()));
-        std::fs::create_dir_all(directory.join("libs")).unwrap();
-        std::fs::write(directory.join("libs/plugin.so"), b"").unwrap();
-        let name = directory
-            .join("caller.so")
-            .into_os_string()
-            .into_encoded_bytes();
-        let object = Object {
-            name: &name,
-            base: 0,
-            headers: &[],
-            loads: 0,
-            unloads: 0,
-        };
-        for path in [&b"$ORIGIN/libs"[..], b"${ORIGIN}/libs"] {
-            let found = existing_file(&object, path, b"plugin.so").unwrap();
-            let found = CStr::from_bytes_until_nul(&found).unwrap().to_bytes();
-            assert_eq!(
-                found,
-                directory
-                    .join("libs/plugin.so")
-                    .as_os_str()
-                    .as_encoded_bytes()
-            );
-        }
-        assert_eq!(existing_file(&object, b"$ORIGIN/libs", b"absent.so"), None);
-        assert_eq!(existing_file(&object, &[b'/'; 2000], b"plugin.so"), None);
-        std::fs::remove_dir_all(directory).unwrap();
-    }
 
     #[test]
     fn code_is_found_around_a_function() {

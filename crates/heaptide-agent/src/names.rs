@@ -190,8 +190,15 @@ fn checked_read(address: usize) -> Option<[usize; 2]> {
 
 fn note(thread_object: usize, name: &[u8]) {
     let mut starting = STARTING.lock();
-    let next = starting.next;
-    starting.next = (next + 1) % MOST_PENDING;
+    // A thread that ended without a single allocation has left its entry; its address may be another's.
+    let same = starting
+        .pending
+        .iter()
+        .position(|pending| pending.thread_object == thread_object);
+    let next = same.unwrap_or(starting.next);
+    if same.is_none() {
+        starting.next = (next + 1) % MOST_PENDING;
+    }
     let pending = &mut starting.pending[next];
     let length = name.len().min(LONGEST_NAME);
     pending.name[..length].copy_from_slice(&name[..length]);

@@ -37,12 +37,14 @@ macro_rules! real_functions {
                 pub(crate) static ADDRESS: AtomicUsize = AtomicUsize::new(0);
                 /// Start and end of the code around it.
                 pub(crate) static HOME: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+                #[allow(dead_code, reason = "some are only jumped to")]
                 pub(crate) type Function = unsafe extern "C" fn($($argument),*) -> $result;
 
                 /// The function.
                 ///
                 /// # Safety
                 /// `resolve` has found it: hooks are only installed for functions it found.
+                #[allow(dead_code, reason = "some are only jumped to")]
                 #[inline(always)]
                 pub(crate) unsafe fn get() -> Function {
                     // SAFETY: `resolve` stored the address of a function of this C type.
@@ -83,6 +85,7 @@ real_functions! {
     munmap: c"munmap" as fn(*mut c_void, usize) -> c_int;
     mremap: c"mremap" as fn(*mut c_void, usize, usize, c_int, *mut c_void) -> *mut c_void;
     pthread_create: c"pthread_create" as fn(*mut libc::pthread_t, *const libc::pthread_attr_t, *mut c_void, *mut c_void) -> c_int;
+    dlsym: c"dlsym" as fn(*mut c_void, *const c_char) -> *mut c_void;
     dlopen: c"dlopen" as fn(*const c_char, c_int) -> *mut c_void;
     dlclose: c"dlclose" as fn(*mut c_void) -> c_int;
 }

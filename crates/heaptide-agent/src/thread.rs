@@ -143,40 +143,40 @@ fn first_turn() -> Option<Turn> {
     }
 }
 
+/// The state of the calling thread, made in place: its record is larger than what a thread with the
+/// smallest stack has to spare.
 fn make_state() -> Result<Option<*mut ThreadState>, Stop> {
     let thread_id = rustix::thread::gettid().as_raw_nonzero().get() as u32;
-    let record = RECORDER.thread_start(thread_id, os_name())?;
-    let mut free = FREE.lock();
-    let reused = free.0;
-    if !reused.is_null() {
-        // SAFETY: states on the list belong to nobody.
-        unsafe {
-            free.0 = (*reused).next_free;
-            drop(free);
-            (*reused).record = record;
-            (*reused).memo.forget();
-            (*reused).named = false;
-            (*reused).exit_rounds = 0;
-            (*reused).next_free = core::ptr::null_mut();
+    let reused = {
+        let mut free = FREE.lock();
+        let reused = free.0;
+        if !reused.is_null() {
+            // SAFETY: states on the list belong to nobody.
+            free.0 = unsafe { (*reused).next_free };
         }
-        return Ok(Some(reused));
-    }
-    drop(free);
-    let Some(memory) = Mapping::new(size_of::<ThreadState>()) else {
-        return Ok(None);
+        reused
     };
-    let state: *mut ThreadState = memory.leak();
-    // SAFETY: fresh memory, large enough and page aligned.
+    let is_new = reused.is_null();
+    let state = if is_new {
+        let Some(memory) = Mapping::new(size_of::<ThreadState>()) else {
+            return Ok(None);
+        };
+        memory.leak()
+    } else {
+        reused
+    };
+    // SAFETY: the state is nobody else's; every field is written before the state is used.
     unsafe {
-        state.write(ThreadState {
-            activity: Activity::RealCall,
-            record,
-            memo: Memo::new(),
-            tick: 0,
-            named: false,
-            exit_rounds: 0,
-            next_free: core::ptr::null_mut(),
-        });
+        RECORDER.thread_start(&raw mut (*state).record, thread_id, os_name())?;
+        if is_new {
+            (&raw mut (*state).memo).write(Memo::new());
+        }
+        (*state).memo.forget();
+        (&raw mut (*state).activity).write(Activity::RealCall);
+        (&raw mut (*state).tick).write(0);
+        (&raw mut (*state).named).write(false);
+        (&raw mut (*state).exit_rounds).write(0);
+        (&raw mut (*state).next_free).write(core::ptr::null_mut());
     }
     Ok(Some(state))
 }

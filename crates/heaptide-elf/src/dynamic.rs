@@ -10,8 +10,6 @@ const DT_RELASZ: i64 = 8;
 const DT_STRSZ: i64 = 10;
 const DT_PLTREL: i64 = 20;
 const DT_JMPREL: i64 = 23;
-const DT_RPATH: i64 = 15;
-const DT_RUNPATH: i64 = 29;
 const TAG_RELA: u64 = 7;
 
 #[repr(C)]
@@ -44,7 +42,6 @@ pub(crate) struct Dynamic<'a> {
     names: &'a [u8],
     data: &'a [Rela],
     plt: &'a [Rela],
-    run_path: Option<u64>,
 }
 
 impl<'a> Dynamic<'a> {
@@ -58,7 +55,6 @@ impl<'a> Dynamic<'a> {
         let (mut symbols, mut names, mut names_size) = (0u64, 0u64, 0u64);
         let (mut data, mut data_size, mut plt, mut plt_size, mut plt_kind) =
             (0u64, 0u64, 0u64, 0u64, TAG_RELA);
-        let (mut run_path, mut old_path) = (None, None);
         // SAFETY: the loader has accepted this section; it ends with a null tag.
         unsafe {
             while (*entry).tag != 0 {
@@ -72,8 +68,6 @@ impl<'a> Dynamic<'a> {
                     DT_JMPREL => plt = value,
                     DT_PLTRELSZ => plt_size = value,
                     DT_PLTREL => plt_kind = value,
-                    DT_RUNPATH => run_path = Some(value),
-                    DT_RPATH => old_path = Some(value),
                     _ => {}
                 }
                 entry = entry.add(1);
@@ -109,7 +103,6 @@ impl<'a> Dynamic<'a> {
             names: unsafe { core::slice::from_raw_parts(names as *const u8, names_size as usize) },
             data: table(data, data_size),
             plt: table(plt, plt_size),
-            run_path: run_path.or(old_path),
         })
     }
 
@@ -153,13 +146,6 @@ impl<'a> Dynamic<'a> {
             .find(|(index, symbol)| symbol.st_value == value && self.name(*index) == name)
             .map_or(0, |(_, symbol)| symbol.st_size as usize)
     }
-
-    /// `DT_RUNPATH`, else `DT_RPATH`.
-    pub(crate) fn run_path(&self) -> Option<&'a [u8]> {
-        let rest = self.names.get(self.run_path? as usize..)?;
-        let end = rest.iter().position(|byte| *byte == 0)?;
-        Some(&rest[..end])
-    }
 }
 
 /// Size of the data object `name` at `address`, from the symbol table of the object that defines it;
@@ -177,12 +163,4 @@ pub fn symbol_bytes(address: usize, name: &[u8]) -> usize {
         false
     });
     bytes
-}
-
-impl<'a> Object<'a> {
-    /// The search path the object was linked with (`DT_RUNPATH`, else `DT_RPATH`), unexpanded.
-    #[must_use]
-    pub fn run_path(&self) -> Option<&'a [u8]> {
-        Dynamic::of(self)?.run_path()
-    }
 }

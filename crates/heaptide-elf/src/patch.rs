@@ -34,14 +34,15 @@ pub struct Counts {
 /// Points the slots of `object` to the replacements.
 ///
 /// A slot is changed when it holds the original (or is still to be bound to it): an object that
-/// brings its own `malloc`, or was bound to another one (`RTLD_DEEPBIND`), keeps what it has.
-pub fn patch(object: &Object<'_>, hooks: &[Hook], counts: &mut Counts) {
+/// brings its own `malloc`, or was bound to another one (`RTLD_DEEPBIND`), keeps what it has. With
+/// `allow_unbound` false, so does every slot that is not bound yet.
+pub fn patch(object: &Object<'_>, hooks: &[Hook], allow_unbound: bool, counts: &mut Counts) {
     let mut slots = 0;
     for_each_slot(object, hooks, |slot, hook, lazy| {
         let now = slot.load(Ordering::Relaxed);
         let bound = now == hook.original || (now >= hook.home.0 && now < hook.home.1);
         // A slot not bound yet points back into the object's own procedure linkage table.
-        let unbound = lazy && object.executes(now);
+        let unbound = allow_unbound && lazy && object.executes(now);
         if hook.original != 0 && now != hook.replacement && (bound || unbound) {
             slots += 1;
             Some(hook.replacement)

@@ -1,7 +1,8 @@
 //! The capture as a growing shared mapping.
 //!
-//! All segments are mapped side by side in one reserved range, so that a place in the file and a
-//! place in memory differ by a constant and trimming our resident set is one call.
+//! Segments are mapped side by side in a few windows of reserved address space, so that trimming our
+//! resident set is a few calls. The windows are small, for a program may live under a limit of its
+//! address space (`RLIMIT_AS`), which counts what is reserved.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use heaptide_format::{
     HEADER_BYTES, Lifecycle, OwnCost, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, State,
     StopReason, offsets,
 };
-use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
@@ -21,10 +22,15 @@ use crate::lock::SpinLock;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop;
 
-/// The largest capture: what is reserved of the address space.
-const RESERVE_BYTES: usize = 1 << 30;
-/// Reserved where the address space is limited (`RLIMIT_AS`).
-const SMALL_RESERVE_BYTES: usize = 64 << 20;
+/// The largest capture.
+const LARGEST_BYTES: usize = 1 << 30;
+/// Reserved at first, and from then on.
+const FIRST_WINDOW_BYTES: usize = 2 << 20;
+const WINDOW_BYTES: usize = 16 << 20;
+const MOST_WINDOWS: usize = 80;
+/// Our descriptor keeps out of the way of programs that count on getting the low numbers.
+const DESCRIPTOR: i32 = 700;
+
 /// Below this size the capture is left resident: trimming would save nothing worth a page fault.
 const TRIM_FROM_BYTES: usize = 3 << 20;
 /// Growth between two looks at how much is resident.
@@ -35,9 +41,12 @@ const MOST_RESIDENT_BYTES: usize = 3 << 20;
 /// The mapped capture file.
 #[derive(Debug)]
 pub struct CaptureFile {
+    /// The header page, which begins the first window.
     base: AtomicPtr<u8>,
-    reserved: AtomicUsize,
+    windows: [Window; MOST_WINDOWS],
+    window_count: AtomicUsize,
     page: AtomicUsize,
+    /// Bytes of the file that are mapped, all windows together.
     mapped: AtomicUsize,
     descriptor: AtomicI32,
     device: AtomicU64,
@@ -45,6 +54,14 @@ pub struct CaptureFile {
     grown_since_trim: AtomicUsize,
     resident_after_trim: AtomicUsize,
     path: SpinLock<Path>,
+}
+
+/// A range of reserved addresses; from its start on, part of the file is mapped.
+#[derive(Debug)]
+struct Window {
+    address: AtomicPtr<u8>,
+    reserved: AtomicUsize,
+    mapped: AtomicUsize,
 }
 
 /// The absolute path of the file, NUL-terminated, to open it again when our descriptor was closed.
@@ -59,7 +76,14 @@ impl CaptureFile {
     pub const fn new() -> Self {
         Self {
             base: AtomicPtr::new(core::ptr::null_mut()),
-            reserved: AtomicUsize::new(0),
+            windows: [const {
+                Window {
+                    address: AtomicPtr::new(core::ptr::null_mut()),
+                    reserved: AtomicUsize::new(0),
+                    mapped: AtomicUsize::new(0),
+                }
+            }; MOST_WINDOWS],
+            window_count: AtomicUsize::new(0),
             page: AtomicUsize::new(4096),
             mapped: AtomicUsize::new(0),
             descriptor: AtomicI32::new(-1),
@@ -89,39 +113,74 @@ impl CaptureFile {
         if length < HEADER_BYTES {
             return Err(rustix::io::Errno::INVAL);
         }
-        let (base, reserved) = reserve(length)?;
-        let page = rustix_page_size();
-        // SAFETY: the range was just reserved by us, so replacing it hurts nobody; the file is at least as long.
-        let mapped = unsafe {
-            rustix::mm::mmap(
-                base.as_ptr().cast(),
-                length.next_multiple_of(page),
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::FIXED,
-                &descriptor,
-                0,
-            )
-        };
-        if let Err(error) = mapped {
-            // SAFETY: the reservation is ours and nothing points into it yet.
-            let _ = unsafe { rustix::mm::munmap(base.as_ptr().cast(), reserved) };
-            return Err(error);
-        }
+        let page = rustix::param::page_size();
+        self.page.store(page, Ordering::Relaxed);
+        let length = length.next_multiple_of(page);
+        self.open_window(length.max(FIRST_WINDOW_BYTES))?;
+        let descriptor = out_of_the_way(descriptor);
+        let base = self.map(rustix::fd::AsFd::as_fd(&descriptor), 0, length)?;
         self.device.store(status.st_dev, Ordering::Relaxed);
         self.inode.store(status.st_ino, Ordering::Relaxed);
-        self.reserved.store(reserved, Ordering::Relaxed);
-        self.page.store(page, Ordering::Relaxed);
-        self.mapped
-            .store(length.next_multiple_of(page), Ordering::Relaxed);
-        // A high number keeps out of the way of programs that count on getting the low ones.
-        let descriptor = match rustix::io::fcntl_dupfd_cloexec(&descriptor, 700) {
-            Ok(high) => high,
-            Err(_) => descriptor,
-        };
         self.descriptor
             .store(descriptor.into_raw_fd(), Ordering::Relaxed);
         self.base.store(base.as_ptr(), Ordering::Release);
         Ok(())
+    }
+
+    /// Reserves another window of `bytes`.
+    fn open_window(&self, bytes: usize) -> Result<(), rustix::io::Errno> {
+        let count = self.window_count.load(Ordering::Relaxed);
+        let window = self.windows.get(count).ok_or(rustix::io::Errno::NOMEM)?;
+        // SAFETY: an inaccessible anonymous mapping at an address of the kernel's choice.
+        let address = unsafe {
+            rustix::mm::mmap_anonymous(
+                core::ptr::null_mut(),
+                bytes,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        }?;
+        window.address.store(address.cast(), Ordering::Relaxed);
+        window.reserved.store(bytes, Ordering::Relaxed);
+        window.mapped.store(0, Ordering::Relaxed);
+        self.window_count.store(count + 1, Ordering::Release);
+        Ok(())
+    }
+
+    fn windows(&self) -> &[Window] {
+        &self.windows[..self.window_count.load(Ordering::Acquire)]
+    }
+
+    /// Room left in the last window.
+    fn room(&self) -> usize {
+        self.windows().last().map_or(0, |window| {
+            window.reserved.load(Ordering::Relaxed) - window.mapped.load(Ordering::Relaxed)
+        })
+    }
+
+    /// Maps `bytes` of the file from `start` on into the last window, which has room for them.
+    fn map(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        start: usize,
+        bytes: usize,
+    ) -> Result<NonNull<u8>, rustix::io::Errno> {
+        let window = self.windows().last().ok_or(rustix::io::Errno::NOMEM)?;
+        let used = window.mapped.load(Ordering::Relaxed);
+        // SAFETY: the range is inside the reservation and not in use; the file is long enough.
+        let address = unsafe {
+            rustix::mm::mmap(
+                window.address.load(Ordering::Relaxed).add(used).cast(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED,
+                descriptor,
+                start as u64,
+            )
+        }?;
+        window.mapped.store(used + bytes, Ordering::Relaxed);
+        self.mapped.fetch_add(bytes, Ordering::Relaxed);
+        NonNull::new(address.cast()).ok_or(rustix::io::Errno::NOMEM)
     }
 
     #[inline]
@@ -210,12 +269,10 @@ impl CaptureFile {
         let Some(end) = start.checked_add(capacity) else {
             return Err(self.stop(StopReason::TooLarge, 0));
         };
-        if end > self.reserved.load(Ordering::Relaxed) {
+        if end > LARGEST_BYTES {
             return Err(self.stop(StopReason::TooLarge, 0));
         }
-        self.grow_to(end)?;
-        // SAFETY: `start..end` is mapped now and belongs to nobody else: `allocated_end` only moves here.
-        let segment = unsafe { NonNull::new_unchecked(self.base().add(start)) };
+        let segment = self.extend(start, capacity)?;
         let mut header = SegmentHeader::new(kind, capacity as u64, first_index, record_bytes);
         let magic = core::mem::replace(&mut header.magic, 0);
         // SAFETY: the segment is at least a header long and page aligned.
@@ -260,50 +317,32 @@ impl CaptureFile {
     /// Lets go of the resident pages of the capture. They stay in the file and come back by a minor
     /// fault when they are touched.
     fn trim(&self) {
-        // SAFETY: on a shared file mapping this drops page table entries, never data; other threads
-        // that store meanwhile fault the page in again.
-        let _ = unsafe {
-            rustix::mm::madvise(
-                self.base().cast(),
-                self.mapped_bytes(),
-                Advice::LinuxDontNeed,
-            )
-        };
+        for window in self.windows() {
+            let address = window.address.load(Ordering::Relaxed);
+            let mapped = window.mapped.load(Ordering::Relaxed);
+            // SAFETY: on a shared file mapping this drops page table entries, never data; other
+            // threads that store meanwhile fault the page in again.
+            let _ = unsafe { rustix::mm::madvise(address.cast(), mapped, Advice::LinuxDontNeed) };
+        }
     }
 
-    fn grow_to(&self, end: usize) -> Result<(), Stop> {
-        let mapped = self.mapped_bytes();
-        if end <= mapped {
-            return Ok(());
-        }
-        let descriptor = match self.descriptor() {
-            Ok(descriptor) => descriptor,
-            Err(error) => return Err(self.stop(StopReason::NoSpace, error.raw_os_error())),
-        };
+    /// Makes the file `bytes` longer at `start`, its end, and maps them.
+    fn extend(&self, start: usize, bytes: usize) -> Result<NonNull<u8>, Stop> {
+        let full = |error: rustix::io::Errno| self.stop(StopReason::NoSpace, error.raw_os_error());
+        let unmapped =
+            |error: rustix::io::Errno| self.stop(StopReason::MapFailed, error.raw_os_error());
+        let descriptor = self.descriptor().map_err(unmapped)?;
         // The kernel answers growth beyond the limit with a signal, so ask first.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
-        if limit.is_some_and(|limit| (end as u64) > limit) {
-            return Err(self.stop(StopReason::NoSpace, rustix::io::Errno::FBIG.raw_os_error()));
+        if limit.is_some_and(|limit| (start + bytes) as u64 > limit) {
+            return Err(full(rustix::io::Errno::FBIG));
         }
-        if let Err(error) = allocate(descriptor, mapped as u64, (end - mapped) as u64) {
-            return Err(self.stop(StopReason::NoSpace, error.raw_os_error()));
+        allocate(descriptor, start as u64, bytes as u64).map_err(full)?;
+        if self.room() < bytes {
+            self.open_window(bytes.max(WINDOW_BYTES))
+                .map_err(unmapped)?;
         }
-        // SAFETY: the range is inside our reservation and not in use; the file is long enough by now.
-        let result = unsafe {
-            rustix::mm::mmap(
-                self.base().add(mapped).cast(),
-                end - mapped,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::FIXED,
-                descriptor,
-                mapped as u64,
-            )
-        };
-        if let Err(error) = result {
-            return Err(self.stop(StopReason::MapFailed, error.raw_os_error()));
-        }
-        self.mapped.store(end, Ordering::Relaxed);
-        Ok(())
+        self.map(descriptor, start, bytes).map_err(unmapped)
     }
 
     /// Our descriptor, if it still is ours: a program may close descriptors it did not open, and
@@ -320,6 +359,11 @@ impl CaptureFile {
         let again = self.path.lock().open()?;
         if !self.is_ours(rustix::fd::AsFd::as_fd(&again)) {
             return Err(rustix::io::Errno::STALE);
+        }
+        let again = out_of_the_way(again);
+        if again.as_raw_fd() < 3 {
+            // A program that closed its standard streams expects the next file there, not us.
+            return Err(rustix::io::Errno::MFILE);
         }
         let raw = again.into_raw_fd();
         self.descriptor.store(raw, Ordering::Relaxed);
@@ -340,18 +384,18 @@ impl CaptureFile {
     /// # Safety
     /// Only in a forked child, before anything else of ours runs there.
     pub unsafe fn abandon(&self) {
-        let base = self.base();
-        if base.is_null() {
-            return;
-        }
-        // SAFETY: the whole reservation is ours; the child has no other user of it.
+        // SAFETY: the mapped ranges are ours; the child has no other user of them. Read-only, so that
+        // they do not count as data of the child (`RLIMIT_DATA`): nothing of ours writes there.
         unsafe {
-            let _ = rustix::mm::mmap_anonymous(
-                base.cast(),
-                self.reserved.load(Ordering::Relaxed),
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
-            );
+            for window in self.windows() {
+                let _ = rustix::mm::mmap_anonymous(
+                    window.address.load(Ordering::Relaxed).cast(),
+                    window.mapped.load(Ordering::Relaxed),
+                    ProtFlags::READ,
+                    MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
+                );
+            }
+            self.base.store(core::ptr::null_mut(), Ordering::Relaxed);
             let raw = self.descriptor.swap(-1, Ordering::Relaxed);
             if raw >= 0 && self.is_ours(BorrowedFd::borrow_raw(raw)) {
                 drop(OwnedFd::from_raw_fd(raw));
@@ -394,36 +438,18 @@ fn resident_file_bytes(page: usize) -> Option<usize> {
     Some(pages * page)
 }
 
-fn reserve(at_least: usize) -> Result<(NonNull<u8>, usize), rustix::io::Errno> {
-    let limited = rustix::process::getrlimit(rustix::process::Resource::As)
-        .current
-        .is_some();
-    let mut wanted = if limited {
-        SMALL_RESERVE_BYTES
-    } else {
-        RESERVE_BYTES
-    }
-    .max(at_least.next_multiple_of(1 << 20));
-    loop {
-        // SAFETY: an inaccessible anonymous mapping at an address of the kernel's choice.
-        let range = unsafe {
-            rustix::mm::mmap_anonymous(
-                core::ptr::null_mut(),
-                wanted,
-                ProtFlags::empty(),
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )
-        };
-        match range {
-            Ok(start) => {
-                return NonNull::new(start.cast())
-                    .map(|start| (start, wanted))
-                    .ok_or(rustix::io::Errno::NOMEM);
-            }
-            Err(error) if wanted / 4 < at_least.max(4 << 20) => return Err(error),
-            Err(_) => wanted /= 4,
+/// The same file under a high number, where the limit of descriptors leaves one free.
+fn out_of_the_way(descriptor: OwnedFd) -> OwnedFd {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let highest = limit.map_or(DESCRIPTOR, |limit| {
+        i32::try_from(limit).unwrap_or(i32::MAX) - 1
+    });
+    for number in [DESCRIPTOR.min(highest), highest / 2, 3] {
+        if let Ok(high) = rustix::io::fcntl_dupfd_cloexec(&descriptor, number) {
+            return high;
         }
     }
+    descriptor
 }
 
 /// Real blocks for the range, so that a store can never meet a full disk (which would be `SIGBUS`).
@@ -458,10 +484,6 @@ fn write_zeroes(
         }
     }
     Ok(())
-}
-
-fn rustix_page_size() -> usize {
-    rustix::param::page_size()
 }
 
 /// Nanoseconds since the Unix epoch.

@@ -4,7 +4,7 @@ use crate::live::NoMemory;
 use crate::memory::Mapping;
 
 /// How many pieces one call takes out; more are taken by further calls.
-pub const MAX_PIECES: usize = 32;
+pub const MAX_PIECES: usize = 8;
 
 /// What was taken out of one mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

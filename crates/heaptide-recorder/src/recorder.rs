@@ -1,8 +1,10 @@
 //! The recorder: an event in, a few stores out.
 
-use heaptide_format::{Allocator, CellKind, MetadataKey, NODE_OVERFLOW, State, StopReason};
+use heaptide_format::{
+    Allocator, CellKind, MetadataKey, NODE_OVERFLOW, State, StopReason, THREAD_OVERFLOW,
+};
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::cells::{CellWriter, Cells, Key};
 use crate::definitions::{CodeText, Definitions, RawText};
@@ -17,6 +19,9 @@ use crate::threads::{ThreadRecord, Threads};
 const HOUSEKEEPING_EVENTS: u32 = 1 << 14;
 /// Every so many cells that were not remembered a thread looks at how much of the capture is resident.
 const COLD_LOOKUPS: u32 = 256;
+
+/// So many cells for frees of other threads' blocks before threads share them.
+const MOST_REMOTE_CELLS: u32 = 16 << 10;
 
 /// A live block taken out of the table, to be freed or put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +44,11 @@ pub struct Recorder {
     live: LiveTable,
     ranges: SpinLock<Ranges>,
     threads: Threads,
-    full_code: core::sync::atomic::AtomicU32,
+    full_code: AtomicU32,
     /// One thread alone records: it needs no locked instruction.
     alone: AtomicBool,
+    /// Cells for frees of other threads' blocks that one thread has for itself.
+    remote_cells: AtomicU32,
 }
 
 impl Recorder {
@@ -58,8 +65,9 @@ impl Recorder {
             live: LiveTable::new(),
             ranges: SpinLock::new(Ranges::new()),
             threads: Threads::new(),
-            full_code: core::sync::atomic::AtomicU32::new(0),
+            full_code: AtomicU32::new(0),
             alone: AtomicBool::new(false),
+            remote_cells: AtomicU32::new(0),
         }
     }
 
@@ -176,13 +184,25 @@ impl Recorder {
 
     // ---- threads ------------------------------------------------------------------------------
 
-    /// A record for a thread that has not been seen before.
+    /// Makes the record of a thread that has not been seen before, in place.
     ///
     /// # Errors
     /// No room.
-    pub fn thread_start(&self, thread_id: u32, os_name: [u8; 16]) -> Result<ThreadRecord, Stop> {
+    ///
+    /// # Safety
+    /// `record` is valid for writes and nobody uses it.
+    pub unsafe fn thread_start(
+        &self,
+        record: *mut ThreadRecord,
+        thread_id: u32,
+        os_name: [u8; 16],
+    ) -> Result<(), Stop> {
         let _growth = self.growth.lock();
-        self.threads.register(&self.file, thread_id, os_name)
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.threads
+                .register(&self.file, record, thread_id, os_name)
+        }
     }
 
     /// The thread will record nothing more.
@@ -383,7 +403,7 @@ impl Recorder {
         bytes: u64,
         temporary: bool,
     ) -> Result<(), Stop> {
-        let _one_at_a_time = if thread.shared {
+        let mut _one_at_a_time = if thread.shared {
             Some(self.shared_thread.lock())
         } else {
             None
@@ -397,7 +417,12 @@ impl Recorder {
         let target = if mine {
             cell
         } else {
-            self.cell(thread, Key::remote(cell, allocator, thread.thread))?
+            let (target, shared) = self.remote_cell(thread, cell, allocator)?;
+            if shared && _one_at_a_time.is_none() {
+                // The heap word moves under the lock too, so that the cell sees epochs in order.
+                _one_at_a_time = Some(self.shared_thread.lock());
+            }
+            target
         };
         // SAFETY: the file is open and `target` is written by this thread alone.
         unsafe {
@@ -528,7 +553,7 @@ impl Recorder {
         pieces: &Pieces,
     ) -> Result<(), Stop> {
         for piece in pieces.as_slice() {
-            let _one_at_a_time = if thread.shared {
+            let mut _one_at_a_time = if thread.shared {
                 Some(self.shared_thread.lock())
             } else {
                 None
@@ -538,11 +563,14 @@ impl Recorder {
                 let cell = self.cells.get(piece.cell);
                 ((*cell).thread, (*cell).allocator)
             };
-            let mine = owner == thread.thread;
-            let target = if mine {
+            let target = if owner == thread.thread {
                 piece.cell
             } else {
-                self.cell(thread, Key::remote(piece.cell, allocator, thread.thread))?
+                let (target, shared) = self.remote_cell(thread, piece.cell, allocator)?;
+                if shared && _one_at_a_time.is_none() {
+                    _one_at_a_time = Some(self.shared_thread.lock());
+                }
+                target
             };
             let bytes = piece.end - piece.start;
             // SAFETY: as in `freed_bytes`; the free is taken back by a negative one.
@@ -608,6 +636,40 @@ impl Recorder {
             return Ok(entry.cell);
         }
         self.find_cell(thread, key)
+    }
+
+    /// The cell for frees of another thread's blocks, and whether it is shared. Threads that all free
+    /// each other's blocks would make cells by the square of their number; past a limit they share
+    /// one per allocating cell, under the lock of the shared thread.
+    fn remote_cell(
+        &self,
+        thread: &mut ThreadRecord,
+        cell: u32,
+        allocator: u32,
+    ) -> Result<(u32, bool), Stop> {
+        let own = Key::remote(cell, allocator, thread.thread);
+        let is_known = thread.cache_entry(own.cache_word()).word == own.cache_word()
+            || self.cells.find(own, None).is_some();
+        if is_known || thread.shared {
+            return Ok((self.cell(thread, own)?, false));
+        }
+        if self.remote_cells.load(Ordering::Relaxed) < MOST_REMOTE_CELLS {
+            self.remote_cells.fetch_add(1, Ordering::Relaxed);
+            return Ok((self.cell(thread, own)?, false));
+        }
+        let shared = Key::remote(cell, allocator, THREAD_OVERFLOW);
+        let found = self.cells.find(shared, None);
+        let target = match found {
+            Some(target) => Some(target),
+            None => {
+                let _growth = self.growth.lock();
+                self.cells.make(&self.file, shared, None)?
+            }
+        };
+        match target {
+            Some(target) => Ok((target, true)),
+            None => Err(self.file.stop(StopReason::TooLarge, 0)),
+        }
     }
 
     #[cold]

@@ -62,11 +62,14 @@ impl Fixture {
     }
 
     fn thread(&self) -> Box<ThreadRecord> {
-        Box::new(
+        let mut record = Box::<ThreadRecord>::new_uninit();
+        // SAFETY: fresh memory; `thread_start` fills it.
+        unsafe {
             self.recorder
-                .thread_start(1, *b"test\0\0\0\0\0\0\0\0\0\0\0\0")
-                .unwrap(),
-        )
+                .thread_start(record.as_mut_ptr(), 1, *b"test\0\0\0\0\0\0\0\0\0\0\0\0")
+                .unwrap();
+            record.assume_init()
+        }
     }
 
     fn node(&self, name: &str) -> u32 {
@@ -546,4 +549,100 @@ fn a_closed_descriptor_is_noticed() {
             .unwrap();
     }
     assert!(fixture.view().nodes.len() > 20_000);
+}
+
+#[test]
+fn threads_without_end_make_no_cells_without_end() {
+    let fixture = Fixture::new(1 << 20);
+    let nodes: Vec<u32> = (0..20)
+        .map(|number| fixture.node(&format!("h{number}")))
+        .collect();
+    let mut allocated = 0;
+    for round in 0..5000u64 {
+        let mut thread = fixture.thread();
+        for (position, node) in nodes.iter().enumerate() {
+            let address = (round * 20 + position as u64 + 1) << 4;
+            // SAFETY: started, and the record is this thread's.
+            unsafe {
+                fixture
+                    .recorder
+                    .allocated(&mut thread, *node, Allocator::Malloc, address, 10)
+                    .unwrap();
+            }
+            allocated += 1;
+        }
+        fixture.recorder.thread_end(&thread);
+    }
+    let view = fixture.view();
+    assert!(
+        view.cells.len() <= 300 * nodes.len(),
+        "{} cells",
+        view.cells.len()
+    );
+    let figures = view.figures();
+    assert_eq!(
+        figures
+            .values()
+            .map(|figures| figures.allocated.0)
+            .sum::<u64>(),
+        allocated
+    );
+}
+
+#[test]
+fn threads_that_all_free_each_others_blocks_share_cells_in_the_end() {
+    const THREADS: usize = 80;
+    let fixture = Fixture::new(1 << 20);
+    let nodes: Vec<u32> = (0..8)
+        .map(|number| fixture.node(&format!("k{number}")))
+        .collect();
+    let mut threads: Vec<_> = (0..THREADS).map(|_| fixture.thread()).collect();
+    let mut address = 16;
+    let mut live = Vec::new();
+    for round in 0..2 {
+        for allocating in 0..THREADS {
+            for (position, node) in nodes.iter().enumerate() {
+                for freeing in 0..THREADS {
+                    // SAFETY: started; one thread plays them all, one after the other.
+                    unsafe {
+                        let record = &mut threads[allocating];
+                        fixture
+                            .recorder
+                            .allocated(record, *node, Allocator::Malloc, address, 100)
+                            .unwrap();
+                        if round == 0 || (position + freeing) % 5 != 0 {
+                            fixture
+                                .recorder
+                                .freed(&mut threads[freeing], address)
+                                .unwrap();
+                        } else {
+                            live.push(address);
+                        }
+                    }
+                    address += 16;
+                }
+            }
+        }
+    }
+    let view = fixture.view();
+    let own = THREADS * nodes.len();
+    assert!(
+        view.cells.len() <= (16 << 10) + 2 * own,
+        "{} cells",
+        view.cells.len()
+    );
+    let figures = view.figures();
+    assert_eq!(
+        figures.values().map(|figures| figures.live.0).sum::<i64>(),
+        live.len() as i64
+    );
+    assert_eq!(
+        figures.values().map(|figures| figures.peak.1).sum::<i64>() as u64,
+        view.header.heap.peak_bytes
+    );
+    assert!(
+        figures
+            .values()
+            .all(|figures| figures.live.0 >= 0 && figures.peak.1 >= 0)
+    );
 }

@@ -11,6 +11,10 @@ use crate::pool::Pool;
 const CACHE_ENTRIES: usize = 512;
 /// Free slots that are remembered; a slot beyond that is not used again.
 const MOST_FREE: usize = 4096;
+/// So many threads get a number of their own. From then on a new thread continues under the number
+/// of one that has ended, if there is one, so that a program that starts threads without end does
+/// not make cells without end.
+const OWN_NUMBERS: u32 = 256;
 
 /// What one thread needs to record. Made by [`crate::Recorder::thread_start`]; only its thread uses it.
 #[derive(Debug)]
@@ -133,62 +137,87 @@ impl Threads {
         Ok(())
     }
 
-    /// Under the growth lock.
-    pub(crate) fn register(
+    /// Makes the record at `record`, in place: a thread may have 16 KiB of stack, of which a copy
+    /// would take half. Under the growth lock.
+    ///
+    /// # Safety
+    /// `record` is valid for writes and nobody uses it.
+    pub(crate) unsafe fn register(
         &self,
         file: &CaptureFile,
+        record: *mut ThreadRecord,
         thread_id: u32,
         os_name: [u8; 16],
-    ) -> Result<ThreadRecord, Stop> {
-        let number = self.threads.len();
-        let full = number >= self.threads.capacity();
-        let slot = if full {
-            None
-        } else {
-            self.take_slot(file, number)?
-        };
-        let (thread, slot_number) = match slot {
-            Some(slot) => {
-                let thread = Thread {
-                    thread_id,
-                    slot,
-                    first_seen_unix_ns: unix_ns(),
-                    os_name,
-                    python_name: [0; 96],
-                };
-                self.threads.push(file, thread)?;
-                (number, slot)
+    ) -> Result<(), Stop> {
+        let (thread, slot_number) = match self.take_free() {
+            Some((thread, slot)) if self.threads.len() >= OWN_NUMBERS => {
+                self.count_shared(file);
+                (thread, slot)
             }
-            None => {
-                if let Some(own) = file.own() {
-                    own.overflow_threads.fetch_add(1, Ordering::Relaxed);
-                }
-                (THREAD_OVERFLOW, 0)
-            }
+            free => self.own_number(file, free.map(|(_, slot)| slot), thread_id, os_name)?,
         };
-        Ok(ThreadRecord {
-            thread,
-            slot_number,
-            // SAFETY: the number was just taken from the pool.
-            slot: unsafe { self.slots.get(slot_number) },
-            shared: thread == THREAD_OVERFLOW,
-            events: 0,
-            cold_lookups: 0,
-            recent: [(0, 0); 2],
-            cache: [CacheEntry { word: 0, cell: 0 }; CACHE_ENTRIES],
-        })
+        // SAFETY: the caller's promise; the slot's number was given out by the pool. Zeroes are an
+        // empty cache, field by field so that nothing is copied.
+        unsafe {
+            (&raw mut (*record).thread).write(thread);
+            (&raw mut (*record).slot_number).write(slot_number);
+            (&raw mut (*record).slot).write(self.slots.get(slot_number));
+            (&raw mut (*record).shared).write(thread == THREAD_OVERFLOW);
+            (&raw mut (*record).events).write(0);
+            (&raw mut (*record).cold_lookups).write(0);
+            (&raw mut (*record).recent).write([(0, 0); 2]);
+            (&raw mut (*record).cache).write_bytes(0, 1);
+            (&raw mut (*self.slots.get(slot_number)).thread).write_volatile(thread);
+        }
+        Ok(())
     }
 
-    fn take_slot(&self, file: &CaptureFile, thread: u32) -> Result<Option<u32>, Stop> {
-        let free = self.free_count.load(Ordering::Relaxed);
-        if free > 0 {
-            self.free_count.store(free - 1, Ordering::Relaxed);
-            let slot = self.free[(free - 1) as usize % MOST_FREE].load(Ordering::Relaxed);
-            // SAFETY: free slots were given out before; its last thread is gone.
-            unsafe { (&raw mut (*self.slots.get(slot)).thread).write_volatile(thread) };
-            return Ok(Some(slot));
+    /// A number of its own for a new thread, and the slot `free` or a new one; the shared number when
+    /// there can be no more.
+    fn own_number(
+        &self,
+        file: &CaptureFile,
+        free: Option<u32>,
+        thread_id: u32,
+        os_name: [u8; 16],
+    ) -> Result<(u32, u32), Stop> {
+        let number = self.threads.len();
+        let room = number < self.threads.capacity();
+        let slot = match free {
+            _ if !room => None,
+            Some(slot) => Some(slot),
+            None => self.slots.push(file, empty_slot(number))?,
+        };
+        let Some(slot) = slot else {
+            self.count_shared(file);
+            return Ok((THREAD_OVERFLOW, 0));
+        };
+        let thread = Thread {
+            thread_id,
+            slot,
+            first_seen_unix_ns: unix_ns(),
+            os_name,
+            python_name: [0; 96],
+        };
+        self.threads.push(file, thread)?;
+        Ok((number, slot))
+    }
+
+    fn count_shared(&self, file: &CaptureFile) {
+        if let Some(own) = file.own() {
+            own.overflow_threads.fetch_add(1, Ordering::Relaxed);
         }
-        self.slots.push(file, empty_slot(thread))
+    }
+
+    /// The number and slot of a thread that has ended.
+    fn take_free(&self) -> Option<(u32, u32)> {
+        let free = self.free_count.load(Ordering::Relaxed);
+        let last = free.checked_sub(1)?;
+        self.free_count.store(last, Ordering::Relaxed);
+        let slot = self.free[last as usize % MOST_FREE].load(Ordering::Relaxed);
+        // SAFETY: free slots were given out before; the thread is the last that had it.
+        let thread = unsafe { (&raw const (*self.slots.get(slot)).thread).read() };
+        Some((thread, slot))
     }
 
     /// Under the growth lock. The slot's counters stay: they are sums over all its threads.
@@ -212,6 +241,12 @@ impl Threads {
         }
         field[..length].copy_from_slice(&name[..length]);
         // SAFETY: the thread exists; the name is only written here, under the lock.
+        let named = unsafe { (&raw const (*self.threads.get(thread)).python_name[0]).read() } != 0;
+        if named {
+            // A number that goes on under another thread keeps the name of its first.
+            return;
+        }
+        // SAFETY: as above.
         unsafe { (&raw mut (*self.threads.get(thread)).python_name).write_volatile(field) };
     }
 }

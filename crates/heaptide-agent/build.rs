@@ -1,0 +1,24 @@
+//! Links the unwinder into the agent.
+//!
+//! Rust asks for the shared `libgcc_s`, and the agent would drag the system's copy into every
+//! program before the program's own libraries ask for theirs, which may be newer. A linker script
+//! of that name, found first, stands for the static archive.
+
+use std::path::Path;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let glibc = std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|environment| environment == "gnu");
+    let Some(directory) = std::env::var_os("OUT_DIR").filter(|_| glibc) else {
+        return;
+    };
+    let script = Path::new(&directory).join("libgcc_s.so");
+    if let Err(error) = std::fs::write(&script, "GROUP(-lgcc_eh -lgcc -lc)\n") {
+        println!("cargo:warning=the agent will need libgcc_s: {error}");
+        return;
+    }
+    println!(
+        "cargo:rustc-link-search=native={}",
+        Path::new(&directory).display()
+    );
+}
