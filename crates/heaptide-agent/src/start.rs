@@ -13,6 +13,7 @@ use crate::{RECORDER, audit_hook, code, fork, guard, loader, names, real, switch
 
 static SESSION: SpinLock<Option<Session>> = SpinLock::new(None);
 static BEGUN: AtomicBool = AtomicBool::new(false);
+static EXEC_ASKED: AtomicBool = AtomicBool::new(false);
 
 /// The constructor's work: find out whether this process is ours, and if it is a CPython, ask it to
 /// tell us when the program starts.
@@ -50,6 +51,11 @@ unsafe extern "C" fn audit(
 ) -> c_int {
     // SAFETY: CPython passes a C string.
     let event = unsafe { CStr::from_ptr(event) }.to_bytes();
+    // Whoever raises another event after it asked for exec is still here: the exec failed.
+    if EXEC_ASKED.load(Ordering::Relaxed) && event != b"os.exec" && switch::is_on() {
+        EXEC_ASKED.store(false, Ordering::Relaxed);
+        RECORDER.exec_failed();
+    }
     // Most events are none of ours: look at one letter first.
     match event.first() {
         Some(b'c')
@@ -67,7 +73,10 @@ unsafe extern "C" fn audit(
         Some(b'c') if event == b"cpython.PyInterpreterState_New" => {
             interpreter::note_subinterpreter();
         }
-        Some(b'o') if event == b"os.exec" && switch::is_on() => RECORDER.exec_attempted(),
+        Some(b'o') if event == b"os.exec" && switch::is_on() => {
+            EXEC_ASKED.store(true, Ordering::Relaxed);
+            RECORDER.exec_attempted();
+        }
         Some(b'_') if event.starts_with(b"_thread.start_") && switch::is_on() => {
             // SAFETY: the arguments are a tuple, and the GIL is held.
             guard::catching(|| unsafe { names::thread_is_being_started(arguments) });
@@ -130,6 +139,9 @@ fn begin() {
 fn finish() {
     if switch::is_on() {
         switch::turn_off();
+        if EXEC_ASKED.load(Ordering::Relaxed) {
+            RECORDER.exec_failed();
+        }
         RECORDER.tracking_ends();
     }
 }

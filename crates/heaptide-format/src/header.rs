@@ -95,8 +95,8 @@ pub struct Lifecycle {
     pub tracking_end_unix_ns: u64,
     /// Last sign of life of the program that a sampler saw, nanoseconds since the Unix epoch.
     pub heartbeat_unix_ns: u64,
-    /// When the program last asked to be replaced by `exec`; zero if never. An exec that fails
-    /// leaves this set in a program that goes on.
+    /// When the program last asked to be replaced by `exec`; zero if never, and again when the agent
+    /// notices that the program goes on. A program that dies right after an exec that failed leaves it set.
     pub exec_unix_ns: u64,
     /// First byte of the file not yet given to a segment.
     pub allocated_end: u64,

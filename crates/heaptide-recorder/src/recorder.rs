@@ -163,6 +163,13 @@ impl Recorder {
         }
     }
 
+    /// It is still here.
+    pub fn exec_failed(&self) {
+        if let Some(lifecycle) = self.file.lifecycle() {
+            lifecycle.exec_unix_ns.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// One thread alone will record, until [`Recorder::company`].
     ///
     /// # Safety

@@ -15,6 +15,7 @@ use libc::{c_char, c_int, pid_t};
 
 use crate::SessionError;
 use crate::signals::Signals;
+use crate::standard_streams;
 use crate::system::c_string;
 use crate::target::Program;
 
@@ -194,6 +195,7 @@ fn become_program(image: &mut Image, signals: &Signals, go: c_int, failure: c_in
     if receive(go, &mut image.session_entry) {
         image.environment_pointers[image.session_slot] = image.session_entry.as_ptr().cast();
         signals.restore_in_child();
+        standard_streams::close_again();
         // SAFETY: both arrays end in a null pointer, and all they point to is owned by `image`.
         unsafe {
             libc::execve(

@@ -27,6 +27,7 @@ pub mod output;
 pub mod samples;
 pub mod session;
 pub mod signals;
+mod standard_streams;
 pub mod supervise;
 mod system;
 pub mod target;
