@@ -83,23 +83,31 @@ pub(crate) fn markdown(rows: &[Rows], start_up: &StartUp, machine: &str, rounds:
             memray(row.memray_bytes as f64 / 1000.0, 0, false),
         );
     }
-    let mean = |ours: fn(&Rows) -> &Vec<Measurement>| {
-        // glibc's trimming distorts w02: its plain run is slower than a profiled one.
-        let counted = rows.iter().filter(|row| !row.workload.starts_with("w02"));
-        let ratios: Vec<f64> = counted
+    // glibc's trimming distorts w02: its plain run is slower than a profiled one. w21 is two threads
+    // that do little but allocate, on two cores: a measure of contention, given apart.
+    let mean = |ours: fn(&Rows) -> &Vec<Measurement>, left_out: &[&str]| {
+        let ratios: Vec<f64> = rows
+            .iter()
+            .filter(|row| !left_out.iter().any(|name| row.workload.starts_with(name)))
             .filter(|row| !ours(row).is_empty())
             .map(|row| cpu_ratio(ours(row), &row.plain))
             .collect();
         geometric_mean(&ratios)
     };
-    let _ = write!(
-        text,
-        "\nGeometric mean of the body ratios (without `w02`): heaptide {:.3}",
-        mean(|row| &row.heaptide)
-    );
-    let memray_mean = mean(|row| &row.memray);
-    if memray_mean > 0.0 {
-        let _ = write!(text, ", Memray {memray_mean:.3}");
+    text.push_str("\nGeometric mean of the body ratios:");
+    for (left_out, words) in [
+        (&["w02", "w21"][..], " without `w02` and `w21`:"),
+        (&["w02"][..], "; without `w02` alone:"),
+    ] {
+        let _ = write!(
+            text,
+            "{words} heaptide {:.3}",
+            mean(|row| &row.heaptide, left_out)
+        );
+        let memray = mean(|row| &row.memray, left_out);
+        if memray > 0.0 {
+            let _ = write!(text, ", Memray {memray:.3}");
+        }
     }
     let _ = write!(
         text,
