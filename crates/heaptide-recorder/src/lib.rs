@@ -27,6 +27,7 @@ mod heap;
 mod index;
 mod live;
 mod lock;
+mod mappings;
 mod memory;
 mod pool;
 mod ranges;

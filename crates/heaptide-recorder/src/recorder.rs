@@ -11,7 +11,7 @@ use crate::definitions::{CodeText, Definitions, RawText};
 use crate::file::{CaptureFile, Stop, unix_ns};
 use crate::live::{Live, LiveTable};
 use crate::lock::SpinLock;
-use crate::ranges::{Pieces, Ranges};
+use crate::ranges::Ranges;
 use crate::stacks::Stacks;
 use crate::threads::{ThreadRecord, Threads};
 
@@ -33,22 +33,22 @@ pub struct Block {
 
 /// Everything recorded of one process. There is one, as a static: it must outlive every hook.
 pub struct Recorder {
-    file: CaptureFile,
+    pub(crate) file: CaptureFile,
     /// Held while anything new is made: nodes, cells, definitions, threads, segments.
-    growth: SpinLock<()>,
+    pub(crate) growth: SpinLock<()>,
     /// Held for each event of the threads that share one number.
-    shared_thread: SpinLock<()>,
-    definitions: Definitions,
-    stacks: Stacks,
-    cells: Cells,
-    live: LiveTable,
-    ranges: SpinLock<Ranges>,
-    threads: Threads,
-    full_code: AtomicU32,
+    pub(crate) shared_thread: SpinLock<()>,
+    pub(crate) definitions: Definitions,
+    pub(crate) stacks: Stacks,
+    pub(crate) cells: Cells,
+    pub(crate) live: LiveTable,
+    pub(crate) ranges: SpinLock<Ranges>,
+    pub(crate) threads: Threads,
+    pub(crate) full_code: AtomicU32,
     /// One thread alone records: it needs no locked instruction.
-    alone: AtomicBool,
+    pub(crate) alone: AtomicBool,
     /// Cells for frees of other threads' blocks that one thread has for itself.
-    remote_cells: AtomicU32,
+    pub(crate) remote_cells: AtomicU32,
 }
 
 impl Recorder {
@@ -325,7 +325,7 @@ impl Recorder {
     /// # Safety
     /// As `allocated`.
     #[inline(always)]
-    unsafe fn count_allocated(&self, thread: &mut ThreadRecord, cell: u32, bytes: u64) {
+    pub(crate) unsafe fn count_allocated(&self, thread: &mut ThreadRecord, cell: u32, bytes: u64) {
         // SAFETY: the file is open, and `cell` is this thread's own.
         unsafe {
             let epoch = self.heap_allocate(bytes);
@@ -402,7 +402,7 @@ impl Recorder {
     }
 
     #[inline]
-    unsafe fn freed_bytes(
+    pub(crate) unsafe fn freed_bytes(
         &self,
         thread: &mut ThreadRecord,
         cell: u32,
@@ -460,156 +460,10 @@ impl Recorder {
         result
     }
 
-    // ---- mappings -----------------------------------------------------------------------------
-
-    /// `start..start + bytes` was mapped. After the real `mmap`. What was mapped there before
-    /// (`MAP_FIXED`) counts as unmapped first.
-    ///
-    /// # Errors
-    /// No room.
-    ///
-    /// # Safety
-    /// As [`Recorder::allocated`].
-    pub unsafe fn mapped(
-        &self,
-        thread: &mut ThreadRecord,
-        node: u32,
-        start: u64,
-        bytes: u64,
-    ) -> Result<(), Stop> {
-        let end = start.saturating_add(bytes);
-        loop {
-            // SAFETY: the caller's promise.
-            let pieces = unsafe { self.unmapping(thread, start, bytes)? };
-            if pieces.as_slice().is_empty() {
-                break;
-            }
-            self.unmapped(&pieces);
-        }
-        let _one_at_a_time = if thread.shared {
-            Some(self.shared_thread.lock())
-        } else {
-            None
-        };
-        let cell = self.cell(thread, Key::own(node, Allocator::Mmap, thread.thread))?;
-        // SAFETY: the caller's promise.
-        unsafe { self.count_allocated(thread, cell, bytes) };
-        let inserted = self.ranges.lock().insert(start, end, cell);
-        thread.note_recent(start, cell);
-        inserted.map_err(|_| {
-            self.file.stop(
-                StopReason::NoMemory,
-                rustix::io::Errno::NOMEM.raw_os_error(),
-            )
-        })
-    }
-
-    /// Part of the address space is about to be unmapped: counts what is mapped there as freed and
-    /// returns it, for [`Recorder::unmapped`] or [`Recorder::unmap_failed`]. Call until nothing comes.
-    ///
-    /// # Errors
-    /// No room.
-    ///
-    /// # Safety
-    /// As [`Recorder::allocated`].
-    pub unsafe fn unmapping(
-        &self,
-        thread: &mut ThreadRecord,
-        start: u64,
-        bytes: u64,
-    ) -> Result<Pieces, Stop> {
-        let taken = self.ranges.lock().take(start, start.saturating_add(bytes));
-        let Ok(pieces) = taken else {
-            return Err(self.file.stop(
-                StopReason::NoMemory,
-                rustix::io::Errno::NOMEM.raw_os_error(),
-            ));
-        };
-        for piece in pieces.as_slice() {
-            let temporary = piece.count == 1 && thread.was_recent(piece.start, piece.cell);
-            // SAFETY: the caller's promise.
-            unsafe {
-                self.freed_bytes(
-                    thread,
-                    piece.cell,
-                    piece.count,
-                    piece.end - piece.start,
-                    temporary,
-                )?;
-            };
-        }
-        Ok(pieces)
-    }
-
-    /// The unmap went through.
-    pub fn unmapped(&self, pieces: &Pieces) {
-        self.ranges.lock().forget(pieces);
-    }
-
-    /// The unmap failed: the pieces are mapped as before.
-    ///
-    /// # Errors
-    /// No room.
-    ///
-    /// # Safety
-    /// As [`Recorder::allocated`].
-    #[cold]
-    pub unsafe fn unmap_failed(
-        &self,
-        thread: &mut ThreadRecord,
-        pieces: &Pieces,
-    ) -> Result<(), Stop> {
-        for piece in pieces.as_slice() {
-            let mut _one_at_a_time = if thread.shared {
-                Some(self.shared_thread.lock())
-            } else {
-                None
-            };
-            // SAFETY: `unmapping` made or found this cell, so it exists.
-            let (owner, allocator) = unsafe {
-                let cell = self.cells.get(piece.cell);
-                ((*cell).thread, (*cell).allocator)
-            };
-            let target = if owner == thread.thread {
-                piece.cell
-            } else {
-                let (target, shared) = self.remote_cell(thread, piece.cell, allocator)?;
-                if shared && _one_at_a_time.is_none() {
-                    _one_at_a_time = Some(self.shared_thread.lock());
-                }
-                target
-            };
-            let bytes = piece.end - piece.start;
-            // SAFETY: as in `freed_bytes`; the free is taken back by a negative one.
-            unsafe {
-                let epoch = self.heap_allocate(bytes);
-                CellWriter(self.cells.get(target)).freed(
-                    epoch,
-                    piece.count.wrapping_neg(),
-                    bytes.wrapping_neg(),
-                );
-            }
-            if piece.count > 0 {
-                // SAFETY: a field of our slot.
-                thread.count(
-                    |slot| unsafe { &raw mut (*slot).deallocations },
-                    1u64.wrapping_neg(),
-                );
-            }
-        }
-        let restored = self.ranges.lock().restore(pieces);
-        restored.map_err(|_| {
-            self.file.stop(
-                StopReason::NoMemory,
-                rustix::io::Errno::NOMEM.raw_os_error(),
-            )
-        })
-    }
-
     /// # Safety
     /// The file is open.
     #[inline]
-    unsafe fn heap_allocate(&self, bytes: u64) -> u64 {
+    pub(crate) unsafe fn heap_allocate(&self, bytes: u64) -> u64 {
         // SAFETY: the caller's promise.
         let heap = unsafe { self.file.heap() };
         if self.is_alone() {
@@ -636,7 +490,7 @@ impl Recorder {
 
     /// The calling thread's cell for `key`. Cost when it is remembered: one multiply, one compare.
     #[inline]
-    fn cell(&self, thread: &mut ThreadRecord, key: Key) -> Result<u32, Stop> {
+    pub(crate) fn cell(&self, thread: &mut ThreadRecord, key: Key) -> Result<u32, Stop> {
         let word = key.cache_word();
         let entry = *thread.cache_entry(word);
         if entry.word == word {
@@ -648,7 +502,7 @@ impl Recorder {
     /// The cell for frees of another thread's blocks, and whether it is shared. Threads that all free
     /// each other's blocks would make cells by the square of their number; past a limit they share
     /// one per allocating cell, under the lock of the shared thread.
-    fn remote_cell(
+    pub(crate) fn remote_cell(
         &self,
         thread: &mut ThreadRecord,
         cell: u32,
