@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
 
+use heaptide_format::StopReason;
 use heaptide_recorder::{Mapping, SpinLock, Stop, ThreadRecord};
 
 use crate::walk::Memo;
@@ -232,6 +233,10 @@ pub(crate) fn alone_for_now() {
     lone.company = false;
 }
 
+/// How many times a newcomer yields to a lone thread in the middle of an event: seconds, for what
+/// takes less than a microsecond.
+const PATIENCE: u32 = 5_000_000;
+
 /// Before a thread records its first event: if another has been alone so far, it is told, and the
 /// event it may be in the middle of is waited for.
 fn meet_company(newcomer: *const ThreadState) {
@@ -255,8 +260,15 @@ fn meet_company(newcomer: *const ThreadState) {
         let activity = unsafe { (&raw const (*lone.thread).activity).read_volatile() };
         activity == Activity::Recording
     };
+    let mut rounds = 0u32;
     while switch::is_on() && in_an_event() {
         rustix::thread::sched_yield();
+        rounds += 1;
+        if rounds == PATIENCE {
+            // A signal handler has jumped out of the event (`siglongjmp`): it will never end.
+            switch::turn_off();
+            RECORDER.file().stop(StopReason::Internal, 0);
+        }
     }
     compiler_fence(Ordering::SeqCst);
 }
