@@ -1,7 +1,7 @@
 //! What each thread carries, its guard, its birth and its end.
 
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
 use heaptide_format::StopReason;
 use heaptide_recorder::{Mapping, SpinLock, Stop, ThreadRecord};
@@ -303,6 +303,3 @@ pub(crate) fn forget_in_child() {
     // SAFETY: the word is this thread's own. CLOSED: a child records nothing.
     unsafe { *tls::word() = CLOSED };
 }
-
-/// Keeps `AtomicPtr` honest about what the word may hold.
-const _: () = assert!(size_of::<AtomicPtr<ThreadState>>() == 8);

@@ -150,7 +150,8 @@ pub struct OwnCost {
     pub patched_objects: u64,
     /// Slots patched.
     pub patched_slots: u64,
-    /// Threads that share the overflow thread because the thread table was full.
+    /// Threads without a number of their own: they go on under that of one that has ended, or share
+    /// the overflow thread because the table was full.
     pub overflow_threads: u64,
     /// Zero.
     pub reserved: [u64; 7],

@@ -34,7 +34,9 @@ pub struct Node {
 /// Counters of one (stack, allocator, thread), written by that thread alone.
 ///
 /// A block freed by another thread is counted by a [`CellKind::Remote`] cell of the *freeing*
-/// thread that names the allocating cell, so no two threads ever write one cell. With `r` over the
+/// thread that names the allocating cell, so no two threads write one cell at the same time. (Remote
+/// cells of thread 0 are shared by many, under a lock; a thread may go on under the number of one that
+/// has ended.) With `r` over the
 /// remote cells of `c`: `live = c.allocated - c.freed - sum(r.freed)` and, with the heap's present
 /// `epoch` and `headroom`, `at peak = sum over {c, r} of (headroom != 0 && x.epoch == epoch ? x.peak : x.allocated - x.freed)`.
 ///

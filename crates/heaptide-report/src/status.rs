@@ -39,7 +39,7 @@ pub fn status_lines(capture: &Capture, profile: &Profile, liveness: &Liveness) -
     );
     note(
         own.overflow_threads,
-        "threads share one entry (thread table full)",
+        "threads share a number with an earlier one (too many for a number each)",
     );
     note(
         profile.own.missed_reentrant,
