@@ -1,6 +1,6 @@
 //! The header page: who wrote the file, how the program fares, and the words every event touches.
 //!
-//! Four blocks on cache lines of their own, by writer and by heat:
+//! Blocks on cache lines of their own, by writer and by heat:
 //! [`Identity`] never changes and carries a checksum; [`Lifecycle`] changes a few times in a run;
 //! [`HeapWord`] changes at every event; [`OwnCost`] when the profiler itself grows.
 
@@ -23,6 +23,8 @@ pub mod offsets {
     pub const HEAP: usize = 1024;
     /// [`super::OwnCost`]
     pub const OWN: usize = 1088;
+    /// The turn counter of mode "all", a `u64`; see [`crate::Encoder::turn`].
+    pub const TURN: usize = 1216;
 }
 
 /// What is known when the file is made. Written once, before the program starts.
@@ -171,8 +173,10 @@ pub struct Header {
     pub reserved0: [u8; 40],
     /// Offset 1088.
     pub own: OwnCost,
+    /// Offset 1216: the turn counter of mode "all".
+    pub turn: u64,
     /// Zero.
-    pub reserved1: [u8; 2880],
+    pub reserved1: [u8; 2872],
 }
 
 const _: () = {
@@ -182,7 +186,8 @@ const _: () = {
     assert!(core::mem::offset_of!(Header, lifecycle) == offsets::LIFECYCLE);
     assert!(core::mem::offset_of!(Header, heap) == offsets::HEAP);
     assert!(core::mem::offset_of!(Header, own) == offsets::OWN);
-    assert!(offsets::HEAP.is_multiple_of(64));
+    assert!(core::mem::offset_of!(Header, turn) == offsets::TURN);
+    assert!(offsets::HEAP.is_multiple_of(64) && offsets::TURN.is_multiple_of(64));
 };
 
 impl Identity {

@@ -15,11 +15,16 @@ compile_error!(
 );
 
 mod definition;
+mod event;
 mod header;
 mod record;
 mod segment;
 
 pub use definition::{CodeFixed, DefinitionHeader, DefinitionKind, MetadataKey, StringEncoding};
+pub use event::{
+    BadEvent, CHUNK_HEADER_BYTES, ChunkHeader, Decoder, Encoder, Event, MOST_EVENT_BYTES, Moment,
+    Site, next_own_turn, next_shared_turn, turn_is_shared,
+};
 pub use header::{
     FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle, MAGIC, Mode, Outcome,
     OwnCost, PythonAllocator, State, StopReason, offsets,

@@ -176,6 +176,8 @@ pub struct Sample {
     pub cgroup_bytes: u64,
     /// Limit of the memory cgroup, bytes; zero when there is none.
     pub cgroup_limit_bytes: u64,
+    /// In mode "all": the turn the sampler took, which places the sample among the events.
+    pub turn: u64,
 }
 
 const _: () = {
@@ -183,7 +185,7 @@ const _: () = {
     assert!(size_of::<Cell>() == 96);
     assert!(size_of::<Thread>() == 128);
     assert!(size_of::<Slot>() == 1024);
-    assert!(size_of::<Sample>() == 40);
+    assert!(size_of::<Sample>() == 48);
 };
 
 code_enum! {

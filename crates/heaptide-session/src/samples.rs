@@ -144,6 +144,7 @@ mod tests {
             heap_bytes: time * 5,
             cgroup_bytes: time * 7,
             cgroup_limit_bytes: time * 11,
+            turn: 0,
         }
     }
 

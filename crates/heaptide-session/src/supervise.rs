@@ -235,6 +235,7 @@ impl Sampler {
             heap_bytes: session.capture.heap_bytes()?,
             cgroup_bytes,
             cgroup_limit_bytes,
+            turn: 0,
         };
         if self.table.push(sample)? {
             self.interval *= 2;

@@ -80,6 +80,7 @@ pub fn killed_service() -> CaptureBuilder {
             heap_bytes: heap * MIB,
             cgroup_bytes: resident * MIB + 2 * MIB,
             cgroup_limit_bytes: 100 * MIB,
+            turn: 0,
         });
     }
     let slot = &mut capture.slots[0];
