@@ -182,9 +182,14 @@ fn reallocated(
     call: impl FnOnce() -> *mut c_void,
 ) -> *mut c_void {
     let mut taken = None;
+    let events = RECORDER.holds_events();
     if !old.is_null() {
-        let _ = turn.state();
+        let state = turn.state();
         recording(|| {
+            if events {
+                // SAFETY: as in `allocated`.
+                return unsafe { RECORDER.freed(&mut state.record, old as u64) };
+            }
             taken = RECORDER.take(old as u64);
             Ok(())
         });
@@ -196,6 +201,9 @@ fn reallocated(
         // It failed: the old block is as it was.
         if let Some(taken) = taken {
             recording(|| RECORDER.put_back(taken));
+        } else if events && !old.is_null() {
+            // SAFETY: as in `allocated`.
+            recording(|| unsafe { RECORDER.free_undone(&mut state.record) });
         }
         return block;
     }
@@ -203,7 +211,7 @@ fn reallocated(
         match taken {
             // SAFETY: as in `allocated`.
             Some(taken) => unsafe { RECORDER.freed_block(&mut state.record, taken)? },
-            None if !old.is_null() => RECORDER.unknown_free(&mut state.record),
+            None if !old.is_null() && !events => RECORDER.unknown_free(&mut state.record),
             None => {}
         }
         if block.is_null() {
@@ -358,6 +366,9 @@ fn unmapped<T>(
         .checked_next_multiple_of(page)
         .unwrap_or(usize::MAX);
     let length = end.saturating_sub(start as usize) as u64;
+    if RECORDER.holds_events() {
+        return unmapped_event(turn, sensible, start as u64, length, call, succeeded);
+    }
     let mut last = None;
     if sensible {
         let state = turn.state();
@@ -391,6 +402,32 @@ fn unmapped<T>(
                 unsafe { RECORDER.unmap_failed(&mut state.record, &pieces) }
             }
         });
+    }
+    result
+}
+
+/// As above in mode "all": readers find out what was mapped in the range.
+fn unmapped_event<T>(
+    turn: &mut Turn,
+    sensible: bool,
+    start: u64,
+    length: u64,
+    call: impl FnOnce() -> T,
+    succeeded: impl FnOnce(&T) -> bool,
+) -> T {
+    if sensible {
+        let state = turn.state();
+        timed(state, |state| {
+            // SAFETY: as in `allocated`.
+            unsafe { RECORDER.range_unmapped(&mut state.record, start, length) }
+        });
+        turn.real_call();
+    }
+    let result = call();
+    if sensible && !succeeded(&result) {
+        let state = turn.state();
+        // SAFETY: as in `allocated`.
+        recording(|| unsafe { RECORDER.range_unmap_undone(&mut state.record) });
     }
     result
 }

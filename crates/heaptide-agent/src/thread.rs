@@ -290,7 +290,7 @@ unsafe extern "C" fn exited(state: *mut c_void) {
         *tls::word() = CLOSED;
         compiler_fence(Ordering::SeqCst);
         if switch::is_on() {
-            RECORDER.thread_end(&(*state).record);
+            RECORDER.thread_end(&mut (*state).record);
         }
         let mut free = FREE.lock();
         (*state).next_free = free.0;

@@ -24,6 +24,8 @@ pub struct Stop;
 
 /// The largest capture.
 const LARGEST_BYTES: usize = 1 << 30;
+/// The largest that holds every event.
+const LARGEST_EVENTS_BYTES: usize = 1 << 46;
 /// Reserved at first, and from then on.
 const FIRST_WINDOW_BYTES: usize = 2 << 20;
 const WINDOW_BYTES: usize = 16 << 20;
@@ -226,6 +228,26 @@ impl CaptureFile {
         unsafe { &*self.base().add(offsets::HEAP).cast::<Heap>() }
     }
 
+    /// The turn counter.
+    ///
+    /// # Safety
+    /// The file is open.
+    #[inline]
+    pub(crate) unsafe fn turn(&self) -> &AtomicU64 {
+        // SAFETY: as in `heap`; the counter is an aligned word.
+        unsafe { &*self.base().add(offsets::TURN).cast::<AtomicU64>() }
+    }
+
+    /// Does the header ask for every event?
+    pub(crate) fn holds_events(&self) -> bool {
+        let Some(base) = NonNull::new(self.base()) else {
+            return false;
+        };
+        // SAFETY: the identity never changes once the file is made.
+        let mode = unsafe { (*base.as_ptr().cast::<heaptide_format::Identity>()).mode };
+        mode == heaptide_format::Mode::All as u32
+    }
+
     /// Marks the capture as given up. The first reason stays.
     pub fn stop(&self, reason: StopReason, errno: i32) -> Stop {
         if let Some(lifecycle) = self.lifecycle() {
@@ -269,10 +291,19 @@ impl CaptureFile {
         let Some(end) = start.checked_add(capacity) else {
             return Err(self.stop(StopReason::TooLarge, 0));
         };
-        if end > LARGEST_BYTES {
+        let largest = if self.holds_events() {
+            LARGEST_EVENTS_BYTES
+        } else {
+            LARGEST_BYTES
+        };
+        if end > largest {
             return Err(self.stop(StopReason::TooLarge, 0));
         }
-        let segment = self.extend(start, capacity)?;
+        let segment = if kind == SegmentKind::Events {
+            self.extend_apart(start, capacity)?
+        } else {
+            self.extend(start, capacity)?
+        };
         let mut header = SegmentHeader::new(kind, capacity as u64, first_index, record_bytes);
         let magic = core::mem::replace(&mut header.magic, 0);
         // SAFETY: the segment is at least a header long and page aligned.
@@ -294,6 +325,47 @@ impl CaptureFile {
             self.trim_if_large();
         }
         Ok(segment)
+    }
+
+    /// Appends a segment for events, mapped by itself, of about `bytes`. Returns it with its length; give
+    /// it back with [`CaptureFile::release_chunk`]. Only one thread at a time.
+    pub(crate) fn append_chunk(&self, bytes: usize) -> Result<(NonNull<u8>, usize), Stop> {
+        let page = self.page.load(Ordering::Relaxed);
+        let bytes = bytes.next_multiple_of(page);
+        let payload = bytes - SEGMENT_HEADER_BYTES;
+        let chunk = self.append(SegmentKind::Events, payload, 0, 0)?;
+        Ok((chunk, bytes))
+    }
+
+    /// Unmaps a chunk of events that is full. It stays in the file.
+    pub(crate) fn release_chunk(&self, chunk: NonNull<u8>, bytes: usize) {
+        // SAFETY: the range was mapped by `extend_apart` for one stream, which has done with it.
+        let _ = unsafe { rustix::mm::munmap(chunk.as_ptr().cast(), bytes) };
+        self.mapped.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// As [`CaptureFile::extend`], outside the windows: chunks of events come and go. A forked child
+    /// does not get them.
+    fn extend_apart(&self, start: usize, bytes: usize) -> Result<NonNull<u8>, Stop> {
+        let unmapped =
+            |error: rustix::io::Errno| self.stop(StopReason::MapFailed, error.raw_os_error());
+        let descriptor = self.lengthen(start, bytes)?;
+        // SAFETY: a new mapping at an address of the kernel's choice; the file is long enough.
+        let address = unsafe {
+            rustix::mm::mmap(
+                core::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                descriptor,
+                start as u64,
+            )
+        }
+        .map_err(unmapped)?;
+        // SAFETY: our own fresh mapping.
+        let _ = unsafe { rustix::mm::madvise(address, bytes, Advice::LinuxDontFork) };
+        self.mapped.fetch_add(bytes, Ordering::Relaxed);
+        NonNull::new(address.cast()).ok_or(Stop)
     }
 
     /// Lets go of the resident pages of the capture if they have become many. The kernel does not
@@ -328,6 +400,18 @@ impl CaptureFile {
 
     /// Makes the file `bytes` longer at `start`, its end, and maps them.
     fn extend(&self, start: usize, bytes: usize) -> Result<NonNull<u8>, Stop> {
+        let unmapped =
+            |error: rustix::io::Errno| self.stop(StopReason::MapFailed, error.raw_os_error());
+        let descriptor = self.lengthen(start, bytes)?;
+        if self.room() < bytes {
+            self.open_window(bytes.max(WINDOW_BYTES))
+                .map_err(unmapped)?;
+        }
+        self.map(descriptor, start, bytes).map_err(unmapped)
+    }
+
+    /// Makes the file `bytes` longer at `start`, its end.
+    fn lengthen(&self, start: usize, bytes: usize) -> Result<BorrowedFd<'_>, Stop> {
         let full = |error: rustix::io::Errno| self.stop(StopReason::NoSpace, error.raw_os_error());
         let unmapped =
             |error: rustix::io::Errno| self.stop(StopReason::MapFailed, error.raw_os_error());
@@ -338,11 +422,7 @@ impl CaptureFile {
             return Err(full(rustix::io::Errno::FBIG));
         }
         allocate(descriptor, start as u64, bytes as u64).map_err(full)?;
-        if self.room() < bytes {
-            self.open_window(bytes.max(WINDOW_BYTES))
-                .map_err(unmapped)?;
-        }
-        self.map(descriptor, start, bytes).map_err(unmapped)
+        Ok(descriptor)
     }
 
     /// Our descriptor, if it still is ours: a program may close descriptors it did not open, and

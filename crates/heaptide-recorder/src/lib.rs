@@ -20,7 +20,9 @@
 extern crate std;
 
 mod cells;
+mod clock;
 mod definitions;
+mod events;
 mod file;
 mod hash;
 mod heap;

@@ -24,6 +24,10 @@ impl Recorder {
         start: u64,
         bytes: u64,
     ) -> Result<(), Stop> {
+        if self.holds_events() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.event_allocated(thread, node, Allocator::Mmap, start, bytes) };
+        }
         let end = start.saturating_add(bytes);
         loop {
             // SAFETY: the caller's promise.

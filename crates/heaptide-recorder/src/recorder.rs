@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::cells::{CellWriter, Cells, Key};
 use crate::definitions::{CodeText, Definitions, RawText};
+use crate::events::Streams;
 use crate::file::{CaptureFile, Stop, unix_ns};
 use crate::live::{Live, LiveTable};
 use crate::lock::SpinLock;
@@ -44,6 +45,7 @@ pub struct Recorder {
     pub(crate) live: LiveTable,
     pub(crate) ranges: SpinLock<Ranges>,
     pub(crate) threads: Threads,
+    pub(crate) streams: Streams,
     pub(crate) full_code: AtomicU32,
     /// One thread alone records: it needs no locked instruction.
     pub(crate) alone: AtomicBool,
@@ -65,6 +67,7 @@ impl Recorder {
             live: LiveTable::new(),
             ranges: SpinLock::new(Ranges::new()),
             threads: Threads::new(),
+            streams: Streams::new(),
             full_code: AtomicU32::new(0),
             alone: AtomicBool::new(false),
             remote_cells: AtomicU32::new(0),
@@ -82,6 +85,9 @@ impl Recorder {
     /// The file cannot be opened or mapped (`errno`), or has no room (`ENOSPC`).
     pub fn start(&self, path: &[u8], node_budget: u32) -> Result<(), rustix::io::Errno> {
         self.file.open(path)?;
+        if self.file.holds_events() {
+            self.streams.start();
+        }
         let _growth = self.growth.lock();
         let first_records = || {
             self.threads.start(&self.file)?;
@@ -136,6 +142,10 @@ impl Recorder {
             lifecycle
                 .tracking_start_unix_ns
                 .store(unix_ns(), Ordering::Relaxed);
+            if self.holds_events() {
+                // SAFETY: the file is open. From two on: no stream starts out with the turn.
+                unsafe { self.file.turn() }.store(2, Ordering::Relaxed);
+            }
             lifecycle
                 .state
                 .store(State::Tracking as u32, Ordering::Release);
@@ -213,7 +223,8 @@ impl Recorder {
     }
 
     /// The thread will record nothing more.
-    pub fn thread_end(&self, record: &ThreadRecord) {
+    pub fn thread_end(&self, record: &mut ThreadRecord) {
+        self.end_stream(record);
         let _growth = self.growth.lock();
         self.threads.unregister(record);
     }
@@ -281,6 +292,10 @@ impl Recorder {
         address: u64,
         bytes: u64,
     ) -> Result<(), Stop> {
+        if self.holds_events() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.event_allocated(thread, node, allocator, address, bytes) };
+        }
         if thread.shared {
             let _one_at_a_time = self.shared_thread.lock();
             // SAFETY: the caller's promise, and the lock makes this thread the only writer.
@@ -345,6 +360,10 @@ impl Recorder {
     /// As [`Recorder::allocated`].
     #[inline]
     pub unsafe fn freed(&self, thread: &mut ThreadRecord, address: u64) -> Result<(), Stop> {
+        if self.holds_events() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.event_freed(thread, address) };
+        }
         match self.take(address) {
             // SAFETY: the caller's promise.
             Some(block) => unsafe { self.freed_block(thread, block) },

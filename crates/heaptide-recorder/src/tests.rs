@@ -8,8 +8,9 @@ use std::vec::Vec;
 use std::{format, thread};
 
 use heaptide_format::{
-    Allocator, Cell, CellKind, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, NODE_OVERFLOW,
-    NODE_ROOT, Node, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader, SegmentKind, Slot, State,
+    Allocator, Cell, CellKind, Decoder, Event, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, Mode,
+    Moment, NODE_OVERFLOW, NODE_ROOT, Node, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader,
+    SegmentKind, Slot, State,
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -40,11 +41,16 @@ struct Figures {
 
 impl Fixture {
     fn new(node_budget: u32) -> Self {
+        Self::in_mode(Mode::Aggregated, node_budget)
+    }
+
+    fn in_mode(mode: Mode, node_budget: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("capture.tide");
         let mut header = Header::new_zeroed();
         header.identity.magic = MAGIC;
         header.identity.version = FORMAT_VERSION;
+        header.identity.mode = mode as u32;
         header.lifecycle.state = State::Armed as u32;
         header.lifecycle.allocated_end = HEADER_BYTES as u64;
         std::fs::write(&path, header.as_bytes()).unwrap();
@@ -571,7 +577,7 @@ fn threads_without_end_make_no_cells_without_end() {
             }
             allocated += 1;
         }
-        fixture.recorder.thread_end(&thread);
+        fixture.recorder.thread_end(&mut thread);
     }
     let view = fixture.view();
     assert!(
@@ -645,4 +651,137 @@ fn threads_that_all_free_each_others_blocks_share_cells_in_the_end() {
             .values()
             .all(|figures| figures.live.0 >= 0 && figures.peak.1 >= 0)
     );
+}
+
+/// All events of a capture, in order: `(moment, stream, event)`.
+fn events(fixture: &Fixture) -> Vec<(Moment, u32, Event)> {
+    use heaptide_format::{CHUNK_HEADER_BYTES, ChunkHeader};
+    let bytes = std::fs::read(&fixture.path).unwrap();
+    let mut events = Vec::new();
+    let mut next_chunk = HashMap::new();
+    let mut at = HEADER_BYTES;
+    while at + SEGMENT_HEADER_BYTES <= bytes.len() {
+        let segment = SegmentHeader::read_from_prefix(&bytes[at..]).unwrap().0;
+        assert_eq!(segment.magic, SEGMENT_MAGIC);
+        if segment.kind == SegmentKind::Events as u32 {
+            let payload = &bytes[at + SEGMENT_HEADER_BYTES..][..segment.committed as usize];
+            let header = ChunkHeader::read_from_prefix(payload).unwrap().0;
+            let expected = next_chunk.entry(header.stream).or_insert(0);
+            assert_eq!(header.sequence, *expected);
+            *expected += 1;
+            let mut decoder = Decoder::new();
+            let mut place = CHUNK_HEADER_BYTES;
+            while let Some((moment, event)) = decoder.next(payload, &mut place).unwrap() {
+                events.push((moment, header.stream, event));
+            }
+        }
+        at += segment.capacity as usize;
+    }
+    // Stable: what a stream wrote in one moment stays in its order.
+    events.sort_by_key(|(moment, _, _)| *moment);
+    events
+}
+
+#[test]
+fn every_event_is_in_the_file_in_order() {
+    let fixture = Fixture::in_mode(Mode::All, 1000);
+    let node = fixture.node("f");
+    let mut thread = fixture.thread();
+    let mut expected = Vec::new();
+    for round in 0..200_000u64 {
+        let address = 0x1000 + (round * 7919 % 5000) * 16;
+        // SAFETY: started, and the record is ours.
+        unsafe {
+            fixture
+                .recorder
+                .allocated(&mut thread, node, Allocator::Malloc, address, round % 300)
+                .unwrap();
+            fixture.recorder.freed(&mut thread, address).unwrap();
+        }
+        expected.push((address, Some(round % 300)));
+        expected.push((address, None));
+    }
+    let found: Vec<_> = events(&fixture)
+        .into_iter()
+        .map(|(_, _, event)| match event {
+            Event::Allocated { address, site } => (address, Some(site.size)),
+            Event::Freed { address } => (address, None),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(found == expected);
+    fixture.recorder.thread_end(&mut thread);
+}
+
+#[test]
+fn threads_that_hand_blocks_around_leave_one_consistent_order() {
+    const THREADS: usize = 4;
+    const ROUNDS: u64 = 100_000;
+    let fixture = Fixture::in_mode(Mode::All, 1000);
+    let node = fixture.node("f");
+    // Places that are free or taken; whoever takes one allocates there, whoever frees it gives it back.
+    let places: Vec<std::sync::atomic::AtomicBool> = (0..64)
+        .map(|_| std::sync::atomic::AtomicBool::new(false))
+        .collect();
+    let held = std::sync::Mutex::new(Vec::new());
+    let barrier = Barrier::new(THREADS);
+    thread::scope(|scope| {
+        for number in 0..THREADS as u64 {
+            let (fixture, places, held, barrier) = (&fixture, &places, &held, &barrier);
+            scope.spawn(move || {
+                let mut record = fixture.thread();
+                let mut seed = number + 1;
+                barrier.wait();
+                for round in 0..ROUNDS {
+                    seed = seed
+                        .wrapping_mul(6364136223846793005)
+                        .wrapping_add(1442695040888963407);
+                    let place = (seed >> 58) as usize;
+                    if !places[place].swap(true, std::sync::atomic::Ordering::AcqRel) {
+                        // SAFETY: started, and the record is this thread's.
+                        unsafe {
+                            fixture
+                                .recorder
+                                .allocated(
+                                    &mut record,
+                                    node,
+                                    Allocator::Malloc,
+                                    place as u64 + 1,
+                                    round,
+                                )
+                                .unwrap();
+                        }
+                        held.lock().unwrap().push(place);
+                    } else if let Some(place) = held.lock().unwrap().pop() {
+                        // SAFETY: as above.
+                        unsafe {
+                            fixture
+                                .recorder
+                                .freed(&mut record, place as u64 + 1)
+                                .unwrap()
+                        };
+                        places[place].store(false, std::sync::atomic::Ordering::Release);
+                    }
+                }
+                fixture.recorder.thread_end(&mut record);
+            });
+        }
+    });
+    let mut live = std::collections::HashSet::new();
+    let events = events(&fixture);
+    for (moment, stream, event) in &events {
+        match event {
+            Event::Allocated { address, .. } => {
+                assert!(
+                    live.insert(*address),
+                    "{moment:?} {stream}: handed out twice"
+                );
+            }
+            Event::Freed { address } => {
+                assert!(live.remove(address), "{moment:?} {stream}: freed twice");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(live.len(), held.lock().unwrap().len());
 }

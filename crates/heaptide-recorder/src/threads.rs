@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use heaptide_format::{HISTOGRAM_BINS, SegmentKind, Slot, THREAD_OVERFLOW, Thread, histogram_bin};
 
+use crate::events::Stream;
 use crate::file::{CaptureFile, Stop, unix_ns};
 use crate::pool::Pool;
 
@@ -26,6 +27,7 @@ pub struct ThreadRecord {
     pub(crate) shared: bool,
     pub(crate) events: u32,
     pub(crate) cold_lookups: u32,
+    pub(crate) stream: Stream,
     /// The last two allocations, newest first, for temporary blocks (threshold 1).
     pub(crate) recent: [(u64, u32); 2],
     pub(crate) cache: [CacheEntry; CACHE_ENTRIES],
@@ -166,6 +168,7 @@ impl Threads {
             (&raw mut (*record).events).write(0);
             (&raw mut (*record).cold_lookups).write(0);
             (&raw mut (*record).recent).write([(0, 0); 2]);
+            (&raw mut (*record).stream).write_bytes(0, 1);
             (&raw mut (*record).cache).write_bytes(0, 1);
             (&raw mut (*self.slots.get(slot_number)).thread).write_volatile(thread);
         }

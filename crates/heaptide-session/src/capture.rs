@@ -17,6 +17,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::outcome::End;
 use crate::samples::{self, Store};
+use crate::turn::TurnCounter;
 use crate::{SessionError, system};
 
 /// A block freed when at most this many other allocations had happened since counts as temporary.
@@ -35,6 +36,8 @@ pub struct Facts {
     pub memory_interval_ms: u32,
     /// How many stack nodes may exist before stacks are folded.
     pub stack_node_budget: u32,
+    /// What it will hold.
+    pub mode: Mode,
     /// Facts about the run, in the order in which they are written.
     pub metadata: Vec<(MetadataKey, Vec<u8>)>,
 }
@@ -134,6 +137,11 @@ impl CaptureFile {
         self.file
             .read_exact_at(word.as_mut_bytes(), offsets::HEAP as u64)?;
         Ok(word.peak_bytes.saturating_sub(word.headroom))
+    }
+
+    /// The counter that orders events.
+    pub(crate) fn turn_counter(&self) -> io::Result<TurnCounter> {
+        TurnCounter::map(&self.file)
     }
 
     /// Notes that the program was seen alive.
@@ -259,7 +267,7 @@ fn header(facts: &Facts, page: usize, allocated_end: u64) -> Header {
     identity.version = FORMAT_VERSION;
     identity.header_bytes = u32::try_from(HEADER_BYTES).unwrap_or_default();
     identity.page_bytes = u32::try_from(page).unwrap_or_default();
-    identity.mode = Mode::Aggregated as u32;
+    identity.mode = facts.mode as u32;
     identity.pid = facts.pid;
     identity.parent_pid = std::process::id();
     identity.created_unix_ns = system::unix_now_ns();
@@ -388,6 +396,7 @@ mod tests {
             process_start_ticks: 7,
             memory_interval_ms: 10,
             stack_node_budget: 1000,
+            mode: Mode::Aggregated,
             metadata,
         }
     }

@@ -31,5 +31,6 @@ mod standard_streams;
 pub mod supervise;
 mod system;
 pub mod target;
+mod turn;
 
 pub use error::{SessionError, plain};

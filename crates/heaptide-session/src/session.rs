@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use heaptide_format::Mode;
+
 use crate::agent::PlacedAgent;
 use crate::capture::{CaptureFile, Facts, run_metadata};
 use crate::cgroup::{self, MemoryCgroup};
@@ -31,6 +33,8 @@ pub struct Plan {
     pub memory_interval_ms: u32,
     /// `--stack-budget`
     pub stack_node_budget: u32,
+    /// Every event, or counters only (`--aggregate`).
+    pub mode: Mode,
 }
 
 /// A running program and its capture.
@@ -42,6 +46,7 @@ pub struct Session {
     pub(crate) cgroup: Option<MemoryCgroup>,
     pub(crate) oom_kills_before: u64,
     pub(crate) memory_interval_ms: u32,
+    pub(crate) mode: Mode,
 }
 
 impl Session {
@@ -68,6 +73,7 @@ impl Session {
             process_start_ticks: system::process_start_ticks(pid),
             memory_interval_ms: plan.memory_interval_ms,
             stack_node_budget: plan.stack_node_budget,
+            mode: plan.mode,
             metadata: run_metadata(
                 &plan.program.arguments,
                 &plan.program.executable,
@@ -89,6 +95,7 @@ impl Session {
             cgroup,
             oom_kills_before,
             memory_interval_ms: plan.memory_interval_ms,
+            mode: plan.mode,
         })
     }
 

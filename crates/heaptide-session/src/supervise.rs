@@ -13,6 +13,8 @@ use crate::samples::{self, SampleTable};
 use crate::session::{Session, oom_kills};
 use crate::signals::{self, Received};
 use crate::system;
+use crate::turn::TurnCounter;
+use heaptide_format::Mode;
 
 /// The program is noted as alive at least this often, however rare the samples have become.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -137,6 +139,7 @@ struct Watch {
 }
 
 struct Sampler {
+    turns: Option<TurnCounter>,
     /// `/proc/PID/statm`
     statm: File,
     table: SampleTable<SamplesSegment>,
@@ -210,6 +213,10 @@ impl Watch {
 impl Sampler {
     fn new(session: &Session) -> io::Result<Self> {
         Ok(Self {
+            turns: match session.mode {
+                Mode::All => Some(session.capture.turn_counter()?),
+                Mode::Aggregated => None,
+            },
             statm: File::open(format!("/proc/{}/statm", session.pid))?,
             table: SampleTable::new(session.capture.samples()?, samples::CAPACITY),
             interval: Duration::from_millis(session.memory_interval_ms.into()),
@@ -235,7 +242,7 @@ impl Sampler {
             heap_bytes: session.capture.heap_bytes()?,
             cgroup_bytes,
             cgroup_limit_bytes,
-            turn: 0,
+            turn: self.turns.as_ref().map_or(0, TurnCounter::take),
         };
         if self.table.push(sample)? {
             self.interval *= 2;

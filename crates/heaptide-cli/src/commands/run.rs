@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use heaptide_format::Mode;
 use heaptide_session::SessionError;
 use heaptide_session::agent::{self, AgentSource, PlacedAgent, Places};
 use heaptide_session::outcome;
@@ -26,13 +27,13 @@ const EXIT_FAILURE: u8 = 1;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    override_usage = "heaptide run --aggregate [OPTIONS] <SCRIPT | -m MODULE | -c CODE> [ARGS]...
-       heaptide run --aggregate [OPTIONS] -- <COMMAND> [ARGS]...",
+    override_usage = "heaptide run [OPTIONS] <SCRIPT | -m MODULE | -c CODE> [ARGS]...
+       heaptide run [OPTIONS] -- <COMMAND> [ARGS]...",
     after_help = "\
 Everything after the script, the module or the code belongs to the program.
 
 Examples:
-  heaptide run --aggregate app.py --port 8000
+  heaptide run app.py --port 8000
   heaptide run --aggregate -m pytest -x
   heaptide run --aggregate -o 'captures/%p.tide' -- ./venv/bin/gunicorn app:app
 
@@ -53,7 +54,8 @@ pub(crate) struct Arguments {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Count per call stack instead of keeping every allocation (the only mode of this version)
+    /// Count per call stack instead of keeping every event: the capture grows with the program's stacks,
+    /// not with time
     #[arg(long)]
     aggregate: bool,
 
@@ -109,11 +111,6 @@ fn follows_double_dash(raw: &[OsString], program: &[OsString]) -> bool {
 
 fn start(arguments: &Arguments, command: bool) -> Result<(Session, PlacedAgent), SessionError> {
     let target = Target::parse(&arguments.program, command)?;
-    if !arguments.aggregate {
-        return Err(SessionError::Usage(
-            "only aggregated captures exist in this version: add --aggregate".to_owned(),
-        ));
-    }
     let program = target.resolve(&Environment::current(arguments.python.clone()))?;
     let override_path = std::env::var_os("HEAPTIDE_AGENT")
         .filter(|path| !path.is_empty())
@@ -129,6 +126,11 @@ fn start(arguments: &Arguments, command: bool) -> Result<(Session, PlacedAgent),
         replace: arguments.force,
         memory_interval_ms: arguments.memory_interval,
         stack_node_budget: arguments.stack_budget,
+        mode: if arguments.aggregate {
+            Mode::Aggregated
+        } else {
+            Mode::All
+        },
     };
     Ok((Session::start(&plan, &agent)?, agent))
 }
