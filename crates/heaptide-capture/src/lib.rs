@@ -8,11 +8,12 @@
 //! meanwhile is a short read and not a SIGBUS. Every value is copied, checked and only then used.
 //! Memory is bounded by what the file occupies on disk, not by what its headers claim.
 //!
-//! Not covered: files of mode "all" (their events are skipped, with a warning).
+//! Events are not held: [`Capture::events`] reads them again whenever they are wanted.
 #![forbid(unsafe_code)]
 
 mod definitions;
 mod error;
+mod events;
 mod liveness;
 mod process;
 mod reader;
@@ -30,6 +31,7 @@ use heaptide_format::{Cell, HeapWord, Identity, Lifecycle, Node, OwnCost, Sample
 
 pub use definitions::{Code, CodeFixedFields, Definitions, Metadata};
 pub use error::Error;
+pub use events::{EventChunk, EventLog, EventOrder, PlacedEvent};
 pub use liveness::{DeathCause, Ending, Liveness};
 pub use process::{ProcessState, process_state};
 pub use segments::SegmentSummary;
@@ -38,7 +40,7 @@ pub use table::Table;
 pub use text::{Text, bytes_text, escape_bytes, shell_quote};
 pub use warning::{Warning, WarningKind, Warnings};
 
-/// The largest file that is read. Aggregated captures grow with the number of distinct stacks, so
+/// The largest file of mode "aggregated" that is read. Such captures grow with the number of distinct stacks, so
 /// anything beyond this is not one.
 pub const LARGEST_FILE_BYTES: u64 = 4 << 30;
 
@@ -73,6 +75,8 @@ pub struct Capture {
     pub samples: Vec<Sample>,
     /// The segments that were found, in file order.
     pub segments: Vec<SegmentSummary>,
+    /// Where the events are (mode "all").
+    pub events: EventLog,
     /// What was wrong with the file and could be worked around.
     pub warnings: Vec<Warning>,
 }
@@ -85,7 +89,9 @@ impl Capture {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let source = source::FileSource::open(path)?;
-        reader::read_capture(&source, path)
+        let mut capture = reader::read_capture(&source, path)?;
+        capture.attach_events(source);
+        Ok(capture)
     }
 
     /// Reads a capture from memory; `name` stands for the path in messages.
@@ -93,7 +99,25 @@ impl Capture {
     /// # Errors
     /// As [`Capture::open`].
     pub fn from_bytes(bytes: &[u8], name: impl AsRef<Path>) -> Result<Self, Error> {
-        reader::read_capture(&source::BytesSource(bytes), name.as_ref())
+        let mut capture = reader::read_capture(&source::BytesSource(bytes), name.as_ref())?;
+        if capture.holds_events() {
+            capture.attach_events(source::OwnedSource(bytes.to_vec()));
+        }
+        Ok(capture)
+    }
+
+    /// Is every event in the capture, rather than counters?
+    #[must_use]
+    pub fn holds_events(&self) -> bool {
+        self.identity.mode == heaptide_format::Mode::All as u32
+    }
+
+    fn attach_events(&mut self, source: impl source::Source + 'static) {
+        if self.holds_events() {
+            let mut warnings = Warnings::default();
+            self.events = EventLog::new(Box::new(source), &self.segments, &mut warnings);
+            self.warnings.append(&mut warnings.into_vec());
+        }
     }
 
     /// How the program fares, asking `/proc` when the capture does not say how it ended.

@@ -76,6 +76,7 @@ pub(crate) fn read_capture(source: &dyn Source, path: &Path) -> Result<Capture, 
         slots: read.slots,
         samples: read.samples,
         segments,
+        events: crate::EventLog::default(),
         warnings: warnings.into_vec(),
     })
 }
@@ -88,12 +89,6 @@ fn read_header(source: &dyn Source, path: &Path) -> Result<Header, Error> {
         source,
     };
     let length = source.length().map_err(failed)?;
-    if length > LARGEST_FILE_BYTES {
-        return Err(Error::TooLarge {
-            path: path(),
-            bytes: length,
-        });
-    }
     let mut bytes = [0; HEADER_BYTES];
     let count = source.read_at(0, &mut bytes).map_err(failed)?;
     if count == 0 {
@@ -107,7 +102,15 @@ fn read_header(source: &dyn Source, path: &Path) -> Result<Header, Error> {
         });
     }
     match Header::read_from_bytes(&bytes) {
-        Ok(header) if count == HEADER_BYTES => Ok(header),
+        Ok(header) if count == HEADER_BYTES => {
+            if length > LARGEST_FILE_BYTES && header.identity.mode != Mode::All as u32 {
+                return Err(Error::TooLarge {
+                    path: path(),
+                    bytes: length,
+                });
+            }
+            Ok(header)
+        }
         _ => Err(Error::TruncatedHeader {
             path: path(),
             bytes: count as u64,
@@ -166,7 +169,7 @@ fn checked_identity(
             )
         });
     }
-    if Mode::from_raw(identity.mode) != Some(Mode::Aggregated) {
+    if Mode::from_raw(identity.mode).is_none() {
         warnings.add(WarningKind::UnsupportedMode, Some(0), || {
             format!("captures of mode {} cannot be read by this version; only what an aggregated one has is shown", identity.mode)
         });

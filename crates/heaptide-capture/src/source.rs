@@ -73,6 +73,23 @@ impl Source for FileSource {
     }
 }
 
+/// A capture in memory that lives on in its [`crate::EventLog`].
+pub(crate) struct OwnedSource(pub(crate) Vec<u8>);
+
+impl Source for OwnedSource {
+    fn length(&self) -> io::Result<u64> {
+        BytesSource(&self.0).length()
+    }
+
+    fn budget(&self) -> io::Result<u64> {
+        BytesSource(&self.0).budget()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        BytesSource(&self.0).read_at(offset, buffer)
+    }
+}
+
 /// A capture in memory.
 pub(crate) struct BytesSource<'a>(pub(crate) &'a [u8]);
 

@@ -34,6 +34,8 @@ pub enum WarningKind {
     DamagedNode,
     /// A cell with a kind or allocator that does not exist.
     DamagedCell,
+    /// Bytes in a stream of events that are no event, or a piece of it that is missing.
+    DamagedEvents,
     /// The program writes faster than it could be read; figures may be off by events in flight.
     InFlight,
     /// A mode this version cannot read.
@@ -58,6 +60,7 @@ impl WarningKind {
             Self::UnknownDefinition => "unknown_definition",
             Self::DanglingReference => "dangling_reference",
             Self::DamagedNode => "damaged_node",
+            Self::DamagedEvents => "damaged_events",
             Self::DamagedCell => "damaged_cell",
             Self::InFlight => "in_flight",
             Self::UnsupportedMode => "unsupported_mode",

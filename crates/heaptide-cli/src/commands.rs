@@ -85,9 +85,10 @@ pub(crate) struct Loaded {
 
 /// Reads a capture and says on stderr in which state it is.
 pub(crate) fn load(path: &Path, terminal: &Terminal) -> anyhow::Result<Loaded> {
-    let capture = Capture::open(path).map_err(|error| failure_of(path, &error))?;
+    let mut capture = Capture::open(path).map_err(|error| failure_of(path, &error))?;
     let liveness = capture.liveness();
     let profile = Profile::new(&capture);
+    profile.complete(&mut capture);
     for line in status_lines(&capture, &profile, &liveness) {
         let line = visible(&line).into_owned();
         let line = match line.strip_prefix("warning:") {

@@ -205,7 +205,7 @@ impl Threads {
         index
     }
 
-    fn index_of(&mut self, number: u32, warnings: &mut Warnings) -> u32 {
+    pub(crate) fn index_of(&mut self, number: u32, warnings: &mut Warnings) -> u32 {
         if let Some(&index) = self.indices.get(&number) {
             return index;
         }

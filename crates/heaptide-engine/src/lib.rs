@@ -11,6 +11,7 @@ mod group;
 mod numbering;
 mod position;
 mod profile;
+mod replay;
 mod stacks;
 mod tree;
 

@@ -1,10 +1,11 @@
 //! The profile: what all reports are made of.
 
 use heaptide_capture::{Capture, Warning, WarningKind, Warnings};
-use heaptide_format::{Allocator, HISTOGRAM_BINS};
+use heaptide_format::{Allocator, HISTOGRAM_BINS, HeapWord};
 
 use crate::accumulate::{Threads, accumulate};
 use crate::figures::Figures;
+use crate::replay::replay;
 use crate::stacks::{StackId, Stacks, build_stacks};
 
 /// Everything that reports need to know of the heap.
@@ -24,6 +25,10 @@ pub struct Profile {
     pub in_flight: InFlight,
     /// What the profiler cost and missed.
     pub own: OwnFigures,
+    /// The heap as a whole at the end, or now.
+    pub heap: HeapWord,
+    /// The heap at each of the capture's samples, bytes; empty when the samples say it themselves.
+    pub sample_heap: Vec<u64>,
     /// What was wrong with the capture and could be worked around: the reader's and the engine's.
     pub warnings: Vec<Warning>,
 }
@@ -109,8 +114,15 @@ impl Profile {
         let (stacks, nodes) = build_stacks(capture, &mut warnings);
         let mut threads = Threads::of(capture);
         let accumulated = accumulate(capture, &nodes, &mut threads, &mut warnings);
+        let replayed = capture
+            .holds_events()
+            .then(|| replay(capture, &nodes, &mut threads, &mut warnings));
+        let mut entries = accumulated.entries;
+        if let Some(replayed) = &replayed {
+            entries.clone_from(&replayed.entries);
+        }
         let mut totals = Totals::default();
-        for entry in &accumulated.entries {
+        for entry in &entries {
             totals.figures.add(&entry.figures);
         }
         let mut histogram = [0u64; HISTOGRAM_BINS];
@@ -128,11 +140,23 @@ impl Profile {
                 *sum = sum.saturating_add(count);
             }
         }
+        let mut heap = capture.heap;
+        let mut sample_heap = Vec::new();
+        if let Some(replayed) = replayed {
+            totals.deallocations = replayed.deallocations;
+            own.events = replayed.allocations.saturating_add(replayed.deallocations);
+            own.unknown_frees = replayed.unknown_frees;
+            own.missed_frees = replayed.missed_frees;
+            histogram = replayed.histogram;
+            heap = replayed.heap;
+            sample_heap = replayed.sample_heap;
+        }
+        let live_bytes = heap.peak_bytes.saturating_sub(heap.headroom);
         let in_flight = InFlight {
             clamped_cells: accumulated.clamped_cells,
             newer_cells: accumulated.in_flight_cells,
-            peak_bytes: difference(capture.heap.peak_bytes, totals.figures.peak.bytes),
-            live_bytes: difference(capture.live_bytes(), totals.figures.live.bytes),
+            peak_bytes: difference(heap.peak_bytes, totals.figures.peak.bytes),
+            live_bytes: difference(live_bytes, totals.figures.live.bytes),
         };
         if in_flight != InFlight::default() {
             warnings.add(WarningKind::InFlight, None, || in_flight_text(&in_flight));
@@ -140,12 +164,24 @@ impl Profile {
         Self {
             totals,
             stacks,
-            entries: accumulated.entries,
+            entries,
             threads: threads.list,
             histogram,
             in_flight,
             own,
+            heap,
+            sample_heap,
             warnings: warnings.into_vec(),
+        }
+    }
+}
+
+impl Profile {
+    /// Puts what a replay found where a capture with counters has it, for whoever looks there.
+    pub fn complete(&self, capture: &mut Capture) {
+        capture.heap = self.heap;
+        for (sample, &heap) in capture.samples.iter_mut().zip(&self.sample_heap) {
+            sample.heap_bytes = heap;
         }
     }
 }

@@ -758,8 +758,8 @@ fn threads_that_hand_blocks_around_leave_one_consistent_order() {
                             fixture
                                 .recorder
                                 .freed(&mut record, place as u64 + 1)
-                                .unwrap()
-                        };
+                                .unwrap();
+                        }
                         places[place].store(false, std::sync::atomic::Ordering::Release);
                     }
                 }
