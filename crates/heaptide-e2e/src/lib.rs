@@ -27,7 +27,7 @@ pub use confine::{Cage, TinyDisk, is_root, limit_file_size};
 pub use packages::with_package;
 pub use page::{Page, PageCounters, STORM_THREADS};
 pub use pythons::{Python, each, each_python, pythons, pythons_of};
-pub use sandbox::Sandbox;
+pub use sandbox::{Sandbox, every_event};
 pub use truth::{Expected, Profiled, check_against_truth, check_bookkeeping, ground_truth};
 
 /// Says that something is not tested here, and why. Shown by `cargo test -- --nocapture`, and in the

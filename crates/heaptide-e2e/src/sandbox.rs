@@ -121,12 +121,14 @@ impl Sandbox {
         self.command(&self.python.path)
     }
 
-    /// `heaptide run --aggregate -q -f -o capture.tide --python PYTHON`; what is to run follows.
+    /// `heaptide run -q -f -o capture.tide --python PYTHON`, in the mode under test; what is to run follows.
     #[must_use]
     pub fn profiled(&self) -> Command {
         let mut command = self.command(self.heaptide());
         command
-            .args(["run", "--aggregate", "-q", "-f", "-o"])
+            .arg("run")
+            .args((!every_event()).then_some("--aggregate"))
+            .args(["-q", "-f", "-o"])
             .arg(self.inside("capture.tide"))
             .arg("--python")
             .arg(&self.python.path);
@@ -137,5 +139,15 @@ impl Sandbox {
     #[must_use]
     pub fn capture(&self) -> PathBuf {
         self.outside("capture.tide")
+    }
+}
+
+/// Is mode "all" under test (`HEAPTIDE_TEST_MODE=all`)? Else it is the aggregated mode.
+#[must_use]
+pub fn every_event() -> bool {
+    match std::env::var("HEAPTIDE_TEST_MODE").as_deref() {
+        Ok("all") => true,
+        Ok("aggregated") | Err(_) => false,
+        Ok(other) => panic!("HEAPTIDE_TEST_MODE is {other:?}: neither all nor aggregated"),
     }
 }
