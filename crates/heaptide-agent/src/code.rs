@@ -103,6 +103,17 @@ fn forget(code: usize) {
     }
 }
 
+/// In a forked child that is recorded anew: nothing has a number yet.
+///
+/// # Safety
+/// The child still has one thread, which is in no hook.
+pub(crate) unsafe fn after_fork() {
+    // SAFETY: the caller's promise.
+    unsafe { CHANGING.reopen() };
+    TABLE.store(core::ptr::null_mut(), Ordering::Release);
+    GENERATION.fetch_add(1, Ordering::Release);
+}
+
 /// Number of the code object at `code`, which is on the calling thread's stack and so alive.
 #[inline]
 pub(crate) fn number(code: usize) -> Result<u32, Stop> {

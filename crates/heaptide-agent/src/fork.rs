@@ -1,18 +1,68 @@
-//! Forked children are silent and never touch the parent's capture.
+//! Forked children never touch the parent's capture: they are silent, or start one of their own.
 
-use crate::{RECORDER, switch, thread};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Registers the handler that makes a child forget us.
+use crate::thread::Turn;
+use crate::{RECORDER, code, family, loader, names, own_heap, start, switch, thread};
+
+/// Was the parent recorded when it forked? The switch itself is wiped in the child.
+static WAS_ON: AtomicBool = AtomicBool::new(false);
+/// The thread that said that it is about to fork (`os.fork`), by its identity for us; 0: none.
+static ANNOUNCED_BY: AtomicUsize = AtomicUsize::new(0);
+
+/// Registers the handlers around a fork.
 pub(crate) fn watch() {
-    // SAFETY: the handler stays mapped for ever.
-    unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    // SAFETY: the handlers stay mapped for ever.
+    unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
 }
 
-/// The switch is off in the child already where the kernel wipes its page. The mapping of the
-/// capture becomes private memory, so that not even a bug could reach the parent's file.
+/// The calling thread is about to fork, and its child will go on as a Python program.
+pub(crate) fn announced() {
+    // The thread may not have had an event yet.
+    drop(Turn::begin());
+    ANNOUNCED_BY.store(thread::identity(), Ordering::Relaxed);
+}
+
+unsafe extern "C" fn before() {
+    WAS_ON.store(switch::is_on(), Ordering::Relaxed);
+}
+
+unsafe extern "C" fn in_parent() {
+    ANNOUNCED_BY.store(0, Ordering::Relaxed);
+}
+
+/// The switch is off in the child already where the kernel wipes its page.
 unsafe extern "C" fn in_child() {
     switch::turn_off();
+    let by = ANNOUNCED_BY.swap(0, Ordering::Relaxed);
+    let announced = by != 0 && by == thread::identity();
+    if family::follows_forks() && WAS_ON.load(Ordering::Relaxed) && !thread::is_inside_hook() {
+        // SAFETY: in a forked child, which has one thread, and that is in no hook of ours.
+        unsafe { forget_parent() };
+        family::begin_in_child(announced);
+        return;
+    }
     thread::forget_in_child();
+    // The mapping of the capture becomes private memory, so that not even a bug could reach the parent's
+    // file.
     // SAFETY: in a forked child, which has one thread.
     unsafe { RECORDER.file().abandon() };
+}
+
+/// Puts all that recording has left in our memory back to how it was before it began.
+///
+/// # Safety
+/// In a forked child that still has one thread, which is in no hook.
+unsafe fn forget_parent() {
+    // SAFETY: the caller's promise, passed on.
+    unsafe {
+        RECORDER.file().let_go();
+        RECORDER.make_blank();
+        own_heap::after_fork();
+        thread::after_fork();
+        names::after_fork();
+        code::after_fork();
+        loader::after_fork();
+        start::after_fork();
+    }
 }

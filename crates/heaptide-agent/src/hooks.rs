@@ -15,7 +15,7 @@ use heaptide_format::Allocator;
 
 use crate::guard::recording;
 use crate::thread::{ThreadState, Turn};
-use crate::{RECORDER, guard, interpreter, loader, names, real, walk};
+use crate::{RECORDER, family, guard, interpreter, loader, names, real, walk};
 
 /// One event in so many is timed. A prime, so that it keeps no step with anything else that recurs.
 const TIMED_EVERY: u32 = 1021;
@@ -63,6 +63,14 @@ hook_table! {
     dlopen => loader::dlopen,
     dlsym => loader::dlsym,
     dlclose => loader::dlclose,
+    waitpid => family::waitpid,
+    wait => family::wait,
+    wait3 => family::wait3,
+    wait4 => family::wait4,
+    waitid => family::waitid,
+    _exit => family::_exit,
+    execv => family::execv,
+    execve => family::execve,
 }
 
 /// Records an allocation that has just succeeded.

@@ -93,11 +93,37 @@ pub(crate) fn resolve() -> Result<u32, u32> {
     }
 }
 
+/// What a forked child must know without asking: version, allocator and the version's text.
+static KNOWN: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
+
+/// Remembers what [`known`] says.
+pub(crate) fn remember(version: u32, allocator: u32) {
+    KNOWN[0].store(version as usize, Ordering::Relaxed);
+    KNOWN[1].store(allocator as usize, Ordering::Relaxed);
+    KNOWN[2].store(version_text().as_ptr() as usize, Ordering::Relaxed);
+}
+
+/// `PY_VERSION_HEX` and the allocator of the interpreter.
+pub(crate) fn known() -> (u32, u32) {
+    let word = |index: usize| KNOWN[index].load(Ordering::Relaxed) as u32;
+    (word(0), word(1))
+}
+
+/// [`version_text`] as it was remembered.
+pub(crate) fn version_text_known() -> &'static [u8] {
+    let text = KNOWN[2].load(Ordering::Relaxed) as *const c_char;
+    if text.is_null() {
+        return b"";
+    }
+    // SAFETY: the start of a static C string of the interpreter, or of an empty one of ours.
+    unsafe { CStr::from_ptr(text) }.to_bytes()
+}
+
 /// `sys.version`, as bytes.
 pub(crate) fn version_text() -> &'static [u8] {
     let function = find(c"Py_GetVersion");
     if function.is_null() {
-        return b"";
+        return c"".to_bytes();
     }
     // SAFETY: `Py_GetVersion` takes nothing and returns a static C string.
     unsafe {

@@ -12,7 +12,8 @@
 //!                    ▼                                      ▼
 //!                 stopped                                stopped        (the program goes on untouched)
 //!
-//!   fork: the flag page is wiped, so a child is dormant before its first instruction.
+//!   fork: the flag page is wiped, so a child is dormant before its first instruction; with `--follow-fork`
+//!         it is tracked again, in a capture of its own, when the fork's last handler returns (`fork`, `family`).
 //! ```
 //!
 //! What the program owes us: nothing. What we owe the program is the list "Laws inside a hook" of
@@ -22,6 +23,7 @@
 
 mod audit_hook;
 mod code;
+mod family;
 mod fork;
 mod guard;
 mod hooks;
@@ -37,10 +39,42 @@ mod thread;
 mod tls;
 mod walk;
 
+use core::cell::UnsafeCell;
+
 use heaptide_recorder::Recorder;
 
 /// The one recorder. A static, because hooks may run until the last instruction of the process.
-static RECORDER: Recorder = Recorder::new();
+static RECORDER: OnlyRecorder = OnlyRecorder(UnsafeCell::new(Recorder::new()));
+/// What it is at first. Never used, only copied.
+static BLANK: OnlyRecorder = OnlyRecorder(UnsafeCell::new(Recorder::new()));
+
+/// A recorder that a forked child can put back to the beginning.
+struct OnlyRecorder(UnsafeCell<Recorder>);
+
+// SAFETY: the recorder is made for many threads, and replaced only while there is one (`make_blank`).
+unsafe impl Sync for OnlyRecorder {}
+
+impl core::ops::Deref for OnlyRecorder {
+    type Target = Recorder;
+    #[inline(always)]
+    fn deref(&self) -> &Recorder {
+        // SAFETY: references are held no longer than an event, and in none of those is it replaced.
+        unsafe { &*self.0.get() }
+    }
+}
+
+impl OnlyRecorder {
+    /// Puts the recorder back to how it was at load time. What it had mapped for itself stays mapped, and
+    /// shared with the parent until one of both writes there.
+    ///
+    /// # Safety
+    /// In a forked child that still has one thread, which is in no hook.
+    unsafe fn make_blank(&self) {
+        // SAFETY: nobody holds a reference into the recorder, by the caller's promise; `BLANK` holds nothing
+        // but the constants that every recorder begins with. In place: it is too large for a stack.
+        unsafe { core::ptr::copy_nonoverlapping(BLANK.0.get(), self.0.get(), 1) };
+    }
+}
 
 /// Runs when the loader has mapped us, before `main`.
 extern "C" fn constructor() {

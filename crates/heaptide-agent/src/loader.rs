@@ -7,7 +7,7 @@ use heaptide_elf::{Counts, for_each_object, patch};
 use heaptide_recorder::{Mapping, SpinLock};
 
 use crate::thread::Turn;
-use crate::{RECORDER, guard, hooks, real};
+use crate::{RECORDER, family, guard, hooks, real};
 
 /// Most objects that are remembered; one beyond is looked at again at every pass.
 const MOST_OBJECTS: usize = 8192;
@@ -42,7 +42,7 @@ struct Identity {
 /// Patches every object that has not been patched yet. Takes the loader's lock, so never from a
 /// hook of an allocation function; the caller holds its thread's turn, which keeps us out of our own hooks.
 pub(crate) fn patch_newcomers() {
-    let table = hooks::table();
+    let table = family::only_when_following(hooks::table());
     let allow_unbound = !DEEP_BINDING.swap(false, Ordering::Relaxed);
     let own = constructor_address();
     let mut patched = PATCHED.lock();
@@ -95,6 +95,19 @@ pub(crate) fn patch_newcomers() {
         own.patched_objects
             .fetch_add(counts.objects, Ordering::Relaxed);
         own.patched_slots.fetch_add(counts.slots, Ordering::Relaxed);
+    }
+}
+
+/// In a forked child: a thread that is not here may have been in the middle of a pass.
+///
+/// # Safety
+/// The child still has one thread, which is in no pass.
+pub(crate) unsafe fn after_fork() {
+    // SAFETY: the caller's promise.
+    if unsafe { PATCHED.reopen() } {
+        // Nothing is known: the next pass looks at every object again, which changes no slot twice.
+        let mut patched = PATCHED.lock();
+        (patched.count, patched.loads, patched.unloads) = (0, 0, 0);
     }
 }
 

@@ -81,6 +81,19 @@ pub(crate) fn prepare() {
     }
 }
 
+/// In a forked child: the threads that were about to start are not here.
+///
+/// # Safety
+/// The child still has one thread, which does not hold our lock.
+pub(crate) unsafe fn after_fork() {
+    // SAFETY: the caller's promise.
+    unsafe { STARTING.reopen() };
+    let mut starting = STARTING.lock();
+    for pending in &mut starting.pending {
+        pending.thread_object = 0;
+    }
+}
+
 /// A thread is about to be started (the audit event of 3.12 and later).
 ///
 /// # Safety

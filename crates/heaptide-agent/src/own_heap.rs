@@ -19,6 +19,17 @@ struct Bump {
 #[global_allocator]
 static OWN_HEAP: OwnHeap = OwnHeap(SpinLock::new(Bump { next: 0, end: 0 }));
 
+/// In a forked child: a thread that is not here may have been in the middle of an allocation.
+///
+/// # Safety
+/// The child still has one thread, which is not allocating from us.
+pub(crate) unsafe fn after_fork() {
+    // SAFETY: the caller's promise.
+    if unsafe { OWN_HEAP.0.reopen() } {
+        *OWN_HEAP.0.lock() = Bump { next: 0, end: 0 };
+    }
+}
+
 // SAFETY: blocks are disjoint pieces of mappings that are never unmapped, aligned as asked.
 unsafe impl GlobalAlloc for OwnHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

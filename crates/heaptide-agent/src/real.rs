@@ -88,4 +88,12 @@ real_functions! {
     dlsym: c"dlsym" as fn(*mut c_void, *const c_char) -> *mut c_void;
     dlopen: c"dlopen" as fn(*const c_char, c_int) -> *mut c_void;
     dlclose: c"dlclose" as fn(*mut c_void) -> c_int;
+    waitpid: c"waitpid" as fn(c_int, *mut c_int, c_int) -> c_int;
+    wait: c"wait" as fn(*mut c_int) -> c_int;
+    wait3: c"wait3" as fn(*mut c_int, c_int, *mut c_void) -> c_int;
+    wait4: c"wait4" as fn(c_int, *mut c_int, c_int, *mut c_void) -> c_int;
+    waitid: c"waitid" as fn(c_int, u32, *mut libc::siginfo_t, c_int) -> c_int;
+    _exit: c"_exit" as fn(c_int) -> ();
+    execv: c"execv" as fn(*const c_char, *const *const c_char) -> c_int;
+    execve: c"execve" as fn(*const c_char, *const *const c_char, *const *const c_char) -> c_int;
 }

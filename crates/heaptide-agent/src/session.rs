@@ -4,6 +4,8 @@
 
 use core::ffi::{CStr, c_char};
 
+/// See `family`.
+pub(crate) const FOLLOW: &[u8] = b"HEAPTIDE_FOLLOW=";
 const SESSION: &[u8] = b"HEAPTIDE_SESSION=";
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
 
@@ -28,6 +30,16 @@ impl Session {
         &self.path[..self.path_length]
     }
 
+    /// For a program that a followed one has started.
+    pub(crate) fn of_started(pid: u32) -> Self {
+        Self {
+            pid,
+            node_budget: 0,
+            path: [0; 4096],
+            path_length: 0,
+        }
+    }
+
     /// Reads the session from the environment, which stays as it is.
     pub(crate) fn read() -> Option<Self> {
         let text = entries().find_map(|entry| entry.strip_prefix(SESSION))?;
@@ -50,8 +62,9 @@ impl Session {
 }
 
 /// Takes the session and our own name out of the environment, so that the program and its children
-/// find what they would have found without us. Before anybody has read the environment.
-pub(crate) fn remove_traces() {
+/// find what they would have found without us. Before anybody has read the environment. What children that
+/// are followed need stays.
+pub(crate) fn remove_traces(followed: bool) {
     // SAFETY: called from our constructor, when the process has one thread and nobody has copied the
     // environment yet; the strings are the process's own and writable.
     unsafe {
@@ -64,6 +77,10 @@ pub(crate) fn remove_traces() {
             let entry = *from;
             let text = CStr::from_ptr(entry).to_bytes();
             let keep = if text.starts_with(SESSION) {
+                false
+            } else if followed {
+                true
+            } else if text.starts_with(FOLLOW) {
                 false
             } else if text.starts_with(PRELOAD) {
                 // We are first in the list. What follows belongs to the user.
@@ -88,7 +105,7 @@ pub(crate) fn remove_traces() {
     }
 }
 
-fn entries() -> impl Iterator<Item = &'static [u8]> {
+pub(crate) fn entries() -> impl Iterator<Item = &'static [u8]> {
     // SAFETY: called from our constructor; the environment is a null-terminated array of C strings
     // that nobody changes meanwhile.
     let mut next = unsafe { environ };
@@ -105,6 +122,6 @@ fn entries() -> impl Iterator<Item = &'static [u8]> {
     })
 }
 
-fn number(digits: &[u8]) -> Option<u32> {
+pub(crate) fn number(digits: &[u8]) -> Option<u32> {
     core::str::from_utf8(digits).ok()?.parse().ok()
 }

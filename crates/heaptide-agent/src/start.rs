@@ -8,8 +8,7 @@ use heaptide_recorder::SpinLock;
 
 use crate::interpreter;
 use crate::session::{self, Session};
-use crate::thread::Turn;
-use crate::{RECORDER, audit_hook, code, fork, guard, loader, names, real, switch, thread};
+use crate::{RECORDER, audit_hook, code, family, fork, guard, loader, names, real, switch, thread};
 
 static SESSION: SpinLock<Option<Session>> = SpinLock::new(None);
 static BEGUN: AtomicBool = AtomicBool::new(false);
@@ -18,19 +17,23 @@ static EXEC_ASKED: AtomicBool = AtomicBool::new(false);
 /// The constructor's work: find out whether this process is ours, and if it is a CPython, ask it to
 /// tell us when the program starts.
 pub(crate) fn loaded() {
-    let Some(session) = Session::read() else {
+    let session = Session::read();
+    family::read();
+    if session.is_none() && !family::follows_children() {
         return;
-    };
+    }
     let add_hook = real::find(audit_hook::ADD);
-    let ours = session.pid == rustix::process::getpid().as_raw_nonzero().get() as u32;
+    let pid = rustix::process::getpid().as_raw_nonzero().get() as u32;
     if add_hook.is_null() {
         // Not a CPython (yet): the process may become one by exec, so the environment stays.
         return;
     }
-    session::remove_traces();
-    if !ours {
-        return;
-    }
+    session::remove_traces(family::follows_children());
+    let session = match session {
+        Some(session) if session.pid == pid => session,
+        _ if family::follows_children() => Session::of_started(pid),
+        _ => return,
+    };
     *SESSION.lock() = Some(session);
     guard::silence_panics();
     // SAFETY: the symbol has had this type since CPython 3.8 and may be called before the
@@ -77,6 +80,9 @@ unsafe extern "C" fn audit(
             EXEC_ASKED.store(true, Ordering::Relaxed);
             RECORDER.exec_attempted();
         }
+        Some(b'o') if (event == b"os.fork" || event == b"os.forkpty") && switch::is_on() => {
+            fork::announced();
+        }
         Some(b'_') if event.starts_with(b"_thread.start_") && switch::is_on() => {
             // SAFETY: the arguments are a tuple, and the GIL is held.
             guard::catching(|| unsafe { names::thread_is_being_started(arguments) });
@@ -94,7 +100,12 @@ fn begin() {
     if session.pid != rustix::process::getpid().as_raw_nonzero().get() as u32 {
         return;
     }
-    if RECORDER.start(session.path(), session.node_budget).is_err() {
+    let opened = if session.path().is_empty() {
+        family::create_for_started()
+    } else {
+        RECORDER.start(session.path(), session.node_budget)
+    };
+    if opened.is_err() {
         // The supervisor finds a capture that never started, or one that says why.
         RECORDER.file().stop(StopReason::MapFailed, 0);
         return;
@@ -119,6 +130,7 @@ fn begin() {
     switch::protect_children();
     fork::watch();
     let allocator = interpreter::allocator().unwrap_or(PythonAllocator::Unknown);
+    interpreter::remember(version, allocator as u32);
     loader::patch_newcomers();
     RECORDER.tracking_begins(
         version,
@@ -128,11 +140,15 @@ fn begin() {
     thread::alone_for_now();
     switch::turn_on();
     // The main thread gets the first number.
-    if let Some(mut turn) = Turn::begin() {
-        let state = turn.state();
-        state.named = true;
-        RECORDER.thread_name(&state.record, b"MainThread");
-    }
+    family::name_main_thread();
+}
+
+/// In a forked child: whatever the parent was about to become, the child has not asked for it.
+///
+/// # Safety
+/// The child still has one thread.
+pub(crate) unsafe fn after_fork() {
+    EXEC_ASKED.store(false, Ordering::Relaxed);
 }
 
 /// Tracking ends as it should.

@@ -7,7 +7,7 @@ use heaptide_format::StopReason;
 use heaptide_recorder::{Mapping, SpinLock, Stop, ThreadRecord};
 
 use crate::walk::Memo;
-use crate::{RECORDER, switch, tls};
+use crate::{RECORDER, family, switch, tls};
 
 /// A thread's state, behind its thread-local word. The word is null for a thread not seen yet and
 /// [`CLOSED`] while its state is being made or after it was given back.
@@ -127,6 +127,9 @@ fn first_turn() -> Option<Turn> {
         }
         *word = CLOSED;
         compiler_fence(Ordering::SeqCst);
+        if !family::ready() {
+            return None;
+        }
         let state = match make_state() {
             Ok(Some(state)) => state,
             Ok(None) => return None,
@@ -296,6 +299,49 @@ unsafe extern "C" fn exited(state: *mut c_void) {
         (*state).next_free = free.0;
         free.0 = state;
     }
+}
+
+/// What tells the calling thread's identity here from that of others: its state, or 0 for none yet.
+pub(crate) fn identity() -> usize {
+    // SAFETY: the word is this thread's own.
+    unsafe { (*tls::word()).addr() }
+}
+
+/// Is the calling thread in the middle of an event, so that we are in a signal handler above it?
+pub(crate) fn is_inside_hook() -> bool {
+    // SAFETY: the word is this thread's own; beyond CLOSED it points to this thread's state. While a state is
+    // being made the word is CLOSED, and so it is after it was given back.
+    unsafe {
+        let state = *tls::word();
+        state == CLOSED || (!state.is_null() && (*state).activity != Activity::Program)
+    }
+}
+
+/// In a forked child that is recorded anew: this thread is one that has not been seen, and there is no
+/// other.
+///
+/// # Safety
+/// The child still has one thread, which is in no hook.
+pub(crate) unsafe fn after_fork() {
+    // SAFETY: the caller's promise. The state is given back as at a thread's end; a list that was being
+    // changed is not believed.
+    unsafe {
+        let torn = FREE.reopen();
+        LONE.reopen();
+        let state = core::mem::replace(&mut *tls::word(), core::ptr::null_mut());
+        let mut free = FREE.lock();
+        if torn {
+            free.0 = core::ptr::null_mut();
+        }
+        if state as usize > CLOSED as usize {
+            (*state).next_free = free.0;
+            free.0 = state;
+        }
+    }
+    *LONE.lock() = Lone {
+        thread: core::ptr::null(),
+        company: true,
+    };
 }
 
 /// In a forked child: this thread starts from nothing.

@@ -69,8 +69,16 @@ pub struct Identity {
     pub stack_node_budget: u32,
     /// Zero.
     pub reserved0: u32,
+    /// The same in all captures of one session; zero when processes are not followed.
+    pub group_id: [u8; 16],
+    /// When the process was forked or started, nanoseconds since the Unix epoch; zero in the root's capture.
+    pub origin_unix_ns: u64,
+    /// [`Origin`]; zero where processes are not followed.
+    pub origin: u32,
+    /// Process id of the program that `heaptide run` started; zero where processes are not followed.
+    pub root_pid: u32,
     /// Zero.
-    pub reserved: [u8; 396],
+    pub reserved: [u8; 364],
     /// Checksum of all bytes of this block before this field.
     pub checksum: u32,
 }
@@ -229,6 +237,18 @@ code_enum! {
         Aggregated = 1 => "aggregated",
         /// Every event.
         All = 2 => "all",
+    }
+}
+
+code_enum! {
+    /// How a process came into a group of followed processes.
+    Origin {
+        /// `heaptide run` started it.
+        Root = 1 => "root",
+        /// A followed process forked it.
+        Forked = 2 => "forked",
+        /// It is a program of its own below the root, started by exec.
+        Started = 3 => "started",
     }
 }
 

@@ -26,8 +26,8 @@ pub use event::{
     Site, next_own_turn, next_shared_turn, turn_is_shared,
 };
 pub use header::{
-    FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle, MAGIC, Mode, Outcome,
-    OwnCost, PythonAllocator, State, StopReason, offsets,
+    FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle, MAGIC, Mode, Origin,
+    Outcome, OwnCost, PythonAllocator, State, StopReason, offsets,
 };
 pub use record::{
     Allocator, Cell, CellKind, HISTOGRAM_BINS, NO_CODE, NODE_OVERFLOW, NODE_ROOT, Node, Sample,

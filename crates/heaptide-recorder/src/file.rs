@@ -110,6 +110,22 @@ impl CaptureFile {
         slot.bytes[path.len()] = 0;
         let descriptor = slot.open()?;
         drop(slot);
+        self.attach(descriptor)
+    }
+
+    /// Maps the file behind `descriptor`, which is found at `path` should the descriptor get lost.
+    pub(crate) fn adopt(&self, descriptor: OwnedFd, path: &[u8]) -> Result<(), rustix::io::Errno> {
+        let mut slot = self.path.lock();
+        if path.len() >= slot.bytes.len() {
+            return Err(rustix::io::Errno::NAMETOOLONG);
+        }
+        slot.bytes[..path.len()].copy_from_slice(path);
+        slot.bytes[path.len()] = 0;
+        drop(slot);
+        self.attach(descriptor)
+    }
+
+    fn attach(&self, descriptor: OwnedFd) -> Result<(), rustix::io::Errno> {
         let status = rustix::fs::fstat(&descriptor)?;
         let length = usize::try_from(status.st_size).map_err(|_| rustix::io::Errno::FBIG)?;
         if length < HEADER_BYTES {
@@ -484,6 +500,30 @@ impl CaptureFile {
     }
 }
 
+impl CaptureFile {
+    /// As [`CaptureFile::abandon`], for a child that goes on with a capture of its own: the windows are
+    /// unmapped, and whatever still led there is gone with the state it was in.
+    ///
+    /// # Safety
+    /// As `abandon`, and this value is overwritten next.
+    pub unsafe fn let_go(&self) {
+        // SAFETY: the caller's promise: nobody will look there again.
+        unsafe {
+            for window in self.windows() {
+                let _ = rustix::mm::munmap(
+                    window.address.load(Ordering::Relaxed).cast(),
+                    window.reserved.load(Ordering::Relaxed),
+                );
+            }
+            self.base.store(core::ptr::null_mut(), Ordering::Relaxed);
+            let raw = self.descriptor.swap(-1, Ordering::Relaxed);
+            if raw >= 0 && self.is_ours(BorrowedFd::borrow_raw(raw)) {
+                drop(OwnedFd::from_raw_fd(raw));
+            }
+        }
+    }
+}
+
 impl Default for CaptureFile {
     fn default() -> Self {
         Self::new()
@@ -533,7 +573,11 @@ fn out_of_the_way(descriptor: OwnedFd) -> OwnedFd {
 }
 
 /// Real blocks for the range, so that a store can never meet a full disk (which would be `SIGBUS`).
-fn allocate(descriptor: BorrowedFd<'_>, start: u64, length: u64) -> Result<(), rustix::io::Errno> {
+pub(crate) fn allocate(
+    descriptor: BorrowedFd<'_>,
+    start: u64,
+    length: u64,
+) -> Result<(), rustix::io::Errno> {
     loop {
         match rustix::fs::fallocate(descriptor, FallocateFlags::empty(), start, length) {
             Err(rustix::io::Errno::INTR) => {}

@@ -6,7 +6,7 @@
 //! What the caller owes:
 //! - one [`ThreadRecord`] per thread, used by that thread only and never re-entered (the agent's
 //!   per-thread guard); this is what makes the spin locks here safe against signal handlers;
-//! - no call at all in a forked child;
+//! - no call at all in a forked child, unless the recorder has been put back to [`Recorder::new`];
 //! - once a call returns [`Stop`], no further calls that record.
 //!
 //! What holds at every instant: the file is readable and complete but for the event each thread is
@@ -21,6 +21,7 @@ extern crate std;
 
 mod cells;
 mod clock;
+mod create;
 mod definitions;
 mod events;
 mod file;
@@ -37,6 +38,7 @@ mod recorder;
 mod stacks;
 mod threads;
 
+pub use create::note_end;
 pub use definitions::{CodeText, RawText};
 pub use file::{CaptureFile, Stop};
 pub use hash::mix;

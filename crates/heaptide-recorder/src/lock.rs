@@ -56,6 +56,15 @@ impl<T> SpinLock<T> {
         unsafe { &mut *self.value.get() }
     }
 
+    /// Opens the lock, whoever holds it, and says whether somebody did: then the value may be half changed.
+    ///
+    /// # Safety
+    /// Only in a forked child that still has one thread, which does not hold the lock itself: a holder
+    /// is a thread that is not here.
+    pub unsafe fn reopen(&self) -> bool {
+        self.held.swap(false, Ordering::Acquire)
+    }
+
     #[cold]
     #[inline(never)]
     fn wait(&self) {

@@ -85,6 +85,24 @@ impl Recorder {
     /// The file cannot be opened or mapped (`errno`), or has no room (`ENOSPC`).
     pub fn start(&self, path: &[u8], node_budget: u32) -> Result<(), rustix::io::Errno> {
         self.file.open(path)?;
+        self.first_records(node_budget)
+    }
+
+    /// Makes a capture of this process from within, at `base` and its number, and the first records. Once,
+    /// before any event. See `create.rs`.
+    ///
+    /// # Errors
+    /// As [`Recorder::start`].
+    pub fn start_new(
+        &self,
+        base: &[u8],
+        identity: &heaptide_format::Identity,
+    ) -> Result<(), rustix::io::Errno> {
+        crate::create::create(&self.file, base, identity)?;
+        self.first_records(identity.stack_node_budget)
+    }
+
+    fn first_records(&self, node_budget: u32) -> Result<(), rustix::io::Errno> {
         if self.file.holds_events() {
             self.streams.start();
         }

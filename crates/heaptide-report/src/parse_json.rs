@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use heaptide_capture::{Capture, Liveness, signal_name};
 use heaptide_engine::{Entry, Profile, StackId};
 use heaptide_format::{
-    Mode, Outcome, PythonAllocator, SegmentKind, State, StopReason, histogram_bounds,
+    Mode, Origin, Outcome, PythonAllocator, SegmentKind, State, StopReason, histogram_bounds,
 };
 use serde_json::Value;
 
@@ -169,6 +169,10 @@ fn header(capture: &Capture) -> Object {
         "memory_interval_ms": identity.memory_interval_ms,
         "temporary_threshold": identity.temporary_threshold,
         "stack_node_budget": identity.stack_node_budget,
+        "group_id": (identity.group_id != [0; 16]).then(|| hex(&identity.group_id)),
+        "origin": Origin::from_raw(identity.origin).map(Origin::name),
+        "origin_unix_ns": identity.origin_unix_ns,
+        "root_pid": identity.root_pid,
     }
 }
 

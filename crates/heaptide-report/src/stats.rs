@@ -7,7 +7,7 @@ use heaptide_engine::{
     Amount, Figures, LocationId, LocationRow, Metric, NO_FILE, Profile, ThreadInfo, by_allocator,
     by_location, by_thread,
 };
-use heaptide_format::histogram_bounds;
+use heaptide_format::{Identity, Origin, histogram_bounds};
 
 use crate::format::{bytes_text, count_text, percent_text, time_text, visible};
 use crate::status::{live_title, own_cost_text};
@@ -48,7 +48,11 @@ pub fn stats_text(
         "Command line       {}",
         visible(&capture.metadata.command_line())
     )?;
-    writeln!(out, "Process            {}", capture.identity.pid)?;
+    writeln!(
+        out,
+        "Process            {}",
+        process_text(&capture.identity)
+    )?;
     let started = capture.lifecycle.tracking_start_unix_ns;
     if started != 0 {
         writeln!(out, "Tracking started   {}", time_text(started))?;
@@ -104,6 +108,17 @@ pub fn stats_text(
         "allocated in total, by blocks",
         out,
     )
+}
+
+/// The process, and whose child it is where processes were followed.
+fn process_text(identity: &Identity) -> String {
+    let pid = identity.pid;
+    match Origin::from_raw(identity.origin) {
+        None => pid.to_string(),
+        Some(Origin::Root) => format!("{pid}, the root of its group"),
+        Some(Origin::Forked) => format!("{pid}, forked by {}", identity.parent_pid),
+        Some(Origin::Started) => format!("{pid}, started by {}", identity.parent_pid),
+    }
 }
 
 pub(crate) fn amount_text(amount: Amount) -> String {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use heaptide_format::{
     DefinitionHeader, DefinitionKind, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity,
-    Lifecycle, MAGIC, MetadataKey, Mode, Outcome, SEGMENT_HEADER_BYTES, Sample, SegmentHeader,
-    SegmentKind, State, offsets,
+    Lifecycle, MAGIC, MetadataKey, Mode, Origin, Outcome, SEGMENT_HEADER_BYTES, Sample,
+    SegmentHeader, SegmentKind, State, offsets,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -38,6 +38,8 @@ pub struct Facts {
     pub stack_node_budget: u32,
     /// What it will hold.
     pub mode: Mode,
+    /// The group of followed processes; zero when none are followed.
+    pub group_id: [u8; 16],
     /// Facts about the run, in the order in which they are written.
     pub metadata: Vec<(MetadataKey, Vec<u8>)>,
 }
@@ -108,6 +110,27 @@ impl CaptureFile {
             path: path.to_owned(),
             samples_offset: image.samples_offset,
         })
+    }
+
+    /// A capture that a process has made of itself, with its samples at `samples_offset`.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub(crate) fn open(path: &Path, samples_offset: u64) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            samples_offset,
+        })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 
     /// Where it is.
@@ -278,6 +301,11 @@ fn header(facts: &Facts, page: usize, allocated_end: u64) -> Header {
     identity.memory_interval_ms = facts.memory_interval_ms;
     identity.temporary_threshold = TEMPORARY_THRESHOLD;
     identity.stack_node_budget = facts.stack_node_budget;
+    if facts.group_id != [0; 16] {
+        identity.group_id = facts.group_id;
+        identity.origin = Origin::Root as u32;
+        identity.root_pid = facts.pid;
+    }
     identity.checksum = Identity::expected_checksum(identity);
     header.lifecycle.state = State::Armed as u32;
     header.lifecycle.allocated_end = allocated_end;
@@ -397,6 +425,7 @@ mod tests {
             memory_interval_ms: 10,
             stack_node_budget: 1000,
             mode: Mode::Aggregated,
+            group_id: [0; 16],
             metadata,
         }
     }

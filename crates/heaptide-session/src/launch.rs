@@ -23,8 +23,12 @@ use crate::target::Program;
 pub(crate) const SESSION_VARIABLE: &str = "HEAPTIDE_SESSION";
 const PRELOAD_VARIABLE: &str = "LD_PRELOAD";
 
-/// Room for the session's variable: its name, three numbers and a path of `PATH_MAX`.
-const SESSION_ENTRY_BYTES: usize = 8192;
+/// The variable that tells it which other processes to record.
+const FOLLOW_VARIABLE: &str = "HEAPTIDE_FOLLOW";
+
+/// Room for both variables behind their length: names, numbers and a path of `PATH_MAX` each.
+const SESSION_ENTRY_BYTES: usize = 16384;
+const LENGTH_BYTES: usize = 4;
 
 /// A child that waits for [`Suspended::run`]. Dropped instead, it ends without a trace.
 #[derive(Debug)]
@@ -43,7 +47,7 @@ struct Image {
     _environment: Vec<CString>,
     argument_pointers: Vec<*const c_char>,
     environment_pointers: Vec<*const c_char>,
-    /// Where in `environment_pointers` the session's variable goes.
+    /// Where in `environment_pointers` the session's variables go: this place and the next.
     session_slot: usize,
     session_entry: Vec<u8>,
 }
@@ -62,7 +66,7 @@ impl Image {
         let mut environment_pointers: Vec<_> =
             environment.iter().map(|text| text.as_ptr()).collect();
         let session_slot = environment_pointers.len();
-        environment_pointers.extend([std::ptr::null(), std::ptr::null()]);
+        environment_pointers.extend([std::ptr::null(); 3]);
         Ok(Self {
             executable,
             _arguments: arguments,
@@ -89,7 +93,7 @@ fn environment(
                 preload.push(":");
                 preload.push(value);
             }
-        } else if name != SESSION_VARIABLE {
+        } else if name != SESSION_VARIABLE && name != FOLLOW_VARIABLE {
             entries.push(entry(&name, &value)?);
         }
     }
@@ -147,12 +151,23 @@ impl Suspended {
     }
 
     /// Lets the child become the program and returns when it has.
-    pub(crate) fn run(mut self, program: &Program, session: &[u8]) -> Result<pid_t, SessionError> {
+    pub(crate) fn run(
+        mut self,
+        program: &Program,
+        session: &[u8],
+        follow: Option<&[u8]>,
+    ) -> Result<pid_t, SessionError> {
         let failed = |source| SessionError::Exec {
             program: program.executable.clone(),
             source,
         };
-        let entry = [SESSION_VARIABLE.as_bytes(), b"=", session, b"\0"].concat();
+        let mut entry = vec![0; LENGTH_BYTES];
+        entry.extend([SESSION_VARIABLE.as_bytes(), b"=", session, b"\0"].concat());
+        if let Some(follow) = follow {
+            entry.extend([FOLLOW_VARIABLE.as_bytes(), b"=", follow, b"\0"].concat());
+        }
+        let length = u32::try_from(entry.len()).unwrap_or_default();
+        entry[..LENGTH_BYTES].copy_from_slice(&length.to_ne_bytes());
         if entry.len() > SESSION_ENTRY_BYTES {
             return Err(failed(io::Error::from_raw_os_error(libc::ENAMETOOLONG)));
         }
@@ -193,7 +208,7 @@ impl Drop for Suspended {
 /// The child's whole life before the exec.
 fn become_program(image: &mut Image, signals: &Signals, go: c_int, failure: c_int) -> ! {
     if receive(go, &mut image.session_entry) {
-        image.environment_pointers[image.session_slot] = image.session_entry.as_ptr().cast();
+        place_variables(image);
         signals.restore_in_child();
         standard_streams::close_again();
         // SAFETY: both arrays end in a null pointer, and all they point to is owned by `image`.
@@ -213,7 +228,28 @@ fn become_program(image: &mut Image, signals: &Signals, go: c_int, failure: c_in
     unsafe { libc::_exit(127) }
 }
 
-/// Reads up to the closing NUL; false when the parent changed its mind or is gone.
+/// Points the free places of the environment to what was received: one string, or two.
+fn place_variables(image: &mut Image) {
+    let length = message_bytes(&image.session_entry);
+    let texts = &image.session_entry[LENGTH_BYTES..length.max(LENGTH_BYTES)];
+    let mut start = 0;
+    for slot in image.session_slot..image.session_slot + 2 {
+        let Some(end) = texts[start..].iter().position(|&byte| byte == 0) else {
+            return;
+        };
+        image.environment_pointers[slot] = texts[start..].as_ptr().cast();
+        start += end + 1;
+    }
+}
+
+/// How long the message says it is, at most the buffer.
+fn message_bytes(buffer: &[u8]) -> usize {
+    let mut length = [0; LENGTH_BYTES];
+    length.copy_from_slice(&buffer[..LENGTH_BYTES]);
+    (u32::from_ne_bytes(length) as usize).min(buffer.len())
+}
+
+/// Reads a whole message; false when the parent changed its mind or is gone.
 fn receive(descriptor: c_int, buffer: &mut [u8]) -> bool {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -224,7 +260,7 @@ fn receive(descriptor: c_int, buffer: &mut [u8]) -> bool {
             Ok(0) => return false,
             Ok(count) => {
                 filled += count;
-                if buffer[filled - 1] == 0 {
+                if filled >= LENGTH_BYTES && filled >= message_bytes(buffer) {
                     return true;
                 }
             }
@@ -301,7 +337,7 @@ mod tests {
         let signals = Signals::take_over().unwrap();
         let program = program("/nonexistent/program", &["program"]);
         let suspended = Suspended::fork(&program, OsStr::new(""), &signals).unwrap();
-        let error = suspended.run(&program, b"1;0;0;/x").unwrap_err();
+        let error = suspended.run(&program, b"1;0;0;/x", None).unwrap_err();
         assert!(error.to_string().contains("No such file"), "{error}");
     }
 
@@ -313,11 +349,13 @@ mod tests {
             &[
                 "sh",
                 "-c",
-                "test \"$HEAPTIDE_SESSION\" = '1;2;3;/a b;c' && exit 42",
+                "test \"$HEAPTIDE_SESSION $HEAPTIDE_FOLLOW\" = '1;2;3;/a b;c 1;3;/d' && exit 42",
             ],
         );
         let suspended = Suspended::fork(&program, OsStr::new(""), &signals).unwrap();
-        let pid = suspended.run(&program, b"1;2;3;/a b;c").unwrap();
+        let pid = suspended
+            .run(&program, b"1;2;3;/a b;c", Some(b"1;3;/d"))
+            .unwrap();
         let mut status = 0;
         // SAFETY: our own child, a writable status.
         assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);

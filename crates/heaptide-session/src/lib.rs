@@ -15,12 +15,15 @@
 //! What the caller owes: standard streams are left alone here, nothing is printed, and the
 //! environment is only read (never changed), so the caller may have threads.
 //!
-//! Not covered: following children, attaching to a running process.
+//! Children are followed by the agent itself; [`family`] finds their captures and samples them.
+//!
+//! Not covered: attaching to a running process.
 
 pub mod agent;
 pub mod capture;
 pub mod cgroup;
 mod error;
+pub mod family;
 mod launch;
 pub mod outcome;
 pub mod output;

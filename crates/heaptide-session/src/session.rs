@@ -9,6 +9,7 @@ use heaptide_format::Mode;
 use crate::agent::PlacedAgent;
 use crate::capture::{CaptureFile, Facts, run_metadata};
 use crate::cgroup::{self, MemoryCgroup};
+use crate::family::{self, Follow, Watcher};
 use crate::launch::Suspended;
 use crate::output::{self, Placeholders};
 use crate::signals::Signals;
@@ -35,6 +36,8 @@ pub struct Plan {
     pub stack_node_budget: u32,
     /// Every event, or counters only (`--aggregate`).
     pub mode: Mode,
+    /// `--follow-fork`, `--follow-children`
+    pub follow: Follow,
 }
 
 /// A running program and its capture.
@@ -47,6 +50,7 @@ pub struct Session {
     pub(crate) oom_kills_before: u64,
     pub(crate) memory_interval_ms: u32,
     pub(crate) mode: Mode,
+    pub(crate) watcher: Option<Watcher>,
 }
 
 impl Session {
@@ -68,12 +72,17 @@ impl Session {
         let pid = u32::try_from(suspended.pid()).unwrap_or_default();
 
         let path = output::absolute(&choose_output(plan, pid)?, &working_directory);
+        let group_id = match plan.follow {
+            Follow::Nothing => [0; 16],
+            _ => system::random_id(),
+        };
         let facts = Facts {
             pid,
             process_start_ticks: system::process_start_ticks(pid),
             memory_interval_ms: plan.memory_interval_ms,
             stack_node_budget: plan.stack_node_budget,
             mode: plan.mode,
+            group_id,
             metadata: run_metadata(
                 &plan.program.arguments,
                 &plan.program.executable,
@@ -84,10 +93,25 @@ impl Session {
         };
         let capture = CaptureFile::create(&path, plan.replace, &facts)?;
         let session = session_value(pid, plan.stack_node_budget, path.as_os_str());
-        let pid = suspended.run(&plan.program, &session).inspect_err(|_| {
-            // The exec's failure is what the user must hear of.
-            let _ = capture.remove();
-        })?;
+        let follow = family::follow_value(
+            plan.follow,
+            plan.mode,
+            plan.stack_node_budget,
+            plan.memory_interval_ms,
+            pid,
+            &group_id,
+            &path,
+        );
+        // Where a directory cannot be watched children are recorded all the same, without samples.
+        let watcher = follow
+            .as_ref()
+            .and_then(|_| Watcher::new(&path, group_id).ok());
+        let pid = suspended
+            .run(&plan.program, &session, follow.as_deref())
+            .inspect_err(|_| {
+                // The exec's failure is what the user must hear of.
+                let _ = capture.remove();
+            })?;
         Ok(Self {
             pid,
             capture,
@@ -96,6 +120,7 @@ impl Session {
             oom_kills_before,
             memory_interval_ms: plan.memory_interval_ms,
             mode: plan.mode,
+            watcher,
         })
     }
 

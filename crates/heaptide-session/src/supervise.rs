@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use heaptide_format::{Lifecycle, Sample, State, StopReason};
 
 use crate::capture::SamplesSegment;
+use crate::family::Family;
 use crate::outcome::{self, End};
 use crate::samples::{self, SampleTable};
 use crate::session::{Session, oom_kills};
@@ -32,6 +33,8 @@ pub struct Ended {
     pub peak_resident_bytes: u64,
     /// What the capture says about the run; `None` when it cannot be read any more.
     pub lifecycle: Option<Lifecycle>,
+    /// Captures of other processes that were seen to appear.
+    pub followed: u64,
     /// Things that went wrong in the supervisor, for the user to read. The program did not notice.
     pub problems: Vec<String>,
 }
@@ -92,7 +95,12 @@ impl Session {
                 &error,
             );
         }
+        if let Some(family) = &mut watch.family {
+            let pid = u32::try_from(self.pid).unwrap_or_default();
+            family.finish(pid, waited.end, oom_kills, watch.clock.now());
+        }
         Ok(Ended {
+            followed: watch.family.as_ref().map_or(0, |family| family.seen),
             end: waited.end,
             core_dumped: waited.core_dumped,
             oom_kills,
@@ -130,7 +138,8 @@ impl Clock {
 }
 
 /// The samples and the heartbeat.
-struct Watch {
+struct Watch<'a> {
+    family: Option<Family<'a>>,
     clock: Clock,
     /// `None`: no samples are wanted, or they had to be given up.
     sampler: Option<Sampler>,
@@ -148,9 +157,13 @@ struct Sampler {
     page_bytes: u64,
 }
 
-impl Watch {
-    fn new(session: &Session) -> Self {
+impl<'a> Watch<'a> {
+    fn new(session: &'a Session) -> Self {
         let mut watch = Self {
+            family: session
+                .watcher
+                .as_ref()
+                .map(|watcher| Family::new(watcher, session.memory_interval_ms)),
             clock: Clock::new(),
             sampler: None,
             next_heartbeat: Instant::now(),
@@ -179,6 +192,8 @@ impl Watch {
             .map_or(self.next_heartbeat, |sampler| {
                 sampler.next.min(self.next_heartbeat)
             });
+        let family = self.family.as_ref().and_then(Family::next);
+        let next = family.map_or(next, |family| family.min(next));
         next.saturating_duration_since(Instant::now())
     }
 
@@ -198,6 +213,14 @@ impl Watch {
                 self.sampler = None;
                 self.problem("memory is no longer sampled", &error);
             }
+        }
+        if let Some(family) = &mut self.family {
+            let clock = &self.clock;
+            let cgroup = session
+                .cgroup
+                .as_ref()
+                .map_or((0, 0), crate::cgroup::MemoryCgroup::usage_and_limit);
+            family.tick(now, &|| clock.now(), cgroup);
         }
         if now >= self.next_heartbeat {
             self.next_heartbeat = now + HEARTBEAT;
@@ -260,7 +283,7 @@ impl Sampler {
 }
 
 /// The second number of `/proc/PID/statm`; `None` for a process without memory.
-fn resident_pages(statm: &str) -> Option<u64> {
+pub(crate) fn resident_pages(statm: &str) -> Option<u64> {
     statm
         .split_ascii_whitespace()
         .nth(1)?

@@ -51,6 +51,12 @@ pub(crate) fn boot_id() -> [u8; 16] {
     parse_boot_id(&text).unwrap_or_default()
 }
 
+/// Sixteen random bytes; zero when they cannot be had.
+pub(crate) fn random_id() -> [u8; 16] {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+    parse_boot_id(&text).unwrap_or_default()
+}
+
 fn parse_boot_id(text: &str) -> Option<[u8; 16]> {
     let digits: String = text.trim().chars().filter(|&c| c != '-').collect();
     if digits.len() != 32 || !digits.is_ascii() {

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use heaptide_format::Mode;
 use heaptide_session::SessionError;
 use heaptide_session::agent::{self, AgentSource, PlacedAgent, Places};
+use heaptide_session::family::Follow;
 use heaptide_session::outcome;
 use heaptide_session::session::{Plan, Session};
 use heaptide_session::target::{Environment, Target};
@@ -58,6 +59,14 @@ pub(crate) struct Arguments {
     /// not with time
     #[arg(long)]
     aggregate: bool,
+
+    /// Record children that the program forks, too, each in a capture of its own: FILE.<pid>
+    #[arg(long)]
+    follow_fork: bool,
+
+    /// Record forked children and all Python programs that it starts (subprocess, multiprocessing, exec)
+    #[arg(long)]
+    follow_children: bool,
 
     /// Run the script with this interpreter [default: $HEAPTIDE_PYTHON, $VIRTUAL_ENV/bin/python,
     /// python3, python]
@@ -130,6 +139,11 @@ fn start(arguments: &Arguments, command: bool) -> Result<(Session, PlacedAgent),
             Mode::Aggregated
         } else {
             Mode::All
+        },
+        follow: match (arguments.follow_children, arguments.follow_fork) {
+            (true, _) => Follow::Children,
+            (false, true) => Follow::Forks,
+            (false, false) => Follow::Nothing,
         },
     };
     Ok((Session::start(&plan, &agent)?, agent))

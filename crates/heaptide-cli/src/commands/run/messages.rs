@@ -67,6 +67,7 @@ impl<'a> Messages<'a> {
         } else if !self.quiet {
             self.death(ended);
             self.note(&format!("the capture is in {}", self.path.display()));
+            self.followed(ended);
             self.next_command();
         }
     }
@@ -89,6 +90,16 @@ impl<'a> Messages<'a> {
         }
     }
 
+    /// The captures of other processes.
+    fn followed(&self, ended: &Ended) {
+        let count = match ended.followed {
+            0 => return,
+            1 => "that of another process is".to_owned(),
+            count => format!("those of {count} other processes are"),
+        };
+        self.note(&format!("{count} beside it, in {}.*", self.path.display()));
+    }
+
     fn death(&self, ended: &Ended) {
         if let Some(text) = death_text(ended) {
             self.note(&text);
@@ -104,6 +115,15 @@ impl<'a> Messages<'a> {
 
     /// An empty capture helps nobody: it is removed, and the reason is given.
     fn nothing_recorded(&self, ended: &Ended) {
+        if ended.followed > 0 && ended.stop_reason().is_none() {
+            // A shell script, say, whose Python programs were recorded.
+            let _ = self.session.capture().remove();
+            if !self.quiet {
+                self.note("the program itself was not recorded: it is not a CPython 3.9 or later");
+                self.followed(ended);
+            }
+            return;
+        }
         let removed = self.session.capture().remove();
         let title = self.terminal.stderr_style("1;31", "heaptide: error:");
         if let Some(text) = stop_text(ended) {
@@ -208,6 +228,7 @@ mod tests {
             oom_kills,
             peak_resident_bytes: 0,
             lifecycle: None,
+            followed: 0,
             problems: vec![],
         }
     }
