@@ -80,6 +80,8 @@ pub struct Cell {
 pub struct Capture {
     /// Where it is.
     pub path: PathBuf,
+    /// The record `header`.
+    pub header: Value,
     /// The cells.
     pub cells: Vec<Cell>,
     /// The record `lifecycle`.
@@ -135,6 +137,7 @@ impl Capture {
             let value: Value =
                 serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
             match value["record"].as_str().expect("every record has a kind") {
+                "header" => capture.header = value,
                 "lifecycle" => capture.lifecycle = value,
                 "heap" => capture.heap = value,
                 "own_cost" => capture.own_cost = value,
@@ -206,7 +209,7 @@ impl Capture {
                 .sum::<i128>()
         };
         // Events are counted by whoever reads them.
-        let allocations = if crate::sandbox::every_event() {
+        let allocations = if self.header["mode"] == "all" {
             0
         } else {
             totals.allocated_count.into()

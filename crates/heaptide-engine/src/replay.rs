@@ -317,7 +317,7 @@ impl Replay {
         let first = self.ranges.range(..=start).next_back();
         let mut at = first.map_or(start, |(&at, _)| at);
         while let Some((&from, &range)) = self.ranges.range(at..end).next() {
-            at = range.end.max(from + 1);
+            at = range.end.max(from + 1).min(end);
             if range.end <= start {
                 continue;
             }
