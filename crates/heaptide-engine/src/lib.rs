@@ -8,6 +8,7 @@
 mod accumulate;
 mod figures;
 mod group;
+mod group_of_processes;
 mod numbering;
 mod position;
 mod profile;
@@ -17,6 +18,9 @@ mod tree;
 
 pub use figures::{Amount, Figures, Metric};
 pub use group::{FunctionRow, LocationRow, by_allocator, by_function, by_location, by_thread};
+pub use group_of_processes::{
+    CombinedPeak, Merger, Moment, Process, combined_curve, combined_peak,
+};
 pub use position::{Position, position_of};
 pub use profile::{Entry, InFlight, OwnFigures, Profile, ThreadInfo, Totals};
 pub use stacks::{
