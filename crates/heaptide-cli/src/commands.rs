@@ -1,6 +1,7 @@
 //! The subcommands, one module each.
 
 mod flamegraph;
+mod merge;
 mod parse;
 mod run;
 mod stats;
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Tree(tree::Arguments),
     /// One HTML page that shows which calls hold the memory; it needs no network
     Flamegraph(flamegraph::Arguments),
+    /// The processes of a program that has several, and the peak of all of them together
+    Merge(merge::Arguments),
     /// Print every record of a capture
     Parse(parse::Arguments),
 }
@@ -44,6 +47,7 @@ impl Command {
             Self::Summary(arguments) => summary::run(&arguments, terminal)?,
             Self::Tree(arguments) => tree::run(&arguments, terminal)?,
             Self::Flamegraph(arguments) => flamegraph::run(&arguments, terminal)?,
+            Self::Merge(arguments) => merge::run(&arguments, terminal)?,
             Self::Parse(arguments) => parse::run(&arguments, terminal)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -56,6 +60,12 @@ pub(crate) struct CaptureArgument {
     /// The capture, at any moment: finished, still written, or left behind by a killed program
     #[arg(value_name = "CAPTURE")]
     pub(crate) path: PathBuf,
+    /// Captures of further processes; all are shown as one. A directory stands for the captures in it
+    #[arg(value_name = "MORE")]
+    pub(crate) more: Vec<PathBuf>,
+    /// Of several captures, show the one of this process
+    #[arg(long, value_name = "PID")]
+    pub(crate) process: Option<u32>,
 }
 
 /// Which moment a report shows.
@@ -85,11 +95,13 @@ pub(crate) struct Loaded {
 
 /// Reads a capture and says on stderr in which state it is.
 pub(crate) fn load(path: &Path, terminal: &Terminal) -> anyhow::Result<Loaded> {
-    let mut capture = Capture::open(path).map_err(|error| failure_of(path, &error))?;
-    let liveness = capture.liveness();
-    let profile = Profile::new(&capture);
-    profile.complete(&mut capture);
-    for line in status_lines(&capture, &profile, &liveness) {
+    let loaded = open(path)?;
+    let Loaded {
+        capture,
+        profile,
+        liveness,
+    } = &loaded;
+    for line in status_lines(capture, profile, liveness) {
         let line = visible(&line).into_owned();
         let line = match line.strip_prefix("warning:") {
             Some(rest) => format!("{}{rest}", terminal.stderr_style("33", "warning:")),
@@ -107,6 +119,15 @@ pub(crate) fn load(path: &Path, terminal: &Terminal) -> anyhow::Result<Loaded> {
             capture.file_bytes
         );
     }
+    Ok(loaded)
+}
+
+/// Reads a capture and says nothing.
+pub(crate) fn open(path: &Path) -> anyhow::Result<Loaded> {
+    let mut capture = Capture::open(path).map_err(|error| failure_of(path, &error))?;
+    let liveness = capture.liveness();
+    let profile = Profile::new(&capture);
+    profile.complete(&mut capture);
     Ok(Loaded {
         capture,
         profile,

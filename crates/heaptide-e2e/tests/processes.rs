@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use heaptide_e2e::{Capture, Python, Sandbox, each_python, pythons, run};
+use heaptide_e2e::{Capture, Python, Sandbox, each_python, heaptide, pythons, run};
 
 /// What a block of `processes.py` is.
 const SIZE: u64 = 91001;
@@ -297,4 +297,46 @@ fn pools_of_multiprocessing() {
             assert!(family.sandbox.outside("captures").exists());
         }
     });
+}
+
+/// Runs a report over a directory of captures.
+fn report(family: &Family, arguments: &[&str]) -> serde_json::Value {
+    let mut command = std::process::Command::new(heaptide());
+    let finished = run(command
+        .args(arguments)
+        .arg(family.sandbox.outside("captures")));
+    finished.expect_success(&format!("{arguments:?}"));
+    serde_json::from_slice(&finished.stdout).expect("JSON")
+}
+
+#[test]
+fn the_peak_of_all_processes_together() {
+    const HELD: u64 = 64 << 20;
+    let python = pythons().last().expect("an interpreter");
+    for mode in MODES {
+        let family = check(python, &with(mode, "--follow-fork"), &["curves"], 4);
+        let group = report(&family, &["merge", "--json"]);
+        let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+        let peak = &group["combined_peak"];
+        // Two held their blocks together, the third came later; the rest is the interpreter's.
+        let together = number(&peak["heap_bytes"]);
+        assert!(
+            (2 * HELD..2 * HELD + (16 << 20)).contains(&together),
+            "{peak}"
+        );
+        assert!(number(&peak["at_most_bytes"]) >= together);
+        assert!(number(&peak["at_most_bytes"]) < 3 * HELD);
+        assert!(number(&group["sum_of_peaks_bytes"]) >= 3 * HELD);
+        let processes = group["processes"].as_array().expect("a list");
+        assert_eq!(processes.len(), 4);
+        assert_eq!(processes[0]["origin"], "root");
+
+        let stats = report(&family, &["stats", "--json"]);
+        assert!(number(&stats["metadata"]["peak_memory"]) >= 3 * HELD);
+        let pid = processes[3]["pid"].to_string();
+        let one = report(&family, &["stats", "--json", "--process", &pid]);
+        assert_eq!(one["metadata"]["pid"], processes[3]["pid"]);
+        let peak = number(&one["metadata"]["peak_memory"]);
+        assert!((HELD..HELD + (16 << 20)).contains(&peak));
+    }
 }

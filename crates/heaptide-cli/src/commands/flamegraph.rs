@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use heaptide_report::{FlamegraphOptions, TreeOptions, flamegraph_html, tree_json};
 
-use super::{CaptureArgument, MomentArgument, load};
+use super::merge::load_group;
+use super::{CaptureArgument, MomentArgument};
 use crate::output::{OutputArguments, write_file};
 use crate::terminal::Terminal;
 
@@ -26,7 +27,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
-    let loaded = load(&arguments.capture.path, terminal)?;
+    let loaded = load_group(&arguments.capture, terminal)?;
     let metric = arguments.moment.metric();
     let output = OutputArguments {
         output: arguments.output.clone(),

@@ -4,7 +4,8 @@ use std::io::{IsTerminal, stdout};
 
 use heaptide_report::{ParseOptions, parse_json, parse_text};
 
-use super::{CaptureArgument, load};
+use super::CaptureArgument;
+use super::merge::load_one;
 use crate::failure::Failure;
 use crate::output::write_stdout;
 use crate::terminal::Terminal;
@@ -30,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         }
         .into());
     }
-    let loaded = load(&arguments.capture.path, terminal)?;
+    let loaded = load_one(&arguments.capture, terminal)?;
     let options = ParseOptions {
         max_stack_frames: arguments.max_stack_frames,
     };

@@ -2,7 +2,8 @@
 
 use heaptide_report::{StatsOptions, stats_json, stats_text};
 
-use super::{CaptureArgument, load};
+use super::CaptureArgument;
+use super::merge::load_group;
 use crate::output::OutputArguments;
 use crate::terminal::Terminal;
 
@@ -21,7 +22,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
-    let loaded = load(&arguments.capture.path, terminal)?;
+    let loaded = load_group(&arguments.capture, terminal)?;
     let options = StatsOptions {
         num_largest: arguments.num_largest as usize,
     };

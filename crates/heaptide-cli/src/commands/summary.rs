@@ -2,7 +2,8 @@
 
 use heaptide_report::{SummaryColumn, SummaryOptions, TextOptions, summary_json, summary_text};
 
-use super::{CaptureArgument, MomentArgument, load};
+use super::merge::load_group;
+use super::{CaptureArgument, MomentArgument};
 use crate::output::OutputArguments;
 use crate::terminal::Terminal;
 
@@ -26,7 +27,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
-    let loaded = load(&arguments.capture.path, terminal)?;
+    let loaded = load_group(&arguments.capture, terminal)?;
     let to_terminal = !arguments.json && arguments.output.is_stdout();
     let fitting = if to_terminal {
         Terminal::rows_that_fit()

@@ -3,7 +3,8 @@
 use heaptide_report::{TextOptions, TreeOptions, tree_json, tree_text};
 use regex::Regex;
 
-use super::{CaptureArgument, MomentArgument, load};
+use super::merge::load_group;
+use super::{CaptureArgument, MomentArgument};
 use crate::output::OutputArguments;
 use crate::terminal::Terminal;
 
@@ -30,7 +31,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
-    let loaded = load(&arguments.capture.path, terminal)?;
+    let loaded = load_group(&arguments.capture, terminal)?;
     let matches = arguments
         .focus
         .as_ref()

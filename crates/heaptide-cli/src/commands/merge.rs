@@ -1,0 +1,177 @@
+//! `heaptide merge`: a group of processes, and the loading of captures that belong together.
+
+use std::path::{Path, PathBuf};
+
+use heaptide_capture::Capture;
+use heaptide_engine::{Merger, Process, combined_curve};
+use heaptide_format::{MAGIC, Origin, Sample};
+use heaptide_report::{Reported, processes_json, processes_text};
+
+use super::{CaptureArgument, Loaded, load, open};
+use crate::failure::Failure;
+use crate::output::OutputArguments;
+use crate::terminal::Terminal;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Captures, or directories of captures
+    #[arg(value_name = "CAPTURE", required = true)]
+    paths: Vec<PathBuf>,
+    /// Print JSON (schema: docs/json.md)
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    output: OutputArguments,
+}
+
+pub(crate) fn run(arguments: &Arguments, _terminal: &Terminal) -> anyhow::Result<()> {
+    let mut reported = Vec::new();
+    for path in expanded(&arguments.paths)? {
+        let loaded = open(&path)?;
+        reported.push(Reported {
+            process: Process::new(&loaded.capture, &loaded.profile, &loaded.liveness),
+            liveness: loaded.liveness,
+        });
+    }
+    reported.sort_by_key(|one| (one.process.start_unix_ns, one.process.pid));
+    arguments.output.write(|out| {
+        if arguments.json {
+            processes_json(&reported, out)
+        } else {
+            processes_text(&reported, out)
+        }
+    })
+}
+
+/// Loads what a report is made of: one capture, one process of several, or all as one.
+pub(crate) fn load_group(
+    argument: &CaptureArgument,
+    terminal: &Terminal,
+) -> anyhow::Result<Loaded> {
+    if argument.more.is_empty() && argument.process.is_none() && !argument.path.is_dir() {
+        return load(&argument.path, terminal);
+    }
+    let mut paths = vec![argument.path.clone()];
+    paths.extend_from_slice(&argument.more);
+    let mut paths = expanded(&paths)?;
+    if let Some(pid) = argument.process {
+        let all = paths.len();
+        paths.retain(|path| Capture::open(path).is_ok_and(|one| one.identity.pid == pid));
+        if paths.is_empty() {
+            return Err(Failure {
+                what: format!("no capture of process {pid}"),
+                why: Some(format!("none of the {all} captures is its")),
+                hint: Some("`heaptide merge` lists the processes".to_owned()),
+            }
+            .into());
+        }
+    }
+    match &paths[..] {
+        [only] => load(only, terminal),
+        _ => merged(&paths),
+    }
+}
+
+/// As [`load_group`], for reports of a capture's records, which cannot be merged.
+pub(crate) fn load_one(argument: &CaptureArgument, terminal: &Terminal) -> anyhow::Result<Loaded> {
+    let several = !argument.more.is_empty() || argument.path.is_dir();
+    if several && argument.process.is_none() {
+        return Err(Failure {
+            what: "this shows the records of one capture".to_owned(),
+            why: Some("several were named".to_owned()),
+            hint: Some("choose one with --process PID".to_owned()),
+        }
+        .into());
+    }
+    load_group(argument, terminal)
+}
+
+/// All captures as one; what concerns the capture as a whole is the root's, or the first one's.
+fn merged(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
+    let mut all = paths
+        .iter()
+        .map(|path| open(path))
+        .collect::<anyhow::Result<Vec<Loaded>>>()?;
+    all.sort_by_key(|one| {
+        let root = Origin::from_raw(one.capture.identity.origin) == Some(Origin::Root);
+        (!root, one.capture.identity.created_unix_ns)
+    });
+    let processes: Vec<Process> = all
+        .iter()
+        .map(|one| Process::new(&one.capture, &one.profile, &one.liveness))
+        .collect();
+    let curve = combined_curve(&processes);
+    eprintln!(
+        "heaptide: {} processes as one: peak figures are the sum of what each held at its own peak (see `heaptide merge`)",
+        all.len()
+    );
+    let mut all = all.into_iter();
+    let Some(first) = all.next() else {
+        unreachable!("there are at least two")
+    };
+    let mut capture = first.capture;
+    let mut merger = Merger::new(first.profile, capture.identity.pid);
+    for one in all {
+        merger.add(one.profile, one.capture.identity.pid);
+        capture.file_bytes += one.capture.file_bytes;
+        let (own, its) = (&mut capture.own, one.capture.own);
+        own.anonymous_bytes = own.anonymous_bytes.saturating_add(its.anonymous_bytes);
+    }
+    let profile = merger.finish();
+    capture.heap = profile.heap;
+    capture.samples = curve
+        .iter()
+        .map(|moment| Sample {
+            unix_ns: moment.unix_ns,
+            resident_bytes: moment.resident_bytes,
+            heap_bytes: moment.heap_bytes,
+            ..Sample::default()
+        })
+        .collect();
+    Ok(Loaded {
+        capture,
+        profile,
+        liveness: first.liveness,
+    })
+}
+
+/// Files as they are named, and of directories the captures in them.
+fn expanded(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).map_err(|error| Failure {
+            what: format!("cannot read the directory {}", path.display()),
+            why: Some(error.to_string()),
+            hint: None,
+        })?;
+        let mut found: Vec<PathBuf> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| is_capture(path))
+            .collect();
+        found.sort();
+        files.append(&mut found);
+    }
+    if files.is_empty() {
+        return Err(Failure {
+            what: "there are no captures here".to_owned(),
+            why: Some("no file in the directory begins as a capture does".to_owned()),
+            hint: Some("name files that `heaptide run` has written, or their directory".to_owned()),
+        }
+        .into());
+    }
+    Ok(files)
+}
+
+fn is_capture(path: &Path) -> bool {
+    use std::io::Read;
+    let mut start = [0; MAGIC.len()];
+    path.is_file()
+        && std::fs::File::open(path)
+            .and_then(|mut file| file.read_exact(&mut start))
+            .is_ok()
+        && start == MAGIC
+}
