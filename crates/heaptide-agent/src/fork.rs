@@ -42,11 +42,12 @@ unsafe extern "C" fn in_child() {
         family::begin_in_child(announced);
         return;
     }
+    let interrupted = thread::is_inside_hook();
     thread::forget_in_child();
     // The mapping of the capture becomes private memory, so that not even a bug could reach the parent's
     // file.
     // SAFETY: in a forked child, which has one thread.
-    unsafe { RECORDER.file().abandon() };
+    unsafe { RECORDER.file().abandon(interrupted) };
 }
 
 /// Puts all that recording has left in our memory back to how it was before it began.

@@ -65,7 +65,12 @@ impl Turn {
                     (*state).activity = Activity::RealCall;
                     // What follows must not move before the store: a signal handler may come between.
                     compiler_fence(Ordering::SeqCst);
-                    return Some(Self { state });
+                    // A signal handler before the store may have forked: in the child the state is not
+                    // ours any more, and nobody could see that we were about to use it.
+                    if tls::word().read_volatile() == state {
+                        return Some(Self { state });
+                    }
+                    return None;
                 }
                 nested(state);
                 return None;
@@ -347,5 +352,10 @@ pub(crate) unsafe fn after_fork() {
 /// In a forked child: this thread starts from nothing.
 pub(crate) fn forget_in_child() {
     // SAFETY: the word is this thread's own. CLOSED: a child records nothing.
-    unsafe { *tls::word() = CLOSED };
+    unsafe {
+        let state = core::mem::replace(&mut *tls::word(), CLOSED);
+        if state as usize > CLOSED as usize && (*state).activity != Activity::Program {
+            RECORDER.cover_stream(&(*state).record);
+        }
+    }
 }

@@ -340,3 +340,44 @@ fn the_peak_of_all_processes_together() {
         assert!((HELD..HELD + (16 << 20)).contains(&peak));
     }
 }
+
+#[test]
+fn forks_in_the_middle_of_an_event() {
+    each_python(|python| {
+        if python.root.is_some() {
+            return;
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        let library = directory.path().join("handler.so");
+        let source = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/adversity/fork_in_handler.c"
+        );
+        let status = std::process::Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-fno-builtin", "-o"])
+            .arg(&library)
+            .arg(source)
+            .status();
+        assert!(status.expect("cc").success());
+        let library = library.to_str().expect("UTF-8");
+        for mode in MODES {
+            for option in ["--follow-fork", "--quiet"] {
+                let options = if option == "--quiet" {
+                    mode.to_vec()
+                } else {
+                    with(mode, option)
+                };
+                let family = Family::run(python, &options, &["handler", library]);
+                // Those that came between two events are recorded.
+                family
+                    .check()
+                    .unwrap_or_else(|error| panic!("{options:?}: {error}"));
+                assert!(family.captures.len() <= 301);
+                assert!(
+                    option == "--quiet" || family.captures.len() > 1,
+                    "{options:?}"
+                );
+            }
+        }
+    });
+}

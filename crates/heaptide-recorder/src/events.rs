@@ -14,7 +14,7 @@ use heaptide_format::{
 };
 
 use crate::clock;
-use crate::file::Stop;
+use crate::file::{Stop, cover};
 use crate::recorder::Recorder;
 use crate::threads::ThreadRecord;
 
@@ -121,6 +121,16 @@ impl Recorder {
         self.streams.on.load(Ordering::Relaxed)
     }
 
+    /// In a forked child whose thread is in the middle of an event: gives it memory where its chunk was,
+    /// which a child does not get.
+    ///
+    /// # Safety
+    /// In a forked child, by its only thread, on its own record.
+    pub unsafe fn cover_stream(&self, thread: &ThreadRecord) {
+        // SAFETY: the range was our chunk in the parent.
+        unsafe { cover(thread.stream.chunk, thread.stream.chunk_bytes) };
+    }
+
     /// # Safety
     /// As [`Recorder::allocated`].
     #[inline(always)]
@@ -211,6 +221,7 @@ impl Recorder {
         };
         stream.chunk = chunk.as_ptr();
         stream.chunk_bytes = bytes;
+        self.file.chunk_is_placed();
         let header = ChunkHeader {
             stream: stream.number,
             sequence: stream.sequence,

@@ -5,7 +5,9 @@
 //! address space (`RLIMIT_AS`), which counts what is reserved.
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{
+    AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, compiler_fence,
+};
 
 use heaptide_format::{
     HEADER_BYTES, Lifecycle, OwnCost, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, State,
@@ -55,6 +57,9 @@ pub struct CaptureFile {
     inode: AtomicU64,
     grown_since_trim: AtomicUsize,
     resident_after_trim: AtomicUsize,
+    /// A chunk that was just mapped and that no stream has yet, with its length: a forked child does not get it.
+    apart: AtomicPtr<u8>,
+    apart_bytes: AtomicUsize,
     path: SpinLock<Path>,
 }
 
@@ -93,6 +98,8 @@ impl CaptureFile {
             inode: AtomicU64::new(0),
             grown_since_trim: AtomicUsize::new(0),
             resident_after_trim: AtomicUsize::new(0),
+            apart: AtomicPtr::new(core::ptr::null_mut()),
+            apart_bytes: AtomicUsize::new(0),
             path: SpinLock::new(Path { bytes: [0; 4096] }),
         }
     }
@@ -353,6 +360,12 @@ impl CaptureFile {
         Ok((chunk, bytes))
     }
 
+    /// The chunk that was appended last has found its stream.
+    pub(crate) fn chunk_is_placed(&self) {
+        compiler_fence(Ordering::SeqCst);
+        self.apart.store(core::ptr::null_mut(), Ordering::Relaxed);
+    }
+
     /// Unmaps a chunk of events that is full. It stays in the file.
     pub(crate) fn release_chunk(&self, chunk: NonNull<u8>, bytes: usize) {
         // SAFETY: the range was mapped by `extend_apart` for one stream, which has done with it.
@@ -378,6 +391,9 @@ impl CaptureFile {
             )
         }
         .map_err(unmapped)?;
+        self.apart_bytes.store(bytes, Ordering::Relaxed);
+        self.apart.store(address.cast(), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
         // SAFETY: our own fresh mapping.
         let _ = unsafe { rustix::mm::madvise(address, bytes, Advice::LinuxDontFork) };
         self.mapped.fetch_add(bytes, Ordering::Relaxed);
@@ -475,27 +491,45 @@ impl CaptureFile {
     }
 
     /// Takes the file away from this process: in a forked child the mapping becomes private zeroes
-    /// that nobody reads, so that nothing can reach the parent's file any more.
+    /// that nobody reads, so that nothing can reach the parent's file any more. With `interrupted` the fork
+    /// came in the middle of an event, which will go on in the child and store into them.
     ///
     /// # Safety
     /// Only in a forked child, before anything else of ours runs there.
-    pub unsafe fn abandon(&self) {
-        // SAFETY: the mapped ranges are ours; the child has no other user of them. Read-only, so that
-        // they do not count as data of the child (`RLIMIT_DATA`): nothing of ours writes there.
+    pub unsafe fn abandon(&self, interrupted: bool) {
+        let protection = if interrupted {
+            ProtFlags::READ | ProtFlags::WRITE
+        } else {
+            // So that they do not count as data of the child (`RLIMIT_DATA`): nothing of ours writes there.
+            ProtFlags::READ
+        };
+        // SAFETY: the mapped ranges are ours; the child has no other user of them.
         unsafe {
             for window in self.windows() {
                 let _ = rustix::mm::mmap_anonymous(
                     window.address.load(Ordering::Relaxed).cast(),
-                    window.mapped.load(Ordering::Relaxed),
-                    ProtFlags::READ,
+                    // A piece that was just being mapped is not counted yet.
+                    if interrupted {
+                        window.reserved.load(Ordering::Relaxed)
+                    } else {
+                        window.mapped.load(Ordering::Relaxed)
+                    },
+                    protection,
                     MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
                 );
             }
-            self.base.store(core::ptr::null_mut(), Ordering::Relaxed);
+            if interrupted {
+                let bytes = self.apart_bytes.load(Ordering::Relaxed);
+                cover(self.apart.load(Ordering::Relaxed), bytes);
+            } else {
+                self.base.store(core::ptr::null_mut(), Ordering::Relaxed);
+            }
             let raw = self.descriptor.swap(-1, Ordering::Relaxed);
             if raw >= 0 && self.is_ours(BorrowedFd::borrow_raw(raw)) {
                 drop(OwnedFd::from_raw_fd(raw));
             }
+            // No file is ours any more: an event that goes on must not open it again to grow it.
+            self.inode.store(u64::MAX, Ordering::Relaxed);
         }
     }
 }
@@ -521,6 +555,24 @@ impl CaptureFile {
                 drop(OwnedFd::from_raw_fd(raw));
             }
         }
+    }
+}
+
+/// Private memory for stores into `chunk`, which is not mapped in a forked child.
+///
+/// # Safety
+/// In a forked child that is in the middle of an event; nobody else knows of the range.
+pub(crate) unsafe fn cover(chunk: *mut u8, bytes: usize) {
+    if !chunk.is_null() {
+        // SAFETY: never over anything that is mapped.
+        let _ = unsafe {
+            rustix::mm::mmap_anonymous(
+                chunk.cast(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::NORESERVE,
+            )
+        };
     }
 }
 

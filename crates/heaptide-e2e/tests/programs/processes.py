@@ -200,6 +200,18 @@ def curves():
             os.waitpid(pid, 0)
 
 
+def handler(library):
+    """Forks in the handler of a signal; the child goes on where the parent was interrupted."""
+    import ctypes
+
+    bad = ctypes.CDLL(library).churn_and_fork()
+    if bad == -1:
+        block = bare.malloc(SIZE)
+        bare.free(block)
+        os._exit(0)
+    assert bad == 0, bad
+
+
 def pools():
     import concurrent.futures
     import multiprocessing
