@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::SessionError;
 
-/// The longest file name that common file systems take.
-const NAME_BYTES: usize = 255;
+/// The longest file name that common file systems take is 255 bytes; captures of children add two numbers.
+const NAME_BYTES: usize = 255 - 24;
 
 /// What the placeholders of an output name stand for.
 #[derive(Clone, Debug)]

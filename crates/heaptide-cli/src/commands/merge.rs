@@ -24,15 +24,18 @@ pub(crate) struct Arguments {
     output: OutputArguments,
 }
 
-pub(crate) fn run(arguments: &Arguments, _terminal: &Terminal) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
     let mut reported = Vec::new();
+    let mut groups = Vec::new();
     for path in expanded(&arguments.paths)? {
         let loaded = open(&path)?;
+        groups.push(loaded.capture.identity.group_id);
         reported.push(Reported {
             process: Process::new(&loaded.capture, &loaded.profile, &loaded.liveness),
             liveness: loaded.liveness,
         });
     }
+    warn_of_strangers(groups, terminal);
     reported.sort_by_key(|one| (one.process.start_unix_ns, one.process.pid));
     arguments.output.write(|out| {
         if arguments.json {
@@ -68,7 +71,7 @@ pub(crate) fn load_group(
     }
     match &paths[..] {
         [only] => load(only, terminal),
-        _ => merged(&paths),
+        _ => merged(&paths, terminal),
     }
 }
 
@@ -87,11 +90,13 @@ pub(crate) fn load_one(argument: &CaptureArgument, terminal: &Terminal) -> anyho
 }
 
 /// All captures as one; what concerns the capture as a whole is the root's, or the first one's.
-fn merged(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
+fn merged(paths: &[PathBuf], terminal: &Terminal) -> anyhow::Result<Loaded> {
     let mut all = paths
         .iter()
         .map(|path| open(path))
         .collect::<anyhow::Result<Vec<Loaded>>>()?;
+    let groups = all.iter().map(|one| one.capture.identity.group_id);
+    warn_of_strangers(groups.collect(), terminal);
     all.sort_by_key(|one| {
         let root = Origin::from_raw(one.capture.identity.origin) == Some(Origin::Root);
         (!root, one.capture.identity.created_unix_ns)
@@ -133,6 +138,19 @@ fn merged(paths: &[PathBuf]) -> anyhow::Result<Loaded> {
         profile,
         liveness: first.liveness,
     })
+}
+
+/// Captures of one directory may be of several runs, which is not forbidden but seldom meant.
+fn warn_of_strangers(mut groups: Vec<[u8; 16]>, terminal: &Terminal) {
+    let captures = groups.len();
+    groups.sort_unstable();
+    // Each without a group is one by itself.
+    groups.dedup_by(|one, other| one == other && *one != [0; 16]);
+    if captures > 1 && groups.len() > 1 {
+        let title = terminal.stderr_style("33", "warning:");
+        let runs = groups.len();
+        eprintln!("heaptide: {title} these captures are of {runs} different runs");
+    }
 }
 
 /// Files as they are named, and of directories the captures in them.
