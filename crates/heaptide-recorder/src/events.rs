@@ -127,8 +127,9 @@ impl Recorder {
     /// # Safety
     /// In a forked child, by its only thread, on its own record.
     pub unsafe fn cover_stream(&self, thread: &ThreadRecord) {
+        let place = rustix::mm::MapFlags::FIXED_NOREPLACE;
         // SAFETY: the range was our chunk in the parent.
-        unsafe { cover(thread.stream.chunk, thread.stream.chunk_bytes) };
+        unsafe { cover(thread.stream.chunk, thread.stream.chunk_bytes, place) };
     }
 
     /// # Safety

@@ -379,21 +379,33 @@ impl CaptureFile {
         let unmapped =
             |error: rustix::io::Errno| self.stop(StopReason::MapFailed, error.raw_os_error());
         let descriptor = self.lengthen(start, bytes)?;
-        // SAFETY: a new mapping at an address of the kernel's choice; the file is long enough.
+        // The address is known before the file is there: a signal handler may fork in between, and in the
+        // child the event goes on in private memory (`abandon`).
+        // SAFETY: a new mapping at an address of the kernel's choice.
         let address = unsafe {
-            rustix::mm::mmap(
+            rustix::mm::mmap_anonymous(
                 core::ptr::null_mut(),
                 bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                descriptor,
-                start as u64,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
             )
         }
         .map_err(unmapped)?;
         self.apart_bytes.store(bytes, Ordering::Relaxed);
         self.apart.store(address.cast(), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
+        // SAFETY: over our own fresh mapping; the file is long enough.
+        unsafe {
+            rustix::mm::mmap(
+                address,
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::FIXED,
+                descriptor,
+                start as u64,
+            )
+        }
+        .map_err(unmapped)?;
         // SAFETY: our own fresh mapping.
         let _ = unsafe { rustix::mm::madvise(address, bytes, Advice::LinuxDontFork) };
         self.mapped.fetch_add(bytes, Ordering::Relaxed);
@@ -520,7 +532,7 @@ impl CaptureFile {
             }
             if interrupted {
                 let bytes = self.apart_bytes.load(Ordering::Relaxed);
-                cover(self.apart.load(Ordering::Relaxed), bytes);
+                cover(self.apart.load(Ordering::Relaxed), bytes, MapFlags::FIXED);
             } else {
                 self.base.store(core::ptr::null_mut(), Ordering::Relaxed);
             }
@@ -558,19 +570,20 @@ impl CaptureFile {
     }
 }
 
-/// Private memory for stores into `chunk`, which is not mapped in a forked child.
+/// Private memory for stores into `chunk`, which is not mapped in a forked child, or is not to be: then `place` is
+/// `FIXED`, else `FIXED_NOREPLACE`.
 ///
 /// # Safety
 /// In a forked child that is in the middle of an event; nobody else knows of the range.
-pub(crate) unsafe fn cover(chunk: *mut u8, bytes: usize) {
+pub(crate) unsafe fn cover(chunk: *mut u8, bytes: usize, place: MapFlags) {
     if !chunk.is_null() {
-        // SAFETY: never over anything that is mapped.
+        // SAFETY: over nothing that is mapped but ours.
         let _ = unsafe {
             rustix::mm::mmap_anonymous(
                 chunk.cast(),
                 bytes,
                 ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE | MapFlags::NORESERVE,
+                MapFlags::PRIVATE | place | MapFlags::NORESERVE,
             )
         };
     }
