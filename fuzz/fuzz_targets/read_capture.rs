@@ -54,6 +54,14 @@ fn read_and_report(bytes: &[u8]) {
         report::tree_json(&profile, tree, out).unwrap();
         let page = report::FlamegraphOptions { metric };
         report::flamegraph_html(&capture, &profile, &liveness, page, out).unwrap();
+        let table = report::TableOptions {
+            metric,
+            split_threads: true,
+        };
+        report::table_html(&capture, &profile, &liveness, table, out).unwrap();
+        // Of the formats of other tools the one that has a tree: the others list every frame of every
+        // stack, which takes the square of a capture made for it.
+        report::firefox_json(&capture, &profile, metric, out).unwrap();
     }
     let death = report::DeathOptions::default();
     assert!(!report::death_summary(&capture, &profile, &liveness, death).is_empty());

@@ -1,11 +1,14 @@
 //! The subcommands, one module each.
 
+mod export;
 mod flamegraph;
 mod merge;
 mod parse;
 mod run;
 mod stats;
 mod summary;
+mod table;
+mod transform;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +37,12 @@ pub(crate) enum Command {
     Flamegraph(flamegraph::Arguments),
     /// The processes of a program that has several, and the peak of all of them together
     Merge(merge::Arguments),
+    /// One HTML page with a table of what was allocated where; it sorts, filters and needs no network
+    Table(table::Arguments),
+    /// Write a capture as csv, gprof2dot or speedscope
+    Transform(transform::Arguments),
+    /// Write a capture as pprof, collapsed stacks or Firefox profile
+    Export(export::Arguments),
     /// Print every record of a capture
     Parse(parse::Arguments),
 }
@@ -48,6 +57,9 @@ impl Command {
             Self::Tree(arguments) => tree::run(&arguments, terminal)?,
             Self::Flamegraph(arguments) => flamegraph::run(&arguments, terminal)?,
             Self::Merge(arguments) => merge::run(&arguments, terminal)?,
+            Self::Table(arguments) => table::run(&arguments, terminal)?,
+            Self::Transform(arguments) => transform::run(&arguments, terminal)?,
+            Self::Export(arguments) => export::run(&arguments, terminal)?,
             Self::Parse(arguments) => parse::run(&arguments, terminal)?,
         }
         Ok(ExitCode::SUCCESS)

@@ -36,6 +36,63 @@ impl OutputArguments {
     }
 }
 
+/// Where a report goes that is a file unless told otherwise.
+#[derive(Debug, clap::Args)]
+pub(crate) struct FileArguments {
+    /// Write to FILE; `-` is stdout [default: heaptide-REPORT-NAME.SUFFIX beside the capture]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Overwrite FILE if it exists
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+impl FileArguments {
+    pub(crate) fn is_stdout(&self) -> bool {
+        self.output.as_deref() == Some(Path::new("-"))
+    }
+
+    /// The file to write. Fails at once when there is one that must stay, before a large capture is read.
+    pub(crate) fn path(
+        &self,
+        capture: &Path,
+        report: &str,
+        suffix: &str,
+    ) -> Result<PathBuf, Failure> {
+        let path = match &self.output {
+            Some(path) => path.clone(),
+            None => default_path(capture, report, suffix),
+        };
+        // A missing capture is the greater trouble and is told of by whoever opens it.
+        if !self.force && !self.is_stdout() && capture.exists() && path.symlink_metadata().is_ok() {
+            return Err(exists_already(&path));
+        }
+        Ok(path)
+    }
+
+    /// Runs `write` on stdout or the file, and gives the path of a file that was written.
+    pub(crate) fn write<'a>(
+        &self,
+        path: &'a Path,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> anyhow::Result<Option<&'a Path>> {
+        if self.is_stdout() {
+            write_stdout(write)?;
+            return Ok(None);
+        }
+        write_file(path, self.force, write)?;
+        Ok(Some(path))
+    }
+}
+
+/// `heaptide-REPORT-<stem without a leading "heaptide-">.SUFFIX` beside the capture.
+fn default_path(capture: &Path, report: &str, suffix: &str) -> PathBuf {
+    let stem = capture.file_stem().unwrap_or_default();
+    let stem = stem.to_string_lossy();
+    let stem = stem.strip_prefix("heaptide-").unwrap_or(&stem);
+    capture.with_file_name(format!("heaptide-{report}-{stem}.{suffix}"))
+}
+
 /// Runs `write` on stdout, buffered.
 pub(crate) fn write_stdout(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -74,17 +131,37 @@ fn open_new(path: &Path, force: bool) -> Result<File, Failure> {
         options.create_new(true);
     }
     options.open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Failure {
-            what: format!("{} exists already", path.display()),
-            why: Some("a report does not overwrite a file unasked".to_owned()),
-            hint: Some(
-                "give -f (--force) to overwrite it, or -o FILE to write elsewhere".to_owned(),
-            ),
-        },
+        io::ErrorKind::AlreadyExists => exists_already(path),
         _ => Failure {
             what: format!("cannot write {}", path.display()),
             why: Some(error.to_string()),
             hint: Some("give -o FILE to write elsewhere".to_owned()),
         },
     })
+}
+
+fn exists_already(path: &Path) -> Failure {
+    Failure {
+        what: format!("{} exists already", path.display()),
+        why: Some("a report does not overwrite a file unasked".to_owned()),
+        hint: Some("give -f (--force) to overwrite it, or -o FILE to write elsewhere".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_named_after_the_capture() {
+        let name = |path: &str, suffix: &str| {
+            let path = default_path(Path::new(path), "report", suffix);
+            path.to_string_lossy().into_owned()
+        };
+        assert_eq!(
+            name("out/heaptide-app.py.17.tide", "speedscope.json"),
+            "out/heaptide-report-app.py.17.speedscope.json"
+        );
+        assert_eq!(name("app.tide", "csv"), "heaptide-report-app.csv");
+    }
 }

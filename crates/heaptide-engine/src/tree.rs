@@ -59,6 +59,12 @@ impl CallTree {
         Self { nodes, of_stack }
     }
 
+    /// The node that a stack was merged into.
+    #[must_use]
+    pub fn node_of(&self, stack: StackId) -> u32 {
+        self.of_stack[stack.index()]
+    }
+
     /// What each node itself allocated.
     #[must_use]
     pub fn own(&self, profile: &Profile, metric: Metric) -> Vec<Amount> {

@@ -1,4 +1,5 @@
-//! Reports on a heaptide profile: text, JSON and one self-contained HTML page.
+//! Reports on a heaptide profile: text, JSON, self-contained HTML pages, and the formats of other
+//! tools.
 //!
 //! Every function writes data to a writer and nothing else; what a user should know besides (the
 //! state of the program, warnings) comes from [`status_lines`] and belongs on stderr. Names come
@@ -8,32 +9,51 @@
 //! Sizes are in binary units (KiB, MiB); JSON has raw bytes. The schemas are in `docs/json.md`.
 #![forbid(unsafe_code)]
 
+mod biggest;
+mod chains;
+mod collapsed;
 mod death;
+mod firefox;
 mod flamegraph;
 mod format;
+mod gprof2dot;
 mod html;
+mod modules;
 mod object;
 mod parse;
 mod parse_json;
+mod pprof;
 mod processes;
+mod protobuf;
+mod speedscope;
 mod stats;
 mod stats_json;
 mod status;
 mod summary;
+mod table;
 mod text;
+mod transform_csv;
 mod tree;
 
+pub use biggest::{Kept, keep_biggest};
+pub use collapsed::collapsed_stacks;
 pub use death::{DeathOptions, death_summary};
+pub use firefox::firefox_json;
 pub use flamegraph::{FlamegraphOptions, flamegraph_html};
 pub use format::{bytes_text, count_text, percent_text, time_text, visible};
+pub use gprof2dot::gprof2dot_json;
 pub use parse::parse_text;
 pub use parse_json::{ParseOptions, parse_json};
+pub use pprof::{gzipped, pprof};
 pub use processes::{Reported, processes_json, processes_text};
+pub use speedscope::speedscope_json;
 pub use stats::{StatsOptions, stats_text};
 pub use stats_json::stats_json;
 pub use status::status_lines;
 pub use summary::{SummaryColumn, SummaryOptions, summary_json, summary_text};
+pub use table::{TableOptions, table_html, table_json};
 pub use text::TextOptions;
+pub use transform_csv::transform_csv;
 pub use tree::{TreeOptions, tree_json, tree_text};
 
 /// Version of all JSON schemas; a reader should refuse one it does not know. Fields may be added

@@ -10,6 +10,7 @@ use heaptide_engine::{
 use heaptide_format::{Identity, Origin, histogram_bounds};
 
 use crate::format::{bytes_text, count_text, percent_text, time_text, visible};
+use crate::modules::{by_module, largest_modules};
 use crate::status::{live_title, own_cost_text};
 
 /// What `stats` shows.
@@ -107,7 +108,8 @@ pub fn stats_text(
         Metric::Allocated,
         "allocated in total, by blocks",
         out,
-    )
+    )?;
+    write_modules(capture, profile, options.num_largest, out)
 }
 
 /// The process, and whose child it is where processes were followed.
@@ -262,6 +264,33 @@ fn write_locations(
             count_text(amount.count),
             location_text(profile, row)
         )?;
+    }
+    Ok(())
+}
+
+fn write_modules(
+    capture: &Capture,
+    profile: &Profile,
+    limit: usize,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let rows = by_module(capture, profile, Metric::Allocated);
+    let whole = profile.totals.figures.allocated.bytes;
+    for (bytes, title) in [(true, "bytes"), (false, "blocks")] {
+        if rows.is_empty() {
+            break;
+        }
+        writeln!(out, "\nLargest modules allocated in total, by {title}")?;
+        for row in largest_modules(&rows, bytes, limit) {
+            writeln!(
+                out,
+                "  {:>10}  {:>6}  {:>12}  {}",
+                bytes_text(row.amount.bytes),
+                percent_text(row.amount.bytes, whole),
+                count_text(row.amount.count),
+                visible(&row.module)
+            )?;
+        }
     }
     Ok(())
 }

@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 
 use crate::SCHEMA_VERSION;
 use crate::format::time_text;
+use crate::modules::{ModuleRow, by_module, largest_modules};
 use crate::object::{Field, Object, object, write_pretty};
 use crate::stats::{StatsOptions, largest};
 
-/// Memray's number of the aggregated format.
+/// Memray's numbers of its formats.
+const MEMRAY_ALL: u32 = 0;
 const MEMRAY_AGGREGATED: u32 = 1;
 
 /// Totals, sizes, allocators and the largest locations.
@@ -28,6 +30,7 @@ pub fn stats_json(
 ) -> io::Result<()> {
     let figures = &profile.totals.figures;
     let rows = by_location(profile);
+    let module_rows = by_module(capture, profile, Metric::Allocated);
     let mut allocators = by_allocator(profile);
     allocators.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.allocated.count));
     let allocators = allocators
@@ -47,6 +50,8 @@ pub fn stats_json(
         "allocator_type_distribution": Field::Map(allocators),
         "top_allocations_by_size": Field::List(locations(profile, &rows, Metric::Allocated, true, options)),
         "top_allocations_by_count": Field::List(locations(profile, &rows, Metric::Allocated, false, options)),
+        "top_modules_by_allocation_size": Field::List(modules(&module_rows, true, options)),
+        "top_modules_by_allocation_count": Field::List(modules(&module_rows, false, options)),
         "metadata": metadata(capture, profile, liveness),
         "heaptide": heaptide(capture, profile, liveness, &rows, options),
     };
@@ -91,6 +96,19 @@ fn locations(
         .collect()
 }
 
+fn modules(rows: &[ModuleRow], bytes: bool, options: StatsOptions) -> Vec<Object> {
+    let rows = largest_modules(rows, bytes, options.num_largest);
+    rows.into_iter()
+        .map(|row| {
+            object! {
+                "module": row.module.as_str(),
+                "num_allocations": row.amount.count,
+                "total_bytes": row.amount.bytes,
+            }
+        })
+        .collect()
+}
+
 fn metadata(capture: &Capture, profile: &Profile, liveness: &Liveness) -> Object {
     // Cells of a running program are read one after the other, so their sum may waver by what is
     // under way; the heap word's maximum never falls.
@@ -113,7 +131,7 @@ fn metadata(capture: &Capture, profile: &Profile, liveness: &Liveness) -> Object
         "python_allocator": allocator.name(),
         "has_native_traces": false,
         "trace_python_allocators": false,
-        "file_format": MEMRAY_AGGREGATED,
+        "file_format": if capture.holds_events() { MEMRAY_ALL } else { MEMRAY_AGGREGATED },
     }
 }
 

@@ -38,7 +38,19 @@ fn read_and_report(bytes: &[u8]) {
         report::tree_json(&profile, tree, out).unwrap();
         let page = report::FlamegraphOptions { metric };
         report::flamegraph_html(&capture, &profile, &liveness, page, out).unwrap();
+        let table = report::TableOptions {
+            metric,
+            split_threads: true,
+        };
+        report::table_html(&capture, &profile, &liveness, table, out).unwrap();
+        report::table_json(&profile, table, out).unwrap();
+        report::transform_csv(&profile, metric, out).unwrap();
+        report::gprof2dot_json(&profile, metric, out).unwrap();
+        report::speedscope_json(&capture, &profile, metric, out).unwrap();
+        report::collapsed_stacks(&profile, metric, out).unwrap();
+        report::firefox_json(&capture, &profile, metric, out).unwrap();
     }
+    report::pprof(&capture, &profile, Metric::Peak, out).unwrap();
     let death = report::DeathOptions::default();
     assert!(!report::death_summary(&capture, &profile, &liveness, death).is_empty());
     assert!(!report::status_lines(&capture, &profile, &liveness).is_empty());

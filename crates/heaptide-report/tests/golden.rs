@@ -164,3 +164,47 @@ fn status() {
             .try_for_each(|line| writeln!(out, "{line}"))
     });
 }
+
+#[test]
+fn table() {
+    let merged = report::TableOptions {
+        metric: Metric::Peak,
+        split_threads: false,
+    };
+    let split = report::TableOptions {
+        metric: Metric::Live,
+        split_threads: true,
+    };
+    check("table.html", |it, out| {
+        report::table_html(&it.capture, &it.profile, &it.liveness, merged, out)
+    });
+    check("table.json", |it, out| {
+        report::table_json(&it.profile, merged, out)
+    });
+    check("table-leaks-threads.json", |it, out| {
+        report::table_json(&it.profile, split, out)
+    });
+}
+
+#[test]
+fn transform() {
+    check("transform.csv", |it, out| {
+        report::transform_csv(&it.profile, Metric::Peak, out)
+    });
+    check("gprof2dot.json", |it, out| {
+        report::gprof2dot_json(&it.profile, Metric::Peak, out)
+    });
+    check("speedscope.json", |it, out| {
+        report::speedscope_json(&it.capture, &it.profile, Metric::Live, out)
+    });
+}
+
+#[test]
+fn export() {
+    check("collapsed.txt", |it, out| {
+        report::collapsed_stacks(&it.profile, Metric::Allocated, out)
+    });
+    check("firefox.json", |it, out| {
+        report::firefox_json(&it.capture, &it.profile, Metric::Peak, out)
+    });
+}

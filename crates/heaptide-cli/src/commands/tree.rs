@@ -1,6 +1,8 @@
 //! `heaptide tree`
 
-use heaptide_report::{TextOptions, TreeOptions, tree_json, tree_text};
+use heaptide_report::{
+    TextOptions, TreeOptions, bytes_text, count_text, keep_biggest, tree_json, tree_text,
+};
 use regex::Regex;
 
 use super::merge::load_group;
@@ -23,6 +25,9 @@ pub(crate) struct Arguments {
     /// Leave out branches with less than P percent of the whole
     #[arg(short = 'p', long, value_name = "P", default_value_t = 1.0)]
     min_percent: f64,
+    /// Only the N stacks that have most [default: all that --min-percent leaves]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    biggest_allocs: Option<u32>,
     /// Print JSON, one object a line (schema: docs/json.md)
     #[arg(long)]
     json: bool,
@@ -31,13 +36,25 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
-    let loaded = load_group(&arguments.capture, terminal)?;
+    let mut loaded = load_group(&arguments.capture, terminal)?;
+    let metric = arguments.moment.metric();
+    if let Some(limit) = arguments.biggest_allocs {
+        let kept = keep_biggest(&mut loaded.profile, metric, limit as usize);
+        if kept.stacks < kept.of_stacks {
+            eprintln!(
+                "heaptide: {} of {} stacks, those that have most: {}",
+                count_text(kept.stacks as u64),
+                count_text(kept.of_stacks as u64),
+                bytes_text(kept.amount.bytes)
+            );
+        }
+    }
     let matches = arguments
         .focus
         .as_ref()
         .map(|regex| |frame: &str| regex.is_match(frame));
     let options = TreeOptions {
-        metric: arguments.moment.metric(),
+        metric,
         depth: arguments.depth,
         min_percent: arguments.min_percent,
         focus: matches

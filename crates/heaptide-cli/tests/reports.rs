@@ -1,0 +1,213 @@
+//! Reports that become files, and Memray's options of the others.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use heaptide_testkit::fixtures;
+
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(
+            directory.path().join("heaptide-app.py.17.tide"),
+            fixtures::killed_service().build(),
+        )
+        .expect("the capture can be written");
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// `arguments` are separated by blanks; the capture comes last.
+    fn run(&self, arguments: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_heaptide"))
+            .current_dir(self.directory.path())
+            .env_clear()
+            .env("LC_ALL", "C.UTF-8")
+            .args(arguments.split(' '))
+            .arg("heaptide-app.py.17.tide")
+            .output()
+            .expect("heaptide starts")
+    }
+
+    fn stdout(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments}");
+        String::from_utf8(output.stdout).expect("stdout is UTF-8")
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("stderr is UTF-8")
+}
+
+const FILES: [(&str, &str); 7] = [
+    ("transform csv", "heaptide-csv-app.py.17.csv"),
+    ("transform gprof2dot", "heaptide-gprof2dot-app.py.17.json"),
+    (
+        "transform speedscope",
+        "heaptide-speedscope-app.py.17.speedscope.json",
+    ),
+    ("export pprof", "heaptide-pprof-app.py.17.pb.gz"),
+    ("export collapsed", "heaptide-collapsed-app.py.17.txt"),
+    ("export firefox", "heaptide-firefox-app.py.17.json.gz"),
+    ("table --no-web", "heaptide-table-app.py.17.html"),
+];
+
+#[test]
+fn files_are_named_after_the_capture_and_not_overwritten() {
+    let place = Place::new();
+    for (command, name) in FILES {
+        let first = place.run(command);
+        assert_eq!(first.status.code(), Some(0), "{command}");
+        assert!(first.stdout.is_empty());
+        assert!(
+            stderr(&first).contains(&format!("Wrote {name}\n")),
+            "{command}"
+        );
+        let content = std::fs::read(place.path(name)).expect("it was written");
+        assert_eq!(content.starts_with(b"\x1f\x8b"), name.ends_with(".gz"));
+
+        std::fs::write(place.path(name), "mine").unwrap();
+        let again = place.run(command);
+        assert_eq!(again.status.code(), Some(1), "{command}");
+        assert!(stderr(&again).contains(&format!("{name} exists already")));
+        assert!(stderr(&again).contains("-f (--force)"));
+        assert_eq!(std::fs::read(place.path(name)).unwrap(), b"mine");
+
+        let forced = place.run(&format!("{command} -f"));
+        assert_eq!(forced.status.code(), Some(0), "{command}");
+        assert_eq!(std::fs::read(place.path(name)).unwrap(), content);
+    }
+}
+
+#[test]
+fn formats_that_are_not_known_are_wrong_usage() {
+    let place = Place::new();
+    for command in ["transform pprof", "transform yaml", "export csv"] {
+        let output = place.run(command);
+        assert_eq!(output.status.code(), Some(2), "{command}");
+        assert!(stderr(&output).contains("possible values"));
+    }
+}
+
+#[test]
+fn a_missing_capture_and_a_missing_directory_are_failures() {
+    let place = Place::new();
+    let missing = Command::new(env!("CARGO_BIN_EXE_heaptide"))
+        .current_dir(place.directory.path())
+        .args(["transform", "csv", "no.tide"])
+        .output()
+        .unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("cannot read no.tide"));
+    let nowhere = place.run("export collapsed -o no/where.txt");
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(stderr(&nowhere).contains("cannot write no/where.txt"));
+}
+
+#[test]
+fn stdout_on_demand() {
+    let place = Place::new();
+    let csv = place.stdout("transform csv -o -");
+    assert_eq!(
+        csv.lines().next(),
+        Some("allocator,num_allocations,size,tid,thread_name,stack_trace")
+    );
+    assert!(csv.contains("MMAP,1,67108864,4711,"));
+    let firefox = place.stdout("export firefox -o -");
+    assert!(firefox.starts_with("{\"meta\":"));
+    assert!(place.stdout("table -o -").starts_with("<!DOCTYPE html>"));
+    let collapsed = place.stdout("export collapsed --leaks -o -");
+    assert!(collapsed.contains(";put (/srv/cache.py:22) 6291456\n"));
+    let table = place.stdout("table --json --split-threads");
+    let table: serde_json::Value = serde_json::from_str(&table).unwrap();
+    assert_eq!(table["rows"][0]["thread_id"], 4711);
+    assert_eq!(table["total_bytes"], 77_595_648);
+    let plain = place.run("export firefox -o plain.json");
+    assert!(plain.status.success());
+    assert!(
+        std::fs::read(place.path("plain.json"))
+            .unwrap()
+            .starts_with(b"{")
+    );
+}
+
+#[test]
+fn gprof2dot_says_how_to_go_on() {
+    let place = Place::new();
+    let output = place.run("transform gprof2dot");
+    assert!(stderr(&output).ends_with(
+        "next: gprof2dot -f json heaptide-gprof2dot-app.py.17.json | dot -Tsvg -o heap.svg\n"
+    ));
+}
+
+#[test]
+fn summary_takes_memrays_columns_and_rows() {
+    let place = Place::new();
+    for (number, title) in [
+        (1, "<Total>"),
+        (2, "<Total>"),
+        (3, "<Own>"),
+        (4, "<Own>"),
+        (5, "<Count>"),
+    ] {
+        let text = place.stdout(&format!("summary -s {number} -r 1"));
+        assert!(text.lines().next().unwrap().contains(title));
+        assert!(text.contains("more functions, show them with -r"));
+        let long = format!("summary --sort-column {number} --max-rows 1");
+        assert_eq!(place.stdout(&long), text);
+    }
+    assert_eq!(place.run("summary -s 6").status.code(), Some(2));
+    assert_eq!(place.run("summary -s 0").status.code(), Some(2));
+}
+
+#[test]
+fn tree_shows_the_biggest_alone() {
+    let place = Place::new();
+    let output = place.run("tree -p 0 -b 1");
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(text.contains("load_table") && !text.contains("put"));
+    assert!(stderr(&output).contains("1 of 3 stacks, those that have most: 68.0 MiB"));
+    let all = place.run("tree -p 0 --biggest-allocs 200");
+    assert!(!stderr(&all).contains("have most"));
+    assert_eq!(place.run("tree -b 0").status.code(), Some(2));
+}
+
+#[test]
+fn stats_has_memrays_keys() {
+    let place = Place::new();
+    let stats = place.stdout("stats --json -n 1");
+    let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+    for key in [
+        "total_num_allocations",
+        "total_bytes_allocated",
+        "allocation_size_histogram",
+        "allocator_type_distribution",
+        "top_allocations_by_size",
+        "top_allocations_by_count",
+        "top_modules_by_allocation_size",
+        "top_modules_by_allocation_count",
+        "metadata",
+    ] {
+        assert!(stats.get(key).is_some(), "{key}");
+    }
+    for list in ["top_allocations_by_size", "top_modules_by_allocation_count"] {
+        assert_eq!(stats[list].as_array().unwrap().len(), 1);
+    }
+    assert_eq!(
+        stats["top_modules_by_allocation_size"][0]["module"],
+        "tables"
+    );
+    assert_eq!(
+        stats["top_modules_by_allocation_count"][0]["num_allocations"],
+        100
+    );
+    assert_eq!(stats["metadata"]["file_format"], 1);
+}

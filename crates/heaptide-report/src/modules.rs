@@ -1,0 +1,149 @@
+//! Which module an allocation belongs to: that of the innermost frame outside the standard library.
+
+use heaptide_capture::Capture;
+use heaptide_engine::{Amount, Metric, NO_FILE, Profile, StackId};
+use heaptide_format::MetadataKey;
+use rustc_hash::FxHashMap;
+
+/// Where no frame is outside the standard library.
+const ROOT: &str = "<root>";
+
+/// What one top-level module allocated.
+pub(crate) struct ModuleRow {
+    pub(crate) module: String,
+    pub(crate) amount: Amount,
+}
+
+/// Per top-level module, in the order of the capture.
+pub(crate) fn by_module(capture: &Capture, profile: &Profile, metric: Metric) -> Vec<ModuleRow> {
+    let stacks = &profile.stacks;
+    let directories = program_directories(capture);
+    let modules: Vec<Option<String>> = stacks
+        .texts
+        .iter()
+        .map(|file| module_of(file, &directories))
+        .collect();
+    // A stack without a module of its own is its caller's; callers come first.
+    let mut of_stack: Vec<&str> = vec![ROOT; stacks.nodes.len()];
+    for (index, node) in stacks.nodes.iter().enumerate().skip(1) {
+        let location = stacks.frames[node.frame.index()].location;
+        let file = stacks.locations[location.index()].file;
+        of_stack[index] = match &modules[file.index()] {
+            Some(module) => module,
+            None if node.parent == StackId::ROOT => ROOT,
+            None => of_stack[node.parent.index()],
+        };
+    }
+    let mut rows: Vec<ModuleRow> = Vec::new();
+    let mut indices: FxHashMap<&str, usize> = FxHashMap::default();
+    for entry in &profile.entries {
+        let module = of_stack[entry.stack.index()];
+        let index = *indices.entry(module).or_insert_with(|| {
+            rows.push(ModuleRow {
+                module: module.to_owned(),
+                amount: Amount::default(),
+            });
+            rows.len() - 1
+        });
+        rows[index].amount.add(entry.figures.get(metric));
+    }
+    rows.retain(|row| !row.amount.is_zero());
+    rows
+}
+
+/// The rows with most, ties in the order of the capture.
+pub(crate) fn largest_modules(rows: &[ModuleRow], bytes: bool, limit: usize) -> Vec<&ModuleRow> {
+    let mut rows: Vec<&ModuleRow> = rows.iter().collect();
+    rows.sort_by_key(|row| {
+        let Amount { count, bytes: size } = row.amount;
+        std::cmp::Reverse(if bytes { (size, count) } else { (count, size) })
+    });
+    rows.truncate(limit);
+    rows
+}
+
+/// Where the program's own modules are searched first: its directory and the working directory.
+fn program_directories(capture: &Capture) -> Vec<String> {
+    let target = capture.metadata.text(MetadataKey::Target);
+    let script = target.as_deref().and_then(|target| target.rsplit_once('/'));
+    let working = capture.metadata.text(MetadataKey::WorkingDirectory);
+    let script = script.map(|(directory, _)| directory.to_owned());
+    script.into_iter().chain(working).collect()
+}
+
+/// The top-level module of a file; `None` for the standard library.
+fn module_of(file: &str, directories: &[String]) -> Option<String> {
+    if file == NO_FILE || file.starts_with("<frozen ") {
+        return None;
+    }
+    for packages in ["/site-packages/", "/dist-packages/"] {
+        if let Some((_, path)) = file.rsplit_once(packages) {
+            return Some(top_level(path));
+        }
+    }
+    if is_standard_library(file) {
+        return None;
+    }
+    let below = |directory: &String| file.strip_prefix(directory.as_str())?.strip_prefix('/');
+    let name = || file.rsplit('/').next().unwrap_or(file);
+    Some(top_level(
+        directories.iter().find_map(below).unwrap_or_else(name),
+    ))
+}
+
+fn top_level(path: &str) -> String {
+    let first = path.split('/').next().unwrap_or(path);
+    let name = first.strip_suffix(".py").unwrap_or(first);
+    // As Python names it: `a.b.py` is the module `a.b`, whose top level is `a`.
+    name.split('.').next().unwrap_or(name).to_owned()
+}
+
+/// `…/lib/python3.12/…` or `…/python312.zip/…`.
+fn is_standard_library(file: &str) -> bool {
+    let mut after_lib = false;
+    for part in file.split('/') {
+        let version = part.strip_prefix("python3");
+        if let Some(version) = version {
+            let digits = version.strip_prefix('.').unwrap_or(version);
+            let digits = digits.strip_suffix('t').unwrap_or(digits);
+            if after_lib && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                return true;
+            }
+            if version.ends_with(".zip") {
+                return true;
+            }
+        }
+        after_lib = matches!(part, "lib" | "lib64");
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_of_files() {
+        let directories = ["/srv".to_owned()];
+        let check = |file: &str, module: Option<&str>| {
+            assert_eq!(module_of(file, &directories).as_deref(), module, "{file}");
+        };
+        check("/usr/lib/python3.12/json/decoder.py", None);
+        check("/opt/lib/python3.14t/abc.py", None);
+        check("<frozen importlib._bootstrap>", None);
+        check(NO_FILE, None);
+        check(
+            "/usr/lib/python3/dist-packages/yaml/loader.py",
+            Some("yaml"),
+        );
+        check(
+            "/v/lib/python3.12/site-packages/numpy/core/x.py",
+            Some("numpy"),
+        );
+        check("/v/lib/python3.12/site-packages/six.py", Some("six"));
+        check("/srv/app.py", Some("app"));
+        check("/srv/shop/cart.py", Some("shop"));
+        check("/elsewhere/shop/cart.py", Some("cart"));
+        check("<string>", Some("<string>"));
+    }
+}

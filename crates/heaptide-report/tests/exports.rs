@@ -1,0 +1,286 @@
+//! The formats of other tools, read back by readers of their own: their rules hold, and their totals
+//! are those of the profile.
+
+mod support;
+
+use std::io::{self, Write};
+
+use heaptide_engine::{Amount, Metric};
+use heaptide_report as report;
+use heaptide_testkit::fixtures;
+use serde_json::Value;
+
+use self::support::{METRICS, captures, load, written};
+
+fn json(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Value {
+    serde_json::from_slice(&written(write)).expect("JSON")
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().expect("a list")
+}
+
+fn sum(values: &[Value]) -> u64 {
+    values
+        .iter()
+        .map(|value| value.as_u64().expect("a count"))
+        .sum()
+}
+
+/// An object with exactly the `required` keys and perhaps some of the `optional` ones.
+fn check_keys(value: &Value, required: &[&str], optional: &[&str]) {
+    let object = value.as_object().expect("an object");
+    for key in required {
+        assert!(object.contains_key(*key), "{key} is missing");
+    }
+    for key in object.keys() {
+        let known = required.contains(&key.as_str()) || optional.contains(&key.as_str());
+        assert!(known, "{key} is not in the schema");
+    }
+}
+
+/// The rules of <https://www.speedscope.app/file-format-schema.json> for sampled profiles.
+fn check_speedscope(file: &Value) {
+    check_keys(
+        file,
+        &["$schema", "shared", "profiles"],
+        &["name", "activeProfileIndex", "exporter"],
+    );
+    assert_eq!(
+        file["$schema"],
+        "https://www.speedscope.app/file-format-schema.json"
+    );
+    check_keys(&file["shared"], &["frames"], &[]);
+    let frames = list(&file["shared"]["frames"]);
+    for frame in frames {
+        check_keys(frame, &["name"], &["file", "line", "col"]);
+        assert!(frame["name"].is_string());
+        assert!(frame.get("file").is_none_or(Value::is_string));
+        assert!(frame.get("line").is_none_or(Value::is_number));
+    }
+    let profiles = list(&file["profiles"]);
+    assert!(file["activeProfileIndex"].as_u64().unwrap() < profiles.len() as u64);
+    for profile in profiles {
+        let keys = [
+            "type",
+            "name",
+            "unit",
+            "startValue",
+            "endValue",
+            "samples",
+            "weights",
+        ];
+        check_keys(profile, &keys, &[]);
+        assert_eq!(profile["type"], "sampled");
+        let units = [
+            "none",
+            "nanoseconds",
+            "microseconds",
+            "milliseconds",
+            "seconds",
+            "bytes",
+        ];
+        assert!(units.contains(&profile["unit"].as_str().unwrap()));
+        let samples = list(&profile["samples"]);
+        let weights = list(&profile["weights"]);
+        assert_eq!(samples.len(), weights.len());
+        assert_eq!(profile["startValue"], 0);
+        assert_eq!(profile["endValue"].as_u64().unwrap(), sum(weights));
+        let indices = samples.iter().flat_map(list);
+        assert!(
+            indices
+                .into_iter()
+                .all(|index| index.as_u64().unwrap() < frames.len() as u64)
+        );
+        assert!(samples.iter().all(|sample| !list(sample).is_empty()));
+    }
+}
+
+#[test]
+fn speedscope_keeps_the_schema_and_the_totals() {
+    for it in captures() {
+        for metric in METRICS {
+            let file = json(|out| report::speedscope_json(&it.capture, &it.profile, metric, out));
+            check_speedscope(&file);
+            let whole = it.profile.totals.figures.get(metric);
+            let total = |index: usize| file["profiles"][index]["endValue"].as_u64().unwrap();
+            assert_eq!((total(0), total(1)), (whole.bytes, whole.count));
+        }
+    }
+}
+
+#[test]
+fn gprof2dot_keeps_the_totals() {
+    for it in captures() {
+        for metric in METRICS {
+            let file = json(|out| report::gprof2dot_json(&it.profile, metric, out));
+            check_keys(&file, &["version", "costs", "events", "functions"], &[]);
+            let functions = list(&file["functions"]).len() as u64;
+            let events = list(&file["events"]);
+            let total: u64 = events.iter().map(|event| sum(list(&event["cost"]))).sum();
+            assert_eq!(total, it.profile.totals.figures.get(metric).bytes);
+            let calls = events.iter().flat_map(|event| list(&event["callchain"]));
+            assert!(
+                calls
+                    .into_iter()
+                    .all(|call| call.as_u64().unwrap() < functions)
+            );
+        }
+    }
+}
+
+#[test]
+fn csv_and_collapsed_keep_the_totals() {
+    for it in captures() {
+        for metric in METRICS {
+            let whole = it.profile.totals.figures.get(metric);
+            let csv = written(|out| report::transform_csv(&it.profile, metric, out));
+            let csv = String::from_utf8(csv).unwrap();
+            let mut total = Amount::default();
+            for line in csv.lines().skip(1) {
+                // The first four fields are never in quotes.
+                let fields: Vec<&str> = line.split(',').collect();
+                total.add(Amount {
+                    count: fields[1].parse().unwrap(),
+                    bytes: fields[2].parse().unwrap(),
+                });
+            }
+            assert_eq!(total, whole);
+            let collapsed = written(|out| report::collapsed_stacks(&it.profile, metric, out));
+            let collapsed = String::from_utf8(collapsed).unwrap();
+            let bytes = collapsed
+                .lines()
+                .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap());
+            assert_eq!(bytes.sum::<u64>(), whole.bytes);
+        }
+    }
+}
+
+/// A table of columns that all have its `length`.
+fn check_columns(table: &Value) {
+    let length = table["length"].as_u64().expect("a length") as usize;
+    let columns = table
+        .as_object()
+        .unwrap()
+        .values()
+        .filter_map(Value::as_array);
+    for column in columns {
+        assert_eq!(column.len(), length);
+    }
+}
+
+#[test]
+fn firefox_tables_fit_together_and_keep_the_totals() {
+    for it in captures() {
+        let file = json(|out| report::firefox_json(&it.capture, &it.profile, Metric::Peak, out));
+        assert_eq!(file["meta"]["preprocessedProfileVersion"], 48);
+        let threads = list(&file["threads"]);
+        assert_eq!(threads[0]["processName"], "At the peak");
+        let mut ids: Vec<&str> = threads
+            .iter()
+            .filter_map(|thread| thread["tid"].as_str())
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), threads.len(), "ids of threads differ");
+        for metric in METRICS {
+            let pid = format!("{}-{}", it.capture.identity.pid, metric.name());
+            let of_metric = threads
+                .iter()
+                .filter(|thread| thread["pid"] == pid.as_str());
+            let total: u64 = of_metric
+                .clone()
+                .map(|thread| sum(list(&thread["nativeAllocations"]["weight"])))
+                .sum();
+            assert_eq!(total, it.profile.totals.figures.get(metric).bytes);
+            let main = of_metric.filter(|thread| thread["isMainThread"] == true);
+            assert_eq!(main.count(), 1);
+        }
+        for thread in threads {
+            for table in [
+                "samples",
+                "nativeAllocations",
+                "markers",
+                "stackTable",
+                "frameTable",
+                "funcTable",
+                "resourceTable",
+                "nativeSymbols",
+            ] {
+                check_columns(&thread[table]);
+            }
+            let within = |column: &Value, length: u64| {
+                let mut indices = list(column).iter().filter_map(Value::as_u64);
+                assert!(indices.all(|index| index < length));
+            };
+            let length = |table: &str| thread[table]["length"].as_u64().unwrap();
+            within(&thread["nativeAllocations"]["stack"], length("stackTable"));
+            within(&thread["stackTable"]["frame"], length("frameTable"));
+            within(&thread["frameTable"]["func"], length("funcTable"));
+            let strings = list(&thread["stringArray"]).len() as u64;
+            within(&thread["funcTable"]["name"], strings);
+            within(&thread["funcTable"]["fileName"], strings);
+            let prefixes = list(&thread["stackTable"]["prefix"]).iter().enumerate();
+            for (index, prefix) in prefixes {
+                assert!(prefix.as_u64().is_none_or(|prefix| prefix < index as u64));
+            }
+        }
+        let last = it
+            .capture
+            .samples
+            .last()
+            .map(|sample| sample.resident_bytes);
+        let counters = list(&file["counters"]);
+        assert_eq!(counters.is_empty(), last.is_none());
+        for counter in counters {
+            check_columns(&counter["samples"]);
+            assert!(threads.iter().any(|thread| thread["pid"] == counter["pid"]));
+        }
+        if let Some(last) = last {
+            let changes = list(&counters[0]["samples"]["count"]);
+            let sum: i64 = changes.iter().map(|change| change.as_i64().unwrap()).sum();
+            assert_eq!(sum as u64, last);
+        }
+    }
+}
+
+#[test]
+fn the_biggest_stacks_are_kept() {
+    let mut it = load(&fixtures::killed_service());
+    let whole = it.profile.totals.figures.peak;
+    let kept = report::keep_biggest(&mut it.profile, Metric::Peak, 1);
+    assert_eq!((kept.stacks, kept.of_stacks), (1, 3));
+    assert_eq!(kept.amount.bytes, 68 * fixtures::MIB);
+    let left: u64 = it
+        .profile
+        .entries
+        .iter()
+        .map(|entry| entry.figures.peak.bytes)
+        .sum();
+    assert_eq!(left, kept.amount.bytes);
+    assert_eq!(it.profile.totals.figures.peak, whole);
+}
+
+#[test]
+fn names_stay_text_in_the_table() {
+    let it = load(&fixtures::wide_tree(200, true));
+    let liveness = it
+        .capture
+        .liveness_given(|| heaptide_capture::ProcessState::Gone);
+    let options = report::TableOptions {
+        metric: Metric::Peak,
+        split_threads: true,
+    };
+    let page = written(|out| report::table_html(&it.capture, &it.profile, &liveness, options, out));
+    let page = String::from_utf8(page).unwrap();
+    assert!(page.contains("onerror=alert"), "the names are in the page");
+    assert!(!page.contains("<img"), "and are not markup");
+    assert_eq!(page.matches("</script>").count(), 2);
+    assert!(page.contains("default-src 'none'"));
+    assert!(!page.contains("{{"));
+    for forbidden in ["http://", "https://", "<link rel=\"stylesheet"] {
+        assert!(!page.contains(forbidden), "{forbidden}");
+    }
+    let shown = |character: char| !character.is_control() || character == '\n';
+    assert!(page.chars().all(shown));
+}
