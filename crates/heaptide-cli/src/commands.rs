@@ -3,6 +3,7 @@
 mod export;
 mod flamegraph;
 mod merge;
+mod moment;
 mod parse;
 mod run;
 mod stats;
@@ -16,9 +17,10 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use heaptide_capture::{Capture, Error, Liveness};
-use heaptide_engine::{Metric, Profile};
+use heaptide_engine::Profile;
 use heaptide_report::{status_lines, visible};
 
+pub(crate) use self::moment::MomentArgument;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -78,24 +80,6 @@ pub(crate) struct CaptureArgument {
     /// Of several captures, show the one of this process
     #[arg(long, value_name = "PID")]
     pub(crate) process: Option<u32>,
-}
-
-/// Which moment a report shows.
-#[derive(Debug, clap::Args)]
-pub(crate) struct MomentArgument {
-    /// Show what is live at the end (or now), never given back, instead of the peak
-    #[arg(long)]
-    leaks: bool,
-}
-
-impl MomentArgument {
-    pub(crate) fn metric(&self) -> Metric {
-        if self.leaks {
-            Metric::Live
-        } else {
-            Metric::Peak
-        }
-    }
 }
 
 /// A capture and what was made of it.

@@ -9,6 +9,7 @@ mod commands;
 mod failure;
 mod output;
 mod terminal;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -43,7 +44,10 @@ Exit codes: 0 success (a damaged capture is read as far as it goes), 1 failure, 
 NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR and CLICOLOR are honoured; --color goes before them.";
 
 fn main() -> ExitCode {
-    let command_line = CommandLine::parse();
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => return usage::answer(&error),
+    };
     let terminal = Terminal::new(command_line.color, command_line.verbose);
     match command_line.command.run(&terminal) {
         Ok(code) => code,

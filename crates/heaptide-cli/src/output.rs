@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 
 /// Where a report goes.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct OutputArguments {
     /// Write to FILE instead of stdout; `-` is stdout
     #[arg(short, long, value_name = "FILE")]
@@ -22,6 +22,14 @@ impl OutputArguments {
         self.output
             .as_ref()
             .is_none_or(|path| path == Path::new("-"))
+    }
+
+    /// Fails when there is a file that must stay, before a large capture is read.
+    pub(crate) fn check(&self, capture: &Path) -> Result<(), Failure> {
+        match &self.output {
+            Some(path) if !self.is_stdout() => must_not_exist(path, self.force, capture),
+            _ => Ok(()),
+        }
     }
 
     /// Runs `write` on the output, stdout when no file was named.
@@ -63,9 +71,8 @@ impl FileArguments {
             Some(path) => path.clone(),
             None => default_path(capture, report, suffix),
         };
-        // A missing capture is the greater trouble and is told of by whoever opens it.
-        if !self.force && !self.is_stdout() && capture.exists() && path.symlink_metadata().is_ok() {
-            return Err(exists_already(&path));
+        if !self.is_stdout() {
+            must_not_exist(&path, self.force, capture)?;
         }
         Ok(path)
     }
@@ -88,9 +95,21 @@ impl FileArguments {
 /// `heaptide-REPORT-<stem without a leading "heaptide-">.SUFFIX` beside the capture.
 fn default_path(capture: &Path, report: &str, suffix: &str) -> PathBuf {
     let stem = capture.file_stem().unwrap_or_default();
-    let stem = stem.to_string_lossy();
-    let stem = stem.strip_prefix("heaptide-").unwrap_or(&stem);
-    capture.with_file_name(format!("heaptide-{report}-{stem}.{suffix}"))
+    beside(capture, report, &stem.to_string_lossy(), suffix)
+}
+
+/// `heaptide-REPORT-<name without a leading "heaptide-">.SUFFIX` beside the capture.
+pub(crate) fn beside(capture: &Path, report: &str, name: &str, suffix: &str) -> PathBuf {
+    let name = name.strip_prefix("heaptide-").unwrap_or(name);
+    capture.with_file_name(format!("heaptide-{report}-{name}.{suffix}"))
+}
+
+fn must_not_exist(path: &Path, force: bool, capture: &Path) -> Result<(), Failure> {
+    // A missing capture is the greater trouble and is told of by whoever opens it.
+    if !force && capture.exists() && path.symlink_metadata().is_ok() {
+        return Err(exists_already(path));
+    }
+    Ok(())
 }
 
 /// Runs `write` on stdout, buffered.

@@ -90,11 +90,20 @@ fn files_are_named_after_the_capture_and_not_overwritten() {
 #[test]
 fn formats_that_are_not_known_are_wrong_usage() {
     let place = Place::new();
-    for command in ["transform pprof", "transform yaml", "export csv"] {
-        let output = place.run(command);
-        assert_eq!(output.status.code(), Some(2), "{command}");
-        assert!(stderr(&output).contains("possible values"));
+    let output = place.run("export csv");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("possible values"));
+    // To `transform` it is a failure, as in Memray.
+    for (format, hint) in [
+        ("yaml", "give csv, gprof2dot or speedscope"),
+        ("pprof", "`heaptide export pprof` writes it"),
+    ] {
+        let output = place.run(&format!("transform {format}"));
+        assert_eq!(output.status.code(), Some(1), "{format}");
+        assert!(stderr(&output).contains(&format!("error: Format not supported: {format}\n")));
+        assert!(stderr(&output).contains(hint));
     }
+    assert!(place.run("transform CSV").status.success());
 }
 
 #[test]
@@ -143,6 +152,10 @@ fn stdout_on_demand() {
 fn gprof2dot_says_how_to_go_on() {
     let place = Place::new();
     let output = place.run("transform gprof2dot");
+    assert!(stderr(&output).contains("heaptide: gprof2dot is not installed"));
+    assert!(
+        stderr(&output).contains("heaptide: Graphviz, which draws the graph, is not installed")
+    );
     assert!(stderr(&output).ends_with(
         "next: gprof2dot -f json heaptide-gprof2dot-app.py.17.json | dot -Tsvg -o heap.svg\n"
     ));
@@ -164,7 +177,20 @@ fn summary_takes_memrays_columns_and_rows() {
         let long = format!("summary --sort-column {number} --max-rows 1");
         assert_eq!(place.stdout(&long), text);
     }
+    for (name, number) in [("total", 1), ("OWN", 3), ("count", 5)] {
+        assert_eq!(
+            place.stdout(&format!("summary -s {name}")),
+            place.stdout(&format!("summary -s {number}"))
+        );
+    }
+    let by_name = place.stdout("summary -s location");
+    let names: Vec<&str> = by_name.lines().skip(1).collect();
+    assert!(
+        by_name.starts_with("<Location>") && names.is_sorted() && names.len() == 5,
+        "{by_name}"
+    );
     assert_eq!(place.run("summary -s 6").status.code(), Some(2));
+    assert_eq!(place.run("summary -s size").status.code(), Some(2));
     assert_eq!(place.run("summary -s 0").status.code(), Some(2));
 }
 
@@ -210,4 +236,123 @@ fn stats_has_memrays_keys() {
         100
     );
     assert_eq!(stats["metadata"]["file_format"], 1);
+}
+
+#[test]
+fn kinds_of_allocations_exclude_each_other() {
+    let place = Place::new();
+    for report in ["tree", "summary", "transform csv", "export pprof"] {
+        let output = place.run(&format!("{report} --leaks --temporary-allocations"));
+        assert_eq!(output.status.code(), Some(2), "{report}");
+        let text = stderr(&output);
+        let command = report.split(' ').next().unwrap();
+        assert!(
+            text.starts_with(&format!("Usage: heaptide {command} ")),
+            "{text}"
+        );
+        assert!(
+            text.ends_with(&format!(
+                "heaptide {command}: error: argument --leaks: not allowed with argument --temporary-allocations\n"
+            )),
+            "{text}"
+        );
+    }
+    let both = "tree --temporary-allocations --temporary-allocation-threshold=1";
+    assert_eq!(place.run(both).status.code(), Some(2));
+}
+
+#[test]
+fn temporary_allocations_are_reported() {
+    let place = Place::new();
+    let json = |arguments: &str| -> serde_json::Value {
+        serde_json::from_str(&place.stdout(arguments)).unwrap()
+    };
+    let summary = json("summary --json --temporary-allocations");
+    assert_eq!(summary["metric"], "temporary");
+    assert_eq!(summary["total_bytes"], 400 << 10);
+    assert_eq!(summary["total_count"], 100);
+    assert_eq!(summary["rows"][0]["function"], "walk");
+    assert_eq!(summary["rows"][0]["own_bytes"], 400 << 10);
+    assert_eq!(
+        json("summary --json --temporary-allocation-threshold 1"),
+        summary
+    );
+    assert!(
+        place
+            .stdout("tree --temporary-allocations")
+            .contains("walk")
+    );
+    let csv = place.stdout("transform csv -o - --temporary-allocations");
+    assert_eq!(csv.lines().count(), 2);
+    assert!(csv.contains("MALLOC,100,409600,4711,"));
+    let other = place.run("tree --temporary-allocation-threshold 3");
+    assert_eq!(other.status.code(), Some(1));
+    assert!(stderr(&other).contains("give --temporary-allocation-threshold=1"));
+}
+
+#[test]
+fn stats_files_are_not_overwritten() {
+    let place = Place::new();
+    let written = place.run("stats --json -o stats.json");
+    assert!(written.status.success() && written.stdout.is_empty());
+    let text = std::fs::read_to_string(place.path("stats.json")).unwrap();
+    assert_eq!(text, place.stdout("stats --json"));
+    assert_eq!(
+        place.run("stats --json -o stats.json").status.code(),
+        Some(1)
+    );
+    assert!(place.run("stats --json -f -o stats.json").status.success());
+}
+
+#[test]
+fn sizes_have_memrays_ten_bins() {
+    let stats = Place::new().stdout("stats --json");
+    let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+    let bins = stats["allocation_size_histogram"].as_array().unwrap();
+    assert_eq!(bins.len(), 10);
+    let field = |bin: &serde_json::Value, name: &str| bin[name].as_u64().unwrap();
+    assert_eq!(field(&bins[0], "min_bytes"), 0);
+    for pair in bins.windows(2) {
+        assert_eq!(
+            field(&pair[0], "max_bytes") + 1,
+            field(&pair[1], "min_bytes")
+        );
+    }
+    let counts = bins.iter().map(|bin| field(bin, "count"));
+    assert_eq!(counts.sum::<u64>(), 112);
+    // The smallest are two of 512 bytes.
+    assert_eq!(field(&bins[0], "count"), 2);
+    assert!(field(&bins[9], "max_bytes") >= 64 << 20);
+}
+
+#[test]
+fn what_is_no_capture_is_told_apart() {
+    let place = Place::new();
+    std::fs::write(
+        place.path("foreign"),
+        "#!/usr/bin/env python3\nprint('hello, this is no capture')\n",
+    )
+    .unwrap();
+    std::fs::write(place.path("empty"), "").unwrap();
+    std::os::unix::fs::symlink("loop", place.path("loop")).unwrap();
+    std::fs::create_dir(place.path("nothing")).unwrap();
+    for (name, why) in [
+        ("foreign", "not a heaptide capture"),
+        ("empty", "the file is empty"),
+        ("loop", "cannot be opened"),
+        ("missing", "No such file"),
+        ("nothing", "there are no captures here"),
+    ] {
+        for report in ["stats", "summary", "tree", "export collapsed"] {
+            let output = Command::new(env!("CARGO_BIN_EXE_heaptide"))
+                .current_dir(place.directory.path())
+                .args(report.split(' '))
+                .arg(name)
+                .output()
+                .unwrap();
+            assert_eq!(output.status.code(), Some(1), "{report} {name}");
+            assert!(output.stdout.is_empty());
+            assert!(stderr(&output).contains(why), "{}", stderr(&output));
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use heaptide_capture::{Capture, Liveness};
 use heaptide_engine::{Amount, LocationRow, Metric, Profile, by_allocator, by_location, by_thread};
-use heaptide_format::{MetadataKey, PythonAllocator, histogram_bounds};
+use heaptide_format::{HISTOGRAM_BINS, MetadataKey, PythonAllocator, histogram_bounds};
 use serde_json::{Value, json};
 
 use crate::SCHEMA_VERSION;
@@ -46,7 +46,7 @@ pub fn stats_json(
         "schema_version": SCHEMA_VERSION,
         "total_num_allocations": figures.allocated.count,
         "total_bytes_allocated": figures.allocated.bytes,
-        "allocation_size_histogram": Field::List(histogram(profile)),
+        "allocation_size_histogram": Field::List(memray_histogram(profile)),
         "allocator_type_distribution": Field::Map(allocators),
         "top_allocations_by_size": Field::List(locations(profile, &rows, Metric::Allocated, true, options)),
         "top_allocations_by_count": Field::List(locations(profile, &rows, Metric::Allocated, false, options)),
@@ -56,6 +56,34 @@ pub fn stats_json(
         "heaptide": heaptide(capture, profile, liveness, &rows, options),
     };
     write_pretty(out, &report)
+}
+
+/// As many bins as Memray has.
+const MEMRAY_BINS: usize = 10;
+
+/// Memray's bins: ten, without a gap from 0 on, on a logarithmic scale between the smallest and the largest
+/// size. Ours end at powers of two, because sizes are counted by those, so that counts are exact.
+fn memray_histogram(profile: &Profile) -> Vec<Object> {
+    let counts = &profile.histogram;
+    let Some(last) = counts.iter().rposition(|&count| count > 0) else {
+        return Vec::new();
+    };
+    // Size zero has no logarithm; it goes into the first bin.
+    let sizes = counts.iter().skip(1).position(|&count| count > 0);
+    let first = sizes.map_or(last, |first| first + 1);
+    let width = (last + 1 - first).div_ceil(MEMRAY_BINS);
+    let first = first.min(HISTOGRAM_BINS.saturating_sub(width * MEMRAY_BINS));
+    let bins = (0..MEMRAY_BINS).map(|bin| {
+        let from = if bin == 0 { 0 } else { first + bin * width };
+        let to = first + (bin + 1) * width;
+        let count = counts.iter().take(to).skip(from).copied();
+        object! {
+            "min_bytes": histogram_bounds(from.min(HISTOGRAM_BINS - 1)).0,
+            "max_bytes": histogram_bounds((to - 1).min(HISTOGRAM_BINS - 1)).1,
+            "count": count.fold(0, u64::saturating_add),
+        }
+    });
+    bins.collect()
 }
 
 fn histogram(profile: &Profile) -> Vec<Object> {
@@ -175,6 +203,7 @@ fn heaptide(
         "temporary_count": figures.temporary.count,
         "temporary_threshold": capture.identity.temporary_threshold,
         "deallocations": profile.totals.deallocations,
+        "size_histogram": Field::List(histogram(profile)),
         "top_at_peak": Field::List(locations(profile, rows, Metric::Peak, true, options)),
         "top_live": Field::List(locations(profile, rows, Metric::Live, true, options)),
         "top_temporary": Field::List(locations(profile, rows, Metric::Temporary, true, options)),

@@ -40,6 +40,8 @@ pub enum SummaryColumn {
     Own,
     /// Blocks of the function and what it called.
     Count,
+    /// The name of the function and its file, from A.
+    Location,
 }
 
 impl SummaryColumn {
@@ -54,6 +56,21 @@ impl SummaryColumn {
             _ => None,
         }
     }
+
+    /// The column of this name, in any case.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let columns = [
+            ("total", Self::Total),
+            ("own", Self::Own),
+            ("count", Self::Count),
+            ("location", Self::Location),
+        ];
+        columns
+            .into_iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, column)| column)
+    }
 }
 
 fn sorted_rows(profile: &Profile, options: SummaryOptions) -> Vec<FunctionRow> {
@@ -62,6 +79,7 @@ fn sorted_rows(profile: &Profile, options: SummaryOptions) -> Vec<FunctionRow> {
         SummaryColumn::Total => {}
         SummaryColumn::Own => rows.sort_by_key(|row| Reverse(row.own.bytes)),
         SummaryColumn::Count => rows.sort_by_key(|row| Reverse(row.total.count)),
+        SummaryColumn::Location => rows.sort_by_cached_key(|row| name_of(profile, row)),
     }
     rows
 }
@@ -96,7 +114,7 @@ pub fn summary_text(
         .map(|name| name.chars().count())
         .max()
         .unwrap_or(0)
-        .max("Location".len());
+        .max("<Location>".len());
     let mark = |column: SummaryColumn, name: &str| {
         if column == options.sort {
             format!("<{name}>")
@@ -106,7 +124,7 @@ pub fn summary_text(
     };
     let titles = format!(
         "{:<width$}  {:>10}  {:>6}  {:>10}  {:>6}  {:>12}",
-        "Location",
+        mark(SummaryColumn::Location, "Location"),
         mark(SummaryColumn::Total, "Total"),
         "%",
         mark(SummaryColumn::Own, "Own"),

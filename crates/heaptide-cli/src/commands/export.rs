@@ -51,6 +51,11 @@ pub(crate) struct Arguments {
     output: FileArguments,
 }
 
+/// Whether `export` knows a format of this name.
+pub(super) fn is_format(name: &str) -> bool {
+    <Format as clap::ValueEnum>::from_str(name, true).is_ok()
+}
+
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
     let (name, suffix) = arguments.format.name_and_suffix();
     let path = arguments
@@ -65,6 +70,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         .into());
     }
     let loaded = load_group(&arguments.capture, terminal)?;
+    arguments.moment.check(&loaded)?;
     let metric = arguments.moment.metric();
     let (capture, profile) = (&loaded.capture, &loaded.profile);
     let compressed = !arguments.output.is_stdout() && path.extension() == Some(OsStr::new("gz"));

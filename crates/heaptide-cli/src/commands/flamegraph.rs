@@ -28,6 +28,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
     let loaded = load_group(&arguments.capture, terminal)?;
+    arguments.moment.check(&loaded)?;
     let metric = arguments.moment.metric();
     let output = OutputArguments {
         output: arguments.output.clone(),

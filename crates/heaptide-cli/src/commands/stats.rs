@@ -1,10 +1,12 @@
 //! `heaptide stats`
 
+use std::io::{IsTerminal, stdout};
+
 use heaptide_report::{StatsOptions, stats_json, stats_text};
 
 use super::CaptureArgument;
 use super::merge::load_group;
-use crate::output::OutputArguments;
+use crate::output::{OutputArguments, beside};
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
@@ -14,7 +16,7 @@ pub(crate) struct Arguments {
     /// How many of the largest locations to show
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     num_largest: u32,
-    /// Print JSON (schema: docs/json.md)
+    /// JSON (schema: docs/json.md); without -o and a pipe it becomes heaptide-stats-CAPTURE.json
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -22,6 +24,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
+    let output = output_of(arguments);
+    output.check(&arguments.capture.path)?;
     let loaded = load_group(&arguments.capture, terminal)?;
     let options = StatsOptions {
         num_largest: arguments.num_largest as usize,
@@ -31,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
     } else {
         stats_text
     };
-    arguments.output.write(|out| {
+    output.write(|out| {
         report(
             &loaded.capture,
             &loaded.profile,
@@ -40,4 +44,15 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
             out,
         )
     })
+}
+
+/// JSON that nobody reads from a pipe becomes a file, as in Memray.
+fn output_of(arguments: &Arguments) -> OutputArguments {
+    let mut output = arguments.output.clone();
+    if arguments.json && output.output.is_none() && stdout().is_terminal() {
+        let capture = &arguments.capture.path;
+        let name = capture.file_name().unwrap_or_default();
+        output.output = Some(beside(capture, "stats", &name.to_string_lossy(), "json"));
+    }
+    output
 }

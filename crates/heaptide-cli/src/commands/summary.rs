@@ -13,9 +13,9 @@ pub(crate) struct Arguments {
     capture: CaptureArgument,
     #[command(flatten)]
     moment: MomentArgument,
-    /// Sort by column N: 1 total, 2 its share, 3 own, 4 its share, 5 count
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
-    sort_column: u8,
+    /// Sort by a column: 1 total, 2 its share, 3 own, 4 its share, 5 count; or by its name
+    #[arg(short, long, value_name = "COLUMN", default_value = "1", value_parser = sort_column)]
+    sort_column: SummaryColumn,
     /// Show at most N rows [default: what fits the terminal, all in a pipe]
     #[arg(short = 'r', long, value_name = "N")]
     max_rows: Option<usize>,
@@ -28,6 +28,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
     let loaded = load_group(&arguments.capture, terminal)?;
+    arguments.moment.check(&loaded)?;
     let to_terminal = !arguments.json && arguments.output.is_stdout();
     let fitting = if to_terminal {
         Terminal::rows_that_fit()
@@ -36,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
     };
     let options = SummaryOptions {
         metric: arguments.moment.metric(),
-        sort: SummaryColumn::from_number(arguments.sort_column).unwrap_or(SummaryColumn::Total),
+        sort: arguments.sort_column,
         max_rows: arguments.max_rows.or(fitting).unwrap_or(usize::MAX),
     };
     let text = TextOptions {
@@ -50,4 +51,13 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
             summary_text(&loaded.profile, options, text, out)
         }
     })
+}
+
+/// A column by Memray's number or by its name.
+fn sort_column(text: &str) -> Result<SummaryColumn, String> {
+    let column = match text.parse() {
+        Ok(number) => SummaryColumn::from_number(number),
+        Err(_) => SummaryColumn::from_name(text),
+    };
+    column.ok_or_else(|| "give 1 to 5, or total, own, count or location".to_owned())
 }

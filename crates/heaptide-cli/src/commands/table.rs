@@ -36,6 +36,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
             .path(&arguments.capture.path, "table", "html")?
     };
     let loaded = load_group(&arguments.capture, terminal)?;
+    arguments.moment.check(&loaded)?;
     let options = TableOptions {
         metric: arguments.moment.metric(),
         split_threads: arguments.split_threads,

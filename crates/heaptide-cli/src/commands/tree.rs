@@ -37,6 +37,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
     let mut loaded = load_group(&arguments.capture, terminal)?;
+    arguments.moment.check(&loaded)?;
     let metric = arguments.moment.metric();
     if let Some(limit) = arguments.biggest_allocs {
         let kept = keep_biggest(&mut loaded.profile, metric, limit as usize);
