@@ -7,7 +7,7 @@
 use std::io;
 
 use heaptide_capture::{Capture, ProcessState};
-use heaptide_engine::{Metric, Profile};
+use heaptide_engine::{Metric, Profile, ProfileOptions, Temporal, TemporalOptions};
 use heaptide_format::{
     DefinitionHeader, HEADER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, checksum,
 };
@@ -26,6 +26,7 @@ fn read_and_report(bytes: &[u8]) {
         return;
     };
     let profile = Profile::new(&capture);
+    history(&capture, &profile);
     let liveness = capture.liveness_given(|| ProcessState::Gone);
     let out = &mut io::sink();
     let stats = report::StatsOptions::default();
@@ -66,6 +67,25 @@ fn read_and_report(bytes: &[u8]) {
     let death = report::DeathOptions::default();
     assert!(!report::death_summary(&capture, &profile, &liveness, death).is_empty());
     assert!(!report::status_lines(&capture, &profile, &liveness).is_empty());
+}
+
+fn history(capture: &Capture, profile: &Profile) {
+    let other_threshold = ProfileOptions {
+        temporary_threshold: Some(3),
+        ..ProfileOptions::default()
+    };
+    let few = TemporalOptions {
+        max_records: 3,
+        ..TemporalOptions::default()
+    };
+    let temporal = Temporal::new(capture, profile, few);
+    assert_eq!(temporal.is_ok(), capture.holds_events());
+    if let Ok(temporal) = temporal {
+        Profile::with(capture, other_threshold).unwrap();
+        let all = 0..=temporal.intervals();
+        temporal.held_at_peak(all.clone());
+        temporal.allocated_in_and_alive_at_end(all);
+    }
 }
 
 /// Makes magic, version and checksums right, wherever there is room for them.

@@ -153,6 +153,7 @@ pub struct EventOrder<'a> {
     /// Streams by their next event, but for the one that is being read.
     waiting: BinaryHeap<Reverse<(Moment, usize)>>,
     current: Option<usize>,
+    bytes_read: u64,
     warnings: Warnings,
 }
 
@@ -172,6 +173,7 @@ impl<'a> EventOrder<'a> {
             cursors: Vec::new(),
             waiting: BinaryHeap::new(),
             current: None,
+            bytes_read: 0,
             warnings: Warnings::default(),
         };
         for chunks in log
@@ -188,7 +190,7 @@ impl<'a> EventOrder<'a> {
                 head: None,
                 last: Moment::default(),
             };
-            cursor.advance(log, &mut order.warnings);
+            cursor.advance(log, &mut order.bytes_read, &mut order.warnings);
             if let Some((moment, _)) = cursor.head {
                 order.waiting.push(Reverse((moment, order.cursors.len())));
             }
@@ -201,6 +203,12 @@ impl<'a> EventOrder<'a> {
     #[must_use]
     pub fn streams(&self) -> usize {
         self.cursors.len()
+    }
+
+    /// Bytes of the chunks that have been read, of [`EventLog::bytes`].
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
     /// What was wrong with the events so far.
@@ -222,7 +230,7 @@ impl Iterator for EventOrder<'_> {
         let cursor = &mut self.cursors[stream];
         let (moment, event) = cursor.head?;
         let thread = cursor.thread;
-        cursor.advance(self.log, &mut self.warnings);
+        cursor.advance(self.log, &mut self.bytes_read, &mut self.warnings);
         self.current = None;
         if let Some((next, _)) = cursor.head {
             // Most events follow one of the same turn: the other streams need not be asked.
@@ -243,7 +251,7 @@ impl Iterator for EventOrder<'_> {
 
 impl Cursor<'_> {
     #[inline]
-    fn advance(&mut self, log: &EventLog, warnings: &mut Warnings) {
+    fn advance(&mut self, log: &EventLog, bytes_read: &mut u64, warnings: &mut Warnings) {
         loop {
             match self.decoder.next(&self.buffer, &mut self.at) {
                 Ok(Some((moment, event))) => {
@@ -261,7 +269,9 @@ impl Cursor<'_> {
                     )
                 }),
             }
-            if !self.next_chunk(log, warnings) {
+            if let Some(bytes) = self.next_chunk(log, warnings) {
+                *bytes_read += bytes;
+            } else {
                 self.head = None;
                 self.buffer = Vec::new();
                 self.at = 0;
@@ -270,10 +280,9 @@ impl Cursor<'_> {
         }
     }
 
-    fn next_chunk(&mut self, log: &EventLog, warnings: &mut Warnings) -> bool {
-        let Some(chunk) = self.chunks.next() else {
-            return false;
-        };
+    /// Begins the next chunk and gives its length.
+    fn next_chunk(&mut self, log: &EventLog, warnings: &mut Warnings) -> Option<u64> {
+        let chunk = self.chunks.next()?;
         if chunk.sequence != self.next_sequence {
             warnings.add(WarningKind::DamagedEvents, Some(chunk.offset), || {
                 format!(
@@ -292,6 +301,6 @@ impl Cursor<'_> {
             });
             self.buffer.clear();
         }
-        true
+        Some(chunk.bytes)
     }
 }

@@ -6,14 +6,19 @@
 #![forbid(unsafe_code)]
 
 mod accumulate;
+mod counters;
 mod figures;
 mod group;
 mod group_of_processes;
+mod heap;
+mod intervals;
 mod numbering;
+mod options;
 mod position;
 mod profile;
 mod replay;
 mod stacks;
+mod temporal;
 mod tree;
 
 pub use figures::{Amount, Figures, Metric};
@@ -21,9 +26,11 @@ pub use group::{FunctionRow, LocationRow, by_allocator, by_function, by_location
 pub use group_of_processes::{
     CombinedPeak, Merger, Moment, Process, combined_curve, combined_peak,
 };
+pub use options::{EngineError, ProfileOptions, Progress, TemporalOptions};
 pub use position::{Position, position_of};
 pub use profile::{Entry, InFlight, OwnFigures, Profile, ThreadInfo, Totals};
 pub use stacks::{
     Frame, FrameId, Location, LocationId, NO_FILE, StackId, StackNode, Stacks, TextId,
 };
+pub use temporal::{AtPeak, Lifetime, Temporal, TemporalKey};
 pub use tree::{CallTree, TreeNode};

@@ -4,9 +4,11 @@ use heaptide_capture::{Capture, Warning, WarningKind, Warnings};
 use heaptide_format::{Allocator, HISTOGRAM_BINS, HeapWord};
 
 use crate::accumulate::{Threads, accumulate};
+use crate::counters::Counters;
 use crate::figures::Figures;
-use crate::replay::replay;
-use crate::stacks::{StackId, Stacks, build_stacks};
+use crate::options::{EngineError, ProfileOptions};
+use crate::replay::{replay, replayed};
+use crate::stacks::{NodeMap, StackId, Stacks, build_stacks};
 
 /// Everything that reports need to know of the heap.
 #[derive(Debug)]
@@ -29,8 +31,12 @@ pub struct Profile {
     pub heap: HeapWord,
     /// The heap at each of the capture's samples, bytes; empty when the samples say it themselves.
     pub sample_heap: Vec<u64>,
+    /// How many other allocations of its thread a temporary block may outlive.
+    pub temporary_threshold: u32,
     /// What was wrong with the capture and could be worked around: the reader's and the engine's.
     pub warnings: Vec<Warning>,
+    /// Which stack each node of the capture is.
+    pub(crate) nodes: NodeMap,
 }
 
 /// What one stack, allocator and thread did.
@@ -107,16 +113,40 @@ impl OwnFigures {
 }
 
 impl Profile {
-    /// Works a capture out.
+    /// Works a capture out, with the threshold of temporary blocks that it was recorded with.
     #[must_use]
     pub fn new(capture: &Capture) -> Self {
+        Self::work_out(capture, ProfileOptions::default())
+    }
+
+    /// Works a capture out.
+    ///
+    /// # Errors
+    /// [`EngineError::ThresholdNotRecorded`] when a capture of counters is asked for another threshold than it
+    /// was recorded with.
+    pub fn with(capture: &Capture, options: ProfileOptions<'_>) -> Result<Self, EngineError> {
+        let recorded = capture.identity.temporary_threshold;
+        match options.temporary_threshold {
+            Some(asked) if asked != recorded && !capture.holds_events() => {
+                Err(EngineError::ThresholdNotRecorded { asked, recorded })
+            }
+            _ => Ok(Self::work_out(capture, options)),
+        }
+    }
+
+    fn work_out(capture: &Capture, options: ProfileOptions<'_>) -> Self {
+        let recorded = capture.identity.temporary_threshold;
+        let threshold = options.temporary_threshold.unwrap_or(recorded);
         let mut warnings = Warnings::from(capture.warnings.clone());
         let (stacks, nodes) = build_stacks(capture, &mut warnings);
         let mut threads = Threads::of(capture);
         let accumulated = accumulate(capture, &nodes, &mut threads, &mut warnings);
-        let replayed = capture
-            .holds_events()
-            .then(|| replay(capture, &nodes, &mut threads, &mut warnings));
+        let progress = options.progress;
+        let replayed = capture.holds_events().then(|| {
+            let ledger = Counters::new();
+            let heap = replay(capture, ledger, threshold, progress, &mut warnings);
+            replayed(heap, &nodes, &mut threads, &mut warnings)
+        });
         let mut entries = accumulated.entries;
         if let Some(replayed) = &replayed {
             entries.clone_from(&replayed.entries);
@@ -143,13 +173,14 @@ impl Profile {
         let mut heap = capture.heap;
         let mut sample_heap = Vec::new();
         if let Some(replayed) = replayed {
-            totals.deallocations = replayed.deallocations;
-            own.events = replayed.allocations.saturating_add(replayed.deallocations);
-            own.unknown_frees = replayed.unknown_frees;
-            own.missed_frees = replayed.missed_frees;
-            histogram = replayed.histogram;
-            heap = replayed.heap;
-            sample_heap = replayed.sample_heap;
+            let (counts, counters) = (replayed.counts, replayed.counters);
+            totals.deallocations = counts.deallocations;
+            own.events = counts.allocations.saturating_add(counts.deallocations);
+            own.unknown_frees = counts.unknown_frees;
+            own.missed_frees = counts.missed_frees;
+            histogram = counters.histogram;
+            heap = counters.level.0;
+            sample_heap = counters.sample_heap;
         }
         let live_bytes = heap.peak_bytes.saturating_sub(heap.headroom);
         let in_flight = InFlight {
@@ -171,7 +202,9 @@ impl Profile {
             own,
             heap,
             sample_heap,
+            temporary_threshold: threshold,
             warnings: warnings.into_vec(),
+            nodes,
         }
     }
 }

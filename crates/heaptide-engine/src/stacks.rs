@@ -212,7 +212,7 @@ pub(crate) fn build_stacks(capture: &Capture, warnings: &mut Warnings) -> (Stack
 }
 
 /// Which stack a node number of the file is.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct NodeMap(Numbering);
 
 impl NodeMap {

@@ -32,6 +32,8 @@ pub struct CaptureBuilder {
     pub slots: Vec<Slot>,
     /// Memory over time.
     pub samples: Vec<Sample>,
+    /// Chunks of events, each with its head; see [`crate::EventWriter`].
+    pub event_chunks: Vec<Vec<u8>>,
     /// Records of one kind are spread over segments of at most this many.
     pub records_per_segment: usize,
     definitions: Vec<u8>,
@@ -91,6 +93,7 @@ impl CaptureBuilder {
             threads: vec![named_thread(0, 0, "", "")],
             slots: Vec::new(),
             samples: Vec::new(),
+            event_chunks: Vec::new(),
             records_per_segment: usize::MAX,
             definitions: Vec::new(),
             strings: 0,
@@ -302,6 +305,9 @@ impl CaptureBuilder {
             &self.cells,
             self.records_per_segment,
         );
+        for chunk in &self.event_chunks {
+            push_segment(&mut segments, SegmentKind::Events, 0, 0, chunk);
+        }
         let mut header = self.header;
         header.identity.checksum = header.identity.expected_checksum();
         header.lifecycle.allocated_end = (HEADER_BYTES + segments.len()) as u64;

@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod builder;
+pub mod events;
 pub mod fixtures;
 pub mod linetable;
 pub mod simulation;
 
 pub use builder::CaptureBuilder;
+pub use events::EventWriter;
 pub use simulation::Simulation;
