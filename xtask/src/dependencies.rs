@@ -37,6 +37,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["heaptide-capture", "heaptide-engine", "heaptide-format"],
     ),
     (
+        "heaptide-tui",
+        &["heaptide-engine", "heaptide-format", "heaptide-report"],
+    ),
+    (
         "heaptide-cli",
         &[
             "heaptide-capture",
@@ -44,6 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heaptide-format",
             "heaptide-report",
             "heaptide-session",
+            "heaptide-tui",
         ],
     ),
     // For tests and chores.

@@ -1,7 +1,7 @@
 //! What the terminal can do and the user wants of it.
 
 use std::env;
-use std::io::{IsTerminal, stderr, stdout};
+use std::io::{IsTerminal, stderr, stdin, stdout};
 
 /// When to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -21,6 +21,8 @@ pub(crate) struct Terminal {
     pub(crate) stdout_color: bool,
     /// Colours on stderr.
     stderr_color: bool,
+    /// Whether there is a screen and a keyboard for a full screen report.
+    pub(crate) interactive: bool,
     /// Whether line drawing characters come out right.
     pub(crate) unicode: bool,
     /// How often `-v` was given.
@@ -35,6 +37,9 @@ impl Terminal {
         Self {
             stdout_color: wanted.unwrap_or_else(|| stdout().is_terminal()),
             stderr_color: wanted.unwrap_or_else(|| stderr().is_terminal()),
+            interactive: stdout().is_terminal()
+                && stdin().is_terminal()
+                && env::var_os("TERM").is_some_and(|term| term != "dumb"),
             unicode: is_utf8_locale(|name| env::var(name).ok()),
             verbose,
         }
