@@ -83,8 +83,8 @@ fn history(capture: &Capture, profile: &Profile) {
     if let Ok(temporal) = temporal {
         Profile::with(capture, other_threshold).unwrap();
         let all = 0..=temporal.intervals();
-        temporal.held_at_peak(all.clone());
-        temporal.allocated_in_and_alive_at_end(all);
+        let _ = temporal.held_at_peak(all.clone());
+        let _ = temporal.allocated_in_and_alive_at_end(all);
     }
 }
 

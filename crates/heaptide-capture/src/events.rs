@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 
 use heaptide_format::{
-    BadEvent, CHUNK_HEADER_BYTES, ChunkHeader, Decoder, Event, Moment, SegmentKind,
+    BadEvent, CHUNK_HEADER_BYTES, ChunkHeader, Decoder, Event, Moment, Receiver, SegmentKind,
 };
 use zerocopy::FromBytes;
 
@@ -110,7 +110,6 @@ impl EventLog {
     }
 
     fn read(&self, chunk: &EventChunk, buffer: &mut Vec<u8>) -> io::Result<()> {
-        buffer.clear();
         buffer.resize(usize::try_from(chunk.bytes).unwrap_or(0), 0);
         let count = match &self.source {
             Some(source) => source.read_at(chunk.offset, buffer)?,
@@ -134,17 +133,39 @@ pub struct PlacedEvent {
     pub event: Event,
 }
 
+/// Takes all events in their order.
+pub trait EventVisitor: Receiver {
+    /// The events that follow are of this turn, of this stream and of this thread.
+    fn place(&mut self, turn: u64, stream: usize, thread: u32);
+    /// An event of a sort that is rare.
+    fn rare(&mut self, event: Event);
+    /// So many bytes have been read, of [`EventLog::bytes`].
+    fn read(&mut self, bytes: u64);
+}
+
+/// What happened on the way.
+#[derive(Default)]
+struct Told {
+    bytes_read: u64,
+    warnings: Warnings,
+}
+
 /// Where the reading of a stream stands.
 struct Cursor<'a> {
-    chunks: std::slice::Iter<'a, EventChunk>,
+    /// What is left to be read.
+    chunks: &'a [EventChunk],
     buffer: Vec<u8>,
     at: usize,
-    decoder: Decoder,
+    decoder: Option<Box<Decoder>>,
     thread: u32,
     next_sequence: u32,
     head: Option<(Moment, Event)>,
     last: Moment,
 }
+
+/// So many streams are opened at once; of others only the first moment is kept until it has come. Each that is
+/// open holds a chunk.
+const MOST_OPENED_AHEAD: usize = 64;
 
 /// Merges the streams: see [`heaptide_format::Encoder::turn`] for the order.
 pub struct EventOrder<'a> {
@@ -153,8 +174,7 @@ pub struct EventOrder<'a> {
     /// Streams by their next event, but for the one that is being read.
     waiting: BinaryHeap<Reverse<(Moment, usize)>>,
     current: Option<usize>,
-    bytes_read: u64,
-    warnings: Warnings,
+    told: Told,
 }
 
 impl fmt::Debug for EventOrder<'_> {
@@ -173,26 +193,25 @@ impl<'a> EventOrder<'a> {
             cursors: Vec::new(),
             waiting: BinaryHeap::new(),
             current: None,
-            bytes_read: 0,
-            warnings: Warnings::default(),
+            told: Told::default(),
         };
         for chunks in log
             .chunks
             .chunk_by(|left, right| left.stream == right.stream)
         {
-            let mut cursor = Cursor {
-                chunks: chunks.iter(),
-                buffer: Vec::new(),
-                at: 0,
-                decoder: Decoder::new(),
-                thread: 0,
-                next_sequence: 0,
-                head: None,
-                last: Moment::default(),
-            };
-            cursor.advance(log, &mut order.bytes_read, &mut order.warnings);
+            let number = order.cursors.len();
+            let mut cursor = Cursor::new(chunks);
+            if number < MOST_OPENED_AHEAD {
+                cursor.advance(log, &mut order.told);
+            } else {
+                // What is wrong with it will be told when it is opened again.
+                cursor.advance(log, &mut Told::default());
+            }
             if let Some((moment, _)) = cursor.head {
-                order.waiting.push(Reverse((moment, order.cursors.len())));
+                order.waiting.push(Reverse((moment, number)));
+            }
+            if number >= MOST_OPENED_AHEAD {
+                cursor = Cursor::new(chunks);
             }
             order.cursors.push(cursor);
         }
@@ -205,33 +224,50 @@ impl<'a> EventOrder<'a> {
         self.cursors.len()
     }
 
-    /// Bytes of the chunks that have been read, of [`EventLog::bytes`].
-    #[must_use]
-    pub fn bytes_read(&self) -> u64 {
-        self.bytes_read
-    }
-
-    /// What was wrong with the events so far.
-    #[must_use]
-    pub fn into_warnings(self) -> Warnings {
-        self.warnings
+    /// Hands all events over in their order, and gives what was wrong with them. The fast way.
+    pub fn visit(mut self, visitor: &mut impl EventVisitor) -> Warnings {
+        let mut bytes_read = 0;
+        while let Some(Reverse((_, stream))) = self.waiting.pop() {
+            let limit = self.waiting.peek().map(|limit| limit.0);
+            let cursor = &mut self.cursors[stream];
+            cursor.open(self.log, &mut self.told);
+            // Until another stream's event comes first.
+            while let Some((moment, event)) = cursor.head {
+                if limit.is_some_and(|limit| limit < (moment, stream)) {
+                    self.waiting.push(Reverse((moment, stream)));
+                    break;
+                }
+                visitor.place(moment.turn, stream, cursor.thread);
+                match event {
+                    Event::Allocated { address, site } => visitor.allocated(address, &site),
+                    Event::Freed { address } => visitor.freed(address),
+                    event => visitor.rare(event),
+                }
+                cursor.run(visitor);
+                cursor.advance(self.log, &mut self.told);
+                if bytes_read != self.told.bytes_read {
+                    bytes_read = self.told.bytes_read;
+                    visitor.read(bytes_read);
+                }
+            }
+        }
+        self.told.warnings
     }
 }
 
 impl Iterator for EventOrder<'_> {
     type Item = PlacedEvent;
 
-    #[inline]
     fn next(&mut self) -> Option<PlacedEvent> {
-        let stream = match self.current {
+        let stream = match self.current.take() {
             Some(stream) => stream,
             None => self.waiting.pop()?.0.1,
         };
         let cursor = &mut self.cursors[stream];
+        cursor.open(self.log, &mut self.told);
         let (moment, event) = cursor.head?;
         let thread = cursor.thread;
-        cursor.advance(self.log, &mut self.bytes_read, &mut self.warnings);
-        self.current = None;
+        cursor.advance(self.log, &mut self.told);
         if let Some((next, _)) = cursor.head {
             // Most events follow one of the same turn: the other streams need not be asked.
             if next.turn == moment.turn && moment.turn & 1 == 0 {
@@ -249,58 +285,96 @@ impl Iterator for EventOrder<'_> {
     }
 }
 
-impl Cursor<'_> {
+impl<'a> Cursor<'a> {
+    fn new(chunks: &'a [EventChunk]) -> Self {
+        Self {
+            chunks,
+            buffer: Vec::new(),
+            at: 0,
+            decoder: None,
+            thread: 0,
+            next_sequence: 0,
+            head: None,
+            last: Moment::default(),
+        }
+    }
+
+    /// Has its first event at hand.
+    fn open(&mut self, log: &EventLog, told: &mut Told) {
+        if self.decoder.is_none() {
+            self.advance(log, told);
+        }
+    }
+
+    /// Hands over what can be handed over at once.
     #[inline]
-    fn advance(&mut self, log: &EventLog, bytes_read: &mut u64, warnings: &mut Warnings) {
+    fn run(&mut self, receiver: &mut impl Receiver) {
+        if let Some(decoder) = &mut self.decoder {
+            decoder.run(&self.buffer, &mut self.at, receiver);
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self, log: &EventLog, told: &mut Told) {
         loop {
-            match self.decoder.next(&self.buffer, &mut self.at) {
-                Ok(Some((moment, event))) => {
-                    // Damage must not turn time around.
-                    let moment = moment.max(self.last);
-                    self.last = moment;
-                    self.head = Some((moment, event));
-                    return;
+            if let Some(decoder) = &mut self.decoder {
+                match decoder.next(&self.buffer, &mut self.at) {
+                    Ok(Some((moment, event))) => {
+                        // Damage must not turn time around.
+                        let moment = moment.max(self.last);
+                        self.last = moment;
+                        self.head = Some((moment, event));
+                        return;
+                    }
+                    Ok(None) => {}
+                    Err(BadEvent { .. }) => {
+                        told.warnings.add(WarningKind::DamagedEvents, None, || {
+                            format!(
+                                "bytes in the events of thread {} are no event; the rest of that chunk is lost",
+                                self.thread
+                            )
+                        });
+                    }
                 }
-                Ok(None) => {}
-                Err(BadEvent { .. }) => warnings.add(WarningKind::DamagedEvents, None, || {
-                    format!(
-                        "bytes in the events of thread {} are no event; the rest of that chunk is lost",
-                        self.thread
-                    )
-                }),
             }
-            if let Some(bytes) = self.next_chunk(log, warnings) {
-                *bytes_read += bytes;
-            } else {
-                self.head = None;
-                self.buffer = Vec::new();
-                self.at = 0;
+            if !self.next_chunk(log, told) {
+                *self = Self::new(&[]);
                 return;
             }
         }
     }
 
-    /// Begins the next chunk and gives its length.
-    fn next_chunk(&mut self, log: &EventLog, warnings: &mut Warnings) -> Option<u64> {
-        let chunk = self.chunks.next()?;
+    #[cold]
+    #[inline(never)]
+    fn next_chunk(&mut self, log: &EventLog, told: &mut Told) -> bool {
+        let Some((chunk, rest)) = self.chunks.split_first() else {
+            return false;
+        };
+        self.chunks = rest;
         if chunk.sequence != self.next_sequence {
-            warnings.add(WarningKind::DamagedEvents, Some(chunk.offset), || {
-                format!(
-                    "a chunk of the events of thread {} is missing or there twice",
-                    chunk.thread
-                )
-            });
+            told.warnings
+                .add(WarningKind::DamagedEvents, Some(chunk.offset), || {
+                    format!(
+                        "a chunk of the events of thread {} is missing or there twice",
+                        chunk.thread
+                    )
+                });
         }
         self.next_sequence = chunk.sequence.wrapping_add(1);
         self.thread = chunk.thread;
-        self.decoder = Decoder::new();
+        match &mut self.decoder {
+            Some(decoder) => **decoder = Decoder::new(),
+            None => self.decoder = Some(Box::default()),
+        }
         self.at = CHUNK_HEADER_BYTES;
         if let Err(error) = log.read(chunk, &mut self.buffer) {
-            warnings.add(WarningKind::DamagedEvents, Some(chunk.offset), || {
-                format!("a chunk of events could not be read: {error}")
-            });
+            told.warnings
+                .add(WarningKind::DamagedEvents, Some(chunk.offset), || {
+                    format!("a chunk of events could not be read: {error}")
+                });
             self.buffer.clear();
         }
-        Some(chunk.bytes)
+        told.bytes_read += chunk.bytes;
+        true
     }
 }

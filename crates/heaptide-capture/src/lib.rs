@@ -31,7 +31,7 @@ use heaptide_format::{Cell, HeapWord, Identity, Lifecycle, Node, OwnCost, Sample
 
 pub use definitions::{Code, CodeFixedFields, Definitions, Metadata};
 pub use error::Error;
-pub use events::{EventChunk, EventLog, EventOrder, PlacedEvent};
+pub use events::{EventChunk, EventLog, EventOrder, EventVisitor, PlacedEvent};
 pub use liveness::{DeathCause, Ending, Liveness};
 pub use process::{ProcessState, process_state};
 pub use segments::SegmentSummary;

@@ -5,36 +5,48 @@ use heaptide_format::{HISTOGRAM_BINS, HeapWord, histogram_bin};
 use crate::figures::{Amount, Figures};
 use crate::heap::{Ledger, Share};
 
-/// The heap as a whole: how far it is below its maximum, and how often it has left it.
+/// The heap as a whole.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Level(pub(crate) HeapWord);
+pub(crate) struct Level {
+    /// Bytes now.
+    pub(crate) bytes: u64,
+    /// The most there were.
+    pub(crate) peak: u64,
+    /// How often the heap has left its maximum.
+    pub(crate) epoch: u64,
+}
 
 impl Level {
-    pub(crate) fn bytes(self) -> u64 {
-        self.0.peak_bytes.saturating_sub(self.0.headroom)
-    }
-
-    #[inline]
-    pub(crate) fn rise(&mut self, bytes: u64) {
-        let excess = bytes.saturating_sub(self.0.headroom);
-        self.0.headroom = self.0.headroom.saturating_sub(bytes);
-        self.0.peak_bytes = self.0.peak_bytes.saturating_add(excess);
-    }
-
-    #[inline]
-    pub(crate) fn fall(&mut self, bytes: u64) {
-        if self.0.headroom == 0 && bytes > 0 {
-            self.0.epoch += 1;
+    /// In the form that captures have it.
+    pub(crate) const fn word(self) -> HeapWord {
+        HeapWord {
+            headroom: self.peak - self.bytes,
+            epoch: self.epoch,
+            peak_bytes: self.peak,
         }
-        self.0.headroom = self.0.headroom.saturating_add(bytes);
+    }
+
+    #[inline(always)]
+    pub(crate) fn rise(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.peak = self.peak.max(self.bytes);
+    }
+
+    #[inline(always)]
+    pub(crate) fn fall(&mut self, bytes: u64) {
+        if self.bytes == self.peak && bytes > 0 {
+            self.epoch += 1;
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
-/// What an entry holds, and what it held when the heap last left its maximum.
+/// What an entry has gained and given back, and what it held when the heap last left its maximum.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Held {
-    pub(crate) live: Amount,
-    /// `live` when `epoch` began.
+    pub(crate) gained: Amount,
+    given_back: Amount,
+    /// What it held when `epoch` began.
     at_peak: Amount,
     /// The heap's epoch when the entry was last touched.
     pub(crate) epoch: u64,
@@ -49,42 +61,55 @@ impl Held {
         }
     }
 
+    /// What it holds now.
+    #[inline(always)]
+    pub(crate) const fn live(&self) -> Amount {
+        Amount {
+            count: self.gained.count.wrapping_sub(self.given_back.count),
+            bytes: self.gained.bytes.wrapping_sub(self.given_back.bytes),
+        }
+    }
+
     /// Before a change: what it is now is what it was when the heap left its maximum.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn touch(&mut self, epoch: u64) {
         if self.epoch != epoch {
             self.epoch = epoch;
-            self.at_peak = self.live;
+            self.at_peak = self.live();
         }
     }
 
     /// What it held at the last instant at which a heap in this state was at its largest.
     #[inline]
-    pub(crate) fn at_peak(&self, heap: &HeapWord) -> Amount {
-        if heap.headroom != 0 && self.epoch == heap.epoch {
+    pub(crate) fn at_peak(&self, heap: &Level) -> Amount {
+        if heap.bytes != heap.peak && self.epoch == heap.epoch {
             self.at_peak
         } else {
-            self.live
+            self.live()
         }
     }
 
-    #[inline]
-    pub(crate) fn grow(&mut self, count: u64, bytes: u64) {
-        self.live.count = self.live.count.wrapping_add(count);
-        self.live.bytes = self.live.bytes.wrapping_add(bytes);
+    #[inline(always)]
+    pub(crate) fn gain(&mut self, bytes: u64) {
+        self.gained.count = self.gained.count.wrapping_add(1);
+        self.gained.bytes = self.gained.bytes.wrapping_add(bytes);
     }
 
-    #[inline]
-    pub(crate) fn shrink(&mut self, count: u64, bytes: u64) {
-        self.live.count = self.live.count.wrapping_sub(count);
-        self.live.bytes = self.live.bytes.wrapping_sub(bytes);
+    #[inline(always)]
+    pub(crate) fn give_back(&mut self, share: Share) {
+        self.given_back.count = self.given_back.count.wrapping_add(share.count);
+        self.given_back.bytes = self.given_back.bytes.wrapping_add(share.bytes);
+    }
+
+    pub(crate) fn take_back(&mut self, share: Share) {
+        self.given_back.count = self.given_back.count.wrapping_sub(share.count);
+        self.given_back.bytes = self.given_back.bytes.wrapping_sub(share.bytes);
     }
 }
 
 /// Counters of one (stack, allocator, thread).
 struct Counter {
     held: Held,
-    allocated: Amount,
     temporary: Amount,
 }
 
@@ -100,11 +125,11 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) const fn new() -> Self {
         Self {
-            level: Level(HeapWord {
-                headroom: 0,
+            level: Level {
+                bytes: 0,
+                peak: 0,
                 epoch: 0,
-                peak_bytes: 0,
-            }),
+            },
             histogram: [0; HISTOGRAM_BINS],
             sample_heap: Vec::new(),
             counters: Vec::new(),
@@ -114,9 +139,9 @@ impl Counters {
     /// What each entry did, in their order.
     pub(crate) fn figures(&self) -> impl Iterator<Item = Figures> {
         self.counters.iter().map(|counter| Figures {
-            allocated: counter.allocated,
-            live: counter.held.live,
-            peak: counter.held.at_peak(&self.level.0),
+            allocated: counter.held.gained,
+            live: counter.held.live(),
+            peak: counter.held.at_peak(&self.level),
             temporary: counter.temporary,
         })
     }
@@ -125,55 +150,49 @@ impl Counters {
 impl Ledger for Counters {
     fn add_entry(&mut self) {
         self.counters.push(Counter {
-            held: Held::nothing(self.level.0.epoch),
-            allocated: Amount::default(),
+            held: Held::nothing(self.level.epoch),
             temporary: Amount::default(),
         });
     }
 
-    #[inline]
+    #[inline(always)]
     fn allocated(&mut self, entry: u32, bytes: u64) {
-        let counter = &mut self.counters[entry as usize];
-        counter.held.touch(self.level.0.epoch);
-        counter.held.grow(1, bytes);
-        counter.allocated.add(Amount { count: 1, bytes });
+        let held = &mut self.counters[entry as usize].held;
+        held.touch(self.level.epoch);
+        held.gain(bytes);
         self.level.rise(bytes);
         self.histogram[histogram_bin(bytes).min(HISTOGRAM_BINS - 1)] += 1;
     }
 
-    #[inline]
-    fn freed(&mut self, entry: u32, share: Share) {
+    #[inline(always)]
+    fn freed(&mut self, entry: u32, share: Share, temporary: bool) {
         self.level.fall(share.bytes);
         let counter = &mut self.counters[entry as usize];
-        counter.held.touch(self.level.0.epoch);
-        counter.held.shrink(share.count, share.bytes);
+        counter.held.touch(self.level.epoch);
+        counter.held.give_back(share);
+        if temporary {
+            counter.temporary.count = counter.temporary.count.wrapping_add(1);
+            counter.temporary.bytes = counter.temporary.bytes.wrapping_add(share.bytes);
+        }
     }
 
-    fn unfreed(&mut self, entry: u32, share: Share, _freed: u32) {
+    fn unfreed(&mut self, entry: u32, share: Share, temporary: bool, _freed: u32) {
         let counter = &mut self.counters[entry as usize];
-        counter.held.touch(self.level.0.epoch);
-        counter.held.grow(share.count, share.bytes);
+        counter.held.touch(self.level.epoch);
+        counter.held.take_back(share);
+        if temporary {
+            counter.temporary.count = counter.temporary.count.wrapping_sub(1);
+            counter.temporary.bytes = counter.temporary.bytes.wrapping_sub(share.bytes);
+        }
         self.level.rise(share.bytes);
     }
 
-    #[inline]
-    fn temporary(&mut self, entry: u32, bytes: u64) {
-        let temporary = &mut self.counters[entry as usize].temporary;
-        temporary.add(Amount { count: 1, bytes });
-    }
-
-    fn not_temporary(&mut self, entry: u32, bytes: u64) {
-        let temporary = &mut self.counters[entry as usize].temporary;
-        temporary.count = temporary.count.saturating_sub(1);
-        temporary.bytes = temporary.bytes.saturating_sub(bytes);
-    }
-
-    #[inline]
+    #[inline(always)]
     fn interval(&self) -> u32 {
         0
     }
 
     fn sample(&mut self, _index: usize) {
-        self.sample_heap.push(self.level.bytes());
+        self.sample_heap.push(self.level.bytes);
     }
 }

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use heaptide_format::{Allocator, Event, Site};
 use rustc_hash::FxHashMap;
 
+use crate::live_table::LiveTable;
+
 /// Some of what an entry allocated: a block, or a part of a mapping.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
@@ -25,14 +27,10 @@ pub(crate) trait Ledger {
     fn add_entry(&mut self);
     /// An entry allocates a block or a mapping.
     fn allocated(&mut self, entry: u32, bytes: u64);
-    /// Something is given back.
-    fn freed(&mut self, entry: u32, share: Share);
+    /// Something is given back; temporary is what its own thread gave back soon.
+    fn freed(&mut self, entry: u32, share: Share, temporary: bool);
     /// The giving back, in interval `freed`, did not happen.
-    fn unfreed(&mut self, entry: u32, share: Share, freed: u32);
-    /// What will be told of next to be freed was temporary.
-    fn temporary(&mut self, entry: u32, bytes: u64);
-    /// It was not after all.
-    fn not_temporary(&mut self, entry: u32, bytes: u64);
+    fn unfreed(&mut self, entry: u32, share: Share, temporary: bool, freed: u32);
     /// The present interval, for ledgers that look at time.
     fn interval(&self) -> u32;
     /// All events up to a sample of the capture have been told; samples come in order.
@@ -72,14 +70,24 @@ impl Ordinal {
 
 /// A live block.
 #[derive(Clone, Copy, Debug)]
-struct Block {
+pub(crate) struct Block {
     size: u64,
     ordinal: Ordinal,
-    entry: u32,
+    pub(crate) entry: u32,
     born: u32,
 }
 
 impl Block {
+    /// One of which nothing else is known.
+    pub(crate) const fn with_entry(entry: u32) -> Self {
+        Self {
+            size: 0,
+            ordinal: Ordinal(0),
+            entry,
+            born: 0,
+        }
+    }
+
     const fn share(&self) -> Share {
         Share {
             count: 1,
@@ -121,19 +129,40 @@ struct Piece {
     when: u32,
 }
 
+/// A block that a stream may still put back.
+#[derive(Clone, Copy)]
 struct Freed {
     address: u64,
-    block: Option<Block>,
+    block: Block,
     temporary: bool,
     /// The interval in which it was freed.
     when: u32,
 }
 
+/// What a stream freed last.
+#[derive(Clone, Copy, Default)]
+enum LastFree {
+    #[default]
+    None,
+    Unknown,
+    Known(Freed),
+}
+
 /// What is known of a stream: where its allocations stand, and what it did last, to take it back.
 struct Stream {
     next: Ordinal,
-    freed: Option<Freed>,
+    freed: LastFree,
     unmapped: Vec<Piece>,
+}
+
+impl Stream {
+    fn new(number: usize) -> Self {
+        Self {
+            next: Ordinal::first(number),
+            freed: LastFree::None,
+            unmapped: Vec::new(),
+        }
+    }
 }
 
 /// How many events of each sort there were.
@@ -145,17 +174,30 @@ pub(crate) struct Counts {
     pub(crate) missed_frees: u64,
 }
 
+const LATELY: usize = 256;
+const NOBODY: Key = Key {
+    node: u32::MAX,
+    allocator: 0,
+    thread: u32::MAX,
+};
+
 /// See the module.
 pub(crate) struct Heap<L> {
     pub(crate) ledger: L,
     pub(crate) counts: Counts,
     keys: Vec<Key>,
     by_key: FxHashMap<Key, u32>,
-    live: FxHashMap<u64, Block>,
+    /// Entries that were asked for lately, by a hash of their keys.
+    lately: Box<[(Key, u32); LATELY]>,
+    live: LiveTable,
     ranges: BTreeMap<u64, Range>,
     mappings: Vec<Mapping>,
     unused_mappings: Vec<u32>,
+    /// But for the one that is told of.
     streams: Vec<Stream>,
+    here: Stream,
+    stream: usize,
+    thread: u32,
     threshold: u64,
 }
 
@@ -167,17 +209,15 @@ impl<L: Ledger> Heap<L> {
             counts: Counts::default(),
             keys: Vec::new(),
             by_key: FxHashMap::default(),
-            live: FxHashMap::default(),
+            lately: Box::new([(NOBODY, 0); LATELY]),
+            live: LiveTable::new(),
             ranges: BTreeMap::new(),
             mappings: Vec::new(),
             unused_mappings: Vec::new(),
-            streams: (0..streams)
-                .map(|stream| Stream {
-                    next: Ordinal::first(stream),
-                    freed: None,
-                    unmapped: Vec::new(),
-                })
-                .collect(),
+            streams: (0..streams).map(Stream::new).collect(),
+            here: Stream::new(0),
+            stream: 0,
+            thread: 0,
             threshold: u64::from(threshold),
         }
     }
@@ -186,7 +226,7 @@ impl<L: Ledger> Heap<L> {
     pub(crate) fn into_survivors(self) -> (L, Vec<Key>, Vec<(u32, Share)>) {
         let mut survivors: Vec<(u32, Share)> = self
             .live
-            .values()
+            .blocks()
             .map(|block| (block.entry, block.share()))
             .collect();
         let mut counted = vec![false; self.mappings.len()];
@@ -203,20 +243,47 @@ impl<L: Ledger> Heap<L> {
         (self.ledger, self.keys, survivors)
     }
 
-    /// Takes one event of a stream.
+    /// The events that follow are of this stream and thread.
     #[inline]
-    pub(crate) fn event(&mut self, stream: usize, thread: u32, event: Event) {
+    pub(crate) fn enter(&mut self, stream: usize, thread: u32) {
+        if stream != self.stream {
+            std::mem::swap(&mut self.here, &mut self.streams[self.stream]);
+            std::mem::swap(&mut self.here, &mut self.streams[stream]);
+            self.stream = stream;
+        }
+        self.thread = thread;
+    }
+
+    /// Takes an event of a sort that is rare.
+    pub(crate) fn event(&mut self, event: Event) {
         match event {
-            Event::Allocated { address, site } => self.allocate(stream, thread, address, site),
-            Event::Freed { address } => self.free(stream, address),
-            Event::FreeUndone => self.undo_free(stream),
-            Event::Unmapped { address, length } => self.unmap(stream, address, length),
-            Event::UnmapUndone => self.undo_unmap(stream),
+            Event::Allocated { address, site } => self.allocate(address, &site),
+            Event::Freed { address } => self.free(address),
+            Event::FreeUndone => self.undo_free(),
+            Event::Unmapped { address, length } => self.unmap(address, length),
+            Event::UnmapUndone => self.undo_unmap(),
         }
     }
 
-    #[inline]
-    fn entry(&mut self, key: Key) -> u32 {
+    #[inline(always)]
+    fn entry(&mut self, site: &Site) -> u32 {
+        let key = Key {
+            node: site.node,
+            allocator: site.allocator,
+            thread: self.thread,
+        };
+        let place = (site.node ^ u32::from(site.allocator) << 5) as usize % LATELY;
+        let (known, entry) = self.lately[place];
+        if known == key && key != NOBODY {
+            return entry;
+        }
+        let entry = self.find_entry(key);
+        self.lately[place] = (key, entry);
+        entry
+    }
+
+    #[inline(never)]
+    fn find_entry(&mut self, key: Key) -> u32 {
         let next = self.keys.len() as u32;
         let entry = *self.by_key.entry(key).or_insert(next);
         if entry == next {
@@ -226,67 +293,68 @@ impl<L: Ledger> Heap<L> {
         entry
     }
 
-    #[inline]
-    fn allocate(&mut self, stream: usize, thread: u32, address: u64, site: Site) {
-        let entry = self.entry(Key {
-            node: site.node,
-            allocator: site.allocator,
-            thread,
-        });
-        let mapped = u32::from(site.allocator) == Allocator::Mmap as u32;
-        if mapped {
-            self.unmap(stream, address, site.size);
+    /// An allocation.
+    #[inline(always)]
+    pub(crate) fn allocate(&mut self, address: u64, site: &Site) {
+        let entry = self.entry(site);
+        if u32::from(site.allocator) == Allocator::Mmap as u32 {
+            self.allocate_mapping(address, site.size, entry);
+            return;
         }
-        self.ledger.allocated(entry, site.size);
+        let block = self.born(entry, site.size);
+        self.insert(address, block);
+    }
+
+    #[inline(never)]
+    fn allocate_mapping(&mut self, start: u64, bytes: u64, entry: u32) {
+        self.unmap(start, bytes);
+        let block = self.born(entry, bytes);
+        self.map(start, block);
+    }
+
+    #[inline(always)]
+    fn born(&mut self, entry: u32, size: u64) -> Block {
+        self.ledger.allocated(entry, size);
         self.counts.allocations += 1;
-        let next = &mut self.streams[stream].next;
+        let next = &mut self.here.next;
         let ordinal = *next;
         *next = ordinal.next();
-        let born = self.ledger.interval();
-        if mapped {
-            self.map(address, site.size, entry, born, ordinal);
-        } else {
-            let block = Block {
-                size: site.size,
-                ordinal,
-                entry,
-                born,
-            };
-            self.insert(address, block);
+        Block {
+            size,
+            ordinal,
+            entry,
+            born: self.ledger.interval(),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn insert(&mut self, address: u64, block: Block) {
         if let Some(old) = self.live.insert(address, block) {
             self.counts.missed_frees += 1;
             self.counts.deallocations += 1;
-            self.ledger.freed(old.entry, old.share());
+            self.ledger.freed(old.entry, old.share(), false);
         }
     }
 
     /// Did this stream make it, with at most `threshold` other allocations since?
-    #[inline]
-    fn is_temporary(&self, stream: usize, ordinal: Ordinal) -> bool {
-        ordinal.others_since(self.streams[stream].next) <= self.threshold
+    #[inline(always)]
+    fn is_temporary(&self, ordinal: Ordinal) -> bool {
+        ordinal.others_since(self.here.next) <= self.threshold
     }
 
-    #[inline]
-    fn free(&mut self, stream: usize, address: u64) {
-        let block = self.live.remove(&address);
-        let mut temporary = false;
-        match &block {
-            Some(block) => {
-                temporary = self.is_temporary(stream, block.ordinal);
-                if temporary {
-                    self.ledger.temporary(block.entry, block.size);
-                }
-                self.ledger.freed(block.entry, block.share());
-                self.counts.deallocations += 1;
-            }
-            None => self.counts.unknown_frees += 1,
-        }
-        self.streams[stream].freed = Some(Freed {
+    /// A free.
+    #[inline(always)]
+    pub(crate) fn free(&mut self, address: u64) {
+        let block = self.live.remove(address);
+        let Some(block) = block else {
+            self.counts.unknown_frees += 1;
+            self.here.freed = LastFree::Unknown;
+            return;
+        };
+        let temporary = self.is_temporary(block.ordinal);
+        self.ledger.freed(block.entry, block.share(), temporary);
+        self.counts.deallocations += 1;
+        self.here.freed = LastFree::Known(Freed {
             address,
             block,
             temporary,
@@ -295,32 +363,32 @@ impl<L: Ledger> Heap<L> {
     }
 
     #[cold]
-    fn undo_free(&mut self, stream: usize) {
-        let Some(freed) = self.streams[stream].freed.take() else {
-            return;
+    fn undo_free(&mut self) {
+        let freed = match std::mem::take(&mut self.here.freed) {
+            LastFree::Known(freed) => freed,
+            LastFree::None => return,
+            LastFree::Unknown => {
+                self.counts.unknown_frees = self.counts.unknown_frees.saturating_sub(1);
+                return;
+            }
         };
-        let Some(block) = freed.block else {
-            self.counts.unknown_frees = self.counts.unknown_frees.saturating_sub(1);
-            return;
-        };
-        if freed.temporary {
-            self.ledger.not_temporary(block.entry, block.size);
-        }
-        self.ledger.unfreed(block.entry, block.share(), freed.when);
+        let block = freed.block;
+        self.ledger
+            .unfreed(block.entry, block.share(), freed.temporary, freed.when);
         self.counts.deallocations = self.counts.deallocations.saturating_sub(1);
         self.insert(freed.address, block);
     }
 
-    fn map(&mut self, start: u64, bytes: u64, entry: u32, born: u32, ordinal: Ordinal) {
-        let end = start.saturating_add(bytes);
+    fn map(&mut self, start: u64, block: Block) {
+        let end = start.saturating_add(block.size);
         if start >= end {
             return;
         }
         let mapping = Mapping {
             start,
-            entry,
-            born,
-            ordinal,
+            entry: block.entry,
+            born: block.born,
+            ordinal: block.ordinal,
             ranges: 1,
             pieces: 0,
         };
@@ -344,29 +412,25 @@ impl<L: Ledger> Heap<L> {
     }
 
     /// Ends whatever is mapped in a range.
-    fn unmap(&mut self, stream: usize, start: u64, bytes: u64) {
+    fn unmap(&mut self, start: u64, bytes: u64) {
         let end = start.saturating_add(bytes);
-        let before = std::mem::take(&mut self.streams[stream].unmapped);
+        let before = std::mem::take(&mut self.here.unmapped);
         let mut pieces = self.cut(start, end);
         for piece in &mut pieces {
             let mapping = self.mappings[piece.mapping as usize];
             let bytes = piece.end - piece.start;
-            piece.temporary = piece.last
-                && piece.start == mapping.start
-                && self.is_temporary(stream, mapping.ordinal);
-            if piece.temporary {
-                self.ledger.temporary(mapping.entry, bytes);
-            }
+            piece.temporary =
+                piece.last && piece.start == mapping.start && self.is_temporary(mapping.ordinal);
             let count = u64::from(piece.last);
             let share = Share {
                 count,
                 bytes,
                 born: mapping.born,
             };
-            self.ledger.freed(mapping.entry, share);
+            self.ledger.freed(mapping.entry, share, piece.temporary);
             self.counts.deallocations += count;
         }
-        self.streams[stream].unmapped = pieces;
+        self.here.unmapped = pieces;
         for piece in before {
             self.forget(piece);
         }
@@ -417,8 +481,8 @@ impl<L: Ledger> Heap<L> {
     }
 
     #[cold]
-    fn undo_unmap(&mut self, stream: usize) {
-        for piece in std::mem::take(&mut self.streams[stream].unmapped) {
+    fn undo_unmap(&mut self) {
+        for piece in std::mem::take(&mut self.here.unmapped) {
             // Another thread may have mapped something there since.
             let taken = self.ranges.range(..piece.end).next_back();
             if taken.is_some_and(|(_, range)| range.end > piece.start) {
@@ -434,10 +498,8 @@ impl<L: Ledger> Heap<L> {
             };
             mapping.pieces -= 1;
             mapping.ranges += 1;
-            if piece.temporary {
-                self.ledger.not_temporary(mapping.entry, bytes);
-            }
-            self.ledger.unfreed(mapping.entry, share, piece.when);
+            self.ledger
+                .unfreed(mapping.entry, share, piece.temporary, piece.when);
             self.counts.deallocations = self.counts.deallocations.saturating_sub(share.count);
             self.put_back(piece);
         }

@@ -4,7 +4,6 @@
 //! level it finds. What an entry held at the peak of an interval is settled when the entry is next touched, for
 //! that interval and for all since, in which it did not change.
 
-use heaptide_format::HeapWord;
 use rustc_hash::FxHashMap;
 
 use crate::counters::{Held, Level};
@@ -40,7 +39,7 @@ pub(crate) struct Intervals {
     /// Since the present interval began.
     level: Level,
     /// How each of the past intervals ended.
-    closed: Vec<HeapWord>,
+    closed: Vec<Level>,
     tracks: Vec<Track>,
     runs: Vec<Run>,
     lives: FxHashMap<Life, Amount>,
@@ -49,7 +48,7 @@ pub(crate) struct Intervals {
 /// What [`Intervals`] found.
 pub(crate) struct History {
     /// The heap at the end of each interval.
-    pub(crate) closed: Vec<HeapWord>,
+    pub(crate) closed: Vec<Level>,
     pub(crate) runs: Vec<Run>,
     pub(crate) lives: FxHashMap<Life, Amount>,
 }
@@ -67,25 +66,33 @@ impl Intervals {
     }
 
     fn close(&mut self) {
-        let bytes = self.level.bytes();
-        self.closed.push(self.level.0);
-        self.level = Level(HeapWord {
-            headroom: 0,
-            epoch: self.level.0.epoch + 1,
-            peak_bytes: bytes,
-        });
+        self.closed.push(self.level);
+        self.level.peak = self.level.bytes;
+        self.level.epoch += 1;
     }
 
     /// Before a change of an entry.
-    #[inline]
+    #[inline(always)]
     fn touch(&mut self, entry: u32) -> &mut Held {
-        let epoch = self.level.0.epoch;
         // Intervals begin new epochs.
-        if self.tracks[entry as usize].held.epoch != epoch {
-            self.settle(entry);
-            self.tracks[entry as usize].held.touch(epoch);
+        if self.tracks[entry as usize].held.epoch != self.level.epoch {
+            self.settle_and_touch(entry);
         }
         &mut self.tracks[entry as usize].held
+    }
+
+    #[inline(never)]
+    fn settle_and_touch(&mut self, entry: u32) {
+        self.settle(entry);
+        self.tracks[entry as usize].held.touch(self.level.epoch);
+    }
+
+    #[inline(never)]
+    fn end_life(&mut self, life: Life, share: Share) {
+        self.lives.entry(life).or_default().add(Amount {
+            count: share.count,
+            bytes: share.bytes,
+        });
     }
 
     /// Writes down what an entry held at the peaks of all intervals that are past.
@@ -115,7 +122,7 @@ impl Intervals {
         };
         settled(last, at_peak);
         if last + 1 < now {
-            settled(last + 1, track.held.live);
+            settled(last + 1, track.held.live());
         }
     }
 
@@ -148,48 +155,37 @@ impl Ledger for Intervals {
     fn add_entry(&mut self) {
         let interval = self.interval();
         self.tracks.push(Track {
-            held: Held::nothing(self.level.0.epoch),
+            held: Held::nothing(self.level.epoch),
             interval,
             run_start: interval,
             run: Amount::default(),
         });
     }
 
-    #[inline]
+    #[inline(always)]
     fn allocated(&mut self, entry: u32, bytes: u64) {
-        self.touch(entry).grow(1, bytes);
+        self.touch(entry).gain(bytes);
         self.level.rise(bytes);
     }
 
-    #[inline]
-    fn freed(&mut self, entry: u32, share: Share) {
+    #[inline(always)]
+    fn freed(&mut self, entry: u32, share: Share, _temporary: bool) {
         self.level.fall(share.bytes);
-        self.touch(entry).shrink(share.count, share.bytes);
+        self.touch(entry).give_back(share);
         let now = self.interval();
         if share.born != now {
-            self.lives
-                .entry((entry, share.born, now))
-                .or_default()
-                .add(Amount {
-                    count: share.count,
-                    bytes: share.bytes,
-                });
+            self.end_life((entry, share.born, now), share);
         }
     }
 
-    fn unfreed(&mut self, entry: u32, share: Share, freed: u32) {
-        self.touch(entry).grow(share.count, share.bytes);
+    fn unfreed(&mut self, entry: u32, share: Share, _temporary: bool, freed: u32) {
+        self.touch(entry).take_back(share);
         self.level.rise(share.bytes);
         if let Some(amount) = self.lives.get_mut(&(entry, share.born, freed)) {
             amount.count = amount.count.saturating_sub(share.count);
             amount.bytes = amount.bytes.saturating_sub(share.bytes);
         }
     }
-
-    #[inline]
-    fn temporary(&mut self, _entry: u32, _bytes: u64) {}
-
-    fn not_temporary(&mut self, _entry: u32, _bytes: u64) {}
 
     #[inline]
     fn interval(&self) -> u32 {

@@ -12,6 +12,7 @@ mod group;
 mod group_of_processes;
 mod heap;
 mod intervals;
+mod live_table;
 mod numbering;
 mod options;
 mod position;

@@ -179,7 +179,7 @@ impl Profile {
             own.unknown_frees = counts.unknown_frees;
             own.missed_frees = counts.missed_frees;
             histogram = counters.histogram;
-            heap = counters.level.0;
+            heap = counters.level.word();
             sample_heap = counters.sample_heap;
         }
         let live_bytes = heap.peak_bytes.saturating_sub(heap.headroom);

@@ -1,7 +1,7 @@
 //! From events to what is made of them: one pass in the order of the events.
 
-use heaptide_capture::{Capture, WarningKind, Warnings};
-use heaptide_format::Allocator;
+use heaptide_capture::{Capture, EventVisitor, WarningKind, Warnings};
+use heaptide_format::{Allocator, Event, Receiver, Sample, Site};
 
 use crate::accumulate::Threads;
 use crate::counters::Counters;
@@ -10,51 +10,96 @@ use crate::options::Progress;
 use crate::profile::Entry;
 use crate::stacks::{NodeMap, StackId};
 
-/// So many events are read between two reports of progress.
-const EVENTS_PER_PROGRESS: u32 = 1 << 16;
+/// Lets a heap live through the events of a capture, and its samples among them.
+struct Player<'a, 'p, L> {
+    heap: Heap<L>,
+    samples: &'a [Sample],
+    next_sample: usize,
+    /// The turn of that sample.
+    sample_turn: u64,
+    progress: Option<&'p mut dyn FnMut(Progress)>,
+    total_bytes: u64,
+}
+
+impl<L: Ledger> Player<'_, '_, L> {
+    #[cold]
+    fn pass_samples(&mut self, turn: u64) {
+        while turn > self.sample_turn {
+            self.pass_sample();
+        }
+    }
+
+    fn pass_sample(&mut self) {
+        self.heap.ledger.sample(self.next_sample);
+        self.next_sample += 1;
+        self.sample_turn = turn_of(self.samples, self.next_sample);
+    }
+}
+
+/// The turn of a sample; beyond the last one there is none.
+fn turn_of(samples: &[Sample], index: usize) -> u64 {
+    samples.get(index).map_or(u64::MAX, |sample| sample.turn)
+}
+
+impl<L: Ledger> Receiver for Player<'_, '_, L> {
+    #[inline(always)]
+    fn allocated(&mut self, address: u64, site: &Site) {
+        self.heap.allocate(address, site);
+    }
+
+    #[inline(always)]
+    fn freed(&mut self, address: u64) {
+        self.heap.free(address);
+    }
+}
+
+impl<L: Ledger> EventVisitor for Player<'_, '_, L> {
+    #[inline]
+    fn place(&mut self, turn: u64, stream: usize, thread: u32) {
+        if turn > self.sample_turn {
+            self.pass_samples(turn);
+        }
+        self.heap.enter(stream, thread);
+    }
+
+    fn rare(&mut self, event: Event) {
+        self.heap.event(event);
+    }
+
+    fn read(&mut self, bytes: u64) {
+        if let Some(report) = &mut self.progress {
+            report(Progress {
+                done: bytes,
+                total: self.total_bytes,
+            });
+        }
+    }
+}
 
 /// Goes through all events and samples of a capture.
 pub(crate) fn replay<L: Ledger>(
     capture: &Capture,
     ledger: L,
     threshold: u32,
-    mut progress: Option<&mut dyn FnMut(Progress)>,
+    progress: Option<&mut dyn FnMut(Progress)>,
     warnings: &mut Warnings,
 ) -> Heap<L> {
-    let mut order = capture.events.in_order();
-    let mut heap = Heap::new(ledger, order.streams(), threshold);
-    let total = capture.events.bytes();
-    let turn_of = |index: usize| {
-        let sample = capture.samples.get(index);
-        sample.map_or(u64::MAX, |sample| sample.turn)
+    let order = capture.events.in_order();
+    let total_bytes = capture.events.bytes();
+    let mut player = Player {
+        heap: Heap::new(ledger, order.streams(), threshold),
+        samples: &capture.samples,
+        next_sample: 0,
+        sample_turn: turn_of(&capture.samples, 0),
+        progress,
+        total_bytes,
     };
-    let mut sample = 0;
-    let mut sample_turn = turn_of(0);
-    let mut left = EVENTS_PER_PROGRESS;
-    while let Some(placed) = order.next() {
-        while placed.moment.turn > sample_turn {
-            heap.ledger.sample(sample);
-            sample += 1;
-            sample_turn = turn_of(sample);
-        }
-        heap.event(placed.stream, placed.thread, placed.event);
-        left -= 1;
-        if left == 0 {
-            left = EVENTS_PER_PROGRESS;
-            if let Some(report) = &mut progress {
-                let done = order.bytes_read();
-                report(Progress { done, total });
-            }
-        }
+    warnings.append(order.visit(&mut player));
+    while player.next_sample < capture.samples.len() {
+        player.pass_sample();
     }
-    for index in sample..capture.samples.len() {
-        heap.ledger.sample(index);
-    }
-    if let Some(report) = &mut progress {
-        report(Progress { done: total, total });
-    }
-    warnings.append(order.into_warnings());
-    heap
+    player.read(total_bytes);
+    player.heap
 }
 
 /// The figures of a whole run.

@@ -169,13 +169,9 @@ impl Temporal {
             temporal.times_unix_ns.push(sample.unix_ns);
             temporal.resident_bytes.push(sample.resident_bytes);
         }
-        for (index, word) in history.closed.iter().enumerate() {
-            temporal.peak_bytes.push(word.peak_bytes);
-            if index < temporal.times_unix_ns.len() {
-                let bytes = word.peak_bytes.saturating_sub(word.headroom);
-                temporal.heap_bytes.push(bytes);
-            }
-        }
+        temporal.peak_bytes = history.closed.iter().map(|level| level.peak).collect();
+        let boundaries = history.closed.iter().take(temporal.times_unix_ns.len());
+        temporal.heap_bytes = boundaries.map(|level| level.bytes).collect();
         Ok(temporal)
     }
 

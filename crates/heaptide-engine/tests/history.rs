@@ -2,12 +2,12 @@
 
 mod model;
 
-use heaptide_capture::Capture;
+use heaptide_capture::{Capture, EventVisitor};
 use heaptide_engine::{
     Amount, EngineError, Metric, Profile, ProfileOptions, Progress, StackId, Temporal,
     TemporalOptions,
 };
-use heaptide_format::{Allocator, Event, Sample, Site};
+use heaptide_format::{Allocator, Event, Receiver, Sample, Site};
 use heaptide_testkit::builder::START_UNIX_NS;
 use heaptide_testkit::{CaptureBuilder, EventWriter, fixtures};
 
@@ -343,4 +343,76 @@ fn damage_is_survived_and_sums_still_hold() {
         let alive = temporal.allocated_in_and_alive_at_end(0..=last);
         assert_eq!(sum(alive), figures.live.bytes, "seed {seed}");
     }
+}
+
+/// Notes all events with the place that was told last.
+#[derive(Default)]
+struct Notes {
+    place: (u64, usize, u32),
+    events: Vec<((u64, usize, u32), Event)>,
+    read: u64,
+}
+
+impl Receiver for Notes {
+    fn allocated(&mut self, address: u64, site: &Site) {
+        let site = *site;
+        let event = Event::Allocated { address, site };
+        self.events.push((self.place, event));
+    }
+
+    fn freed(&mut self, address: u64) {
+        self.events.push((self.place, Event::Freed { address }));
+    }
+}
+
+impl EventVisitor for Notes {
+    fn place(&mut self, turn: u64, stream: usize, thread: u32) {
+        self.place = (turn, stream, thread);
+    }
+
+    fn rare(&mut self, event: Event) {
+        self.events.push((self.place, event));
+    }
+
+    fn read(&mut self, bytes: u64) {
+        assert!(self.read < bytes);
+        self.read = bytes;
+    }
+}
+
+#[test]
+fn many_streams_are_visited_in_the_order_of_single_steps() {
+    let mut capture = CaptureBuilder::new();
+    let threads: Vec<u32> = (0..300).map(|id| capture.thread(id + 1, "t", "")).collect();
+    let mut writer = EventWriter::new(&threads, 300);
+    let mut model = Model::new(11);
+    for _ in 0..40_000 {
+        match model.below(1000) {
+            0 => writer.share_turns(true),
+            1..4 => writer.share_turns(false),
+            4 => drop(writer.sample()),
+            _ => {
+                // A few at a time, so that some begin late and end early.
+                let stream = model.below(20) + model.below(281);
+                let address = model.below(1 << 30) * 16;
+                writer.event(stream as usize, Event::Freed { address });
+            }
+        }
+    }
+    writer.finish(&mut capture);
+    let capture = Capture::from_bytes(&capture.build(), "many.tide").unwrap();
+    let mut notes = Notes::default();
+    let warnings = capture.events.in_order().visit(&mut notes).into_vec();
+    assert_eq!(warnings, []);
+    assert_eq!(notes.read, capture.events.bytes());
+    let steps: Vec<_> = capture
+        .events
+        .in_order()
+        .map(|placed| {
+            let place = (placed.moment.turn, placed.stream, placed.thread);
+            (place, placed.event)
+        })
+        .collect();
+    assert!(steps.len() > 39_000);
+    assert_eq!(notes.events, steps);
 }

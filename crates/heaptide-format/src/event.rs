@@ -1,4 +1,4 @@
-//! Events: the compact streams of mode "all", and their encoder and decoder.
+//! Events: the compact streams of mode "all", and their encoder; see [`crate::Decoder`] for the way back.
 //!
 //! Each thread writes streams of its own, cut into chunks (one [`crate::SegmentKind::Events`] segment
 //! each) that can be decoded alone. Chunks of all threads are put into one order by *turns*: see
@@ -45,15 +45,15 @@ pub const MOST_EVENT_BYTES: usize = 64;
 const SITES: usize = 256;
 const ADDRESSES: usize = 256;
 
-const ALLOCATION: u8 = 0x80;
-const SITE_KNOWN: u8 = 0x40;
-const FREE: u8 = 0x40;
-const ADDRESS_KNOWN: u8 = 0x20;
-const MORE: u8 = 0x10;
-const TURN: u8 = 1;
-const FREE_UNDONE: u8 = 2;
-const UNMAP: u8 = 3;
-const UNMAP_UNDONE: u8 = 4;
+pub(crate) const ALLOCATION: u8 = 0x80;
+pub(crate) const SITE_KNOWN: u8 = 0x40;
+pub(crate) const FREE: u8 = 0x40;
+pub(crate) const ADDRESS_KNOWN: u8 = 0x20;
+pub(crate) const MORE: u8 = 0x10;
+pub(crate) const TURN: u8 = 1;
+pub(crate) const FREE_UNDONE: u8 = 2;
+pub(crate) const UNMAP: u8 = 3;
+pub(crate) const UNMAP_UNDONE: u8 = 4;
 
 /// What makes one allocation like another: where, by which function, how large.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -126,7 +126,7 @@ pub const fn next_shared_turn(turn: u64) -> u64 {
 
 /// Slot of an address in the table that both sides keep.
 #[inline]
-fn address_slot(rotated: u64) -> usize {
+pub(crate) fn address_slot(rotated: u64) -> usize {
     (rotated.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize
 }
 
@@ -143,24 +143,24 @@ const fn zigzag(value: u64) -> u64 {
 }
 
 #[inline]
-const fn unzigzag(value: u64) -> u64 {
+pub(crate) const fn unzigzag(value: u64) -> u64 {
     (value >> 1) ^ (value & 1).wrapping_neg()
 }
 
 /// What both sides remember while they go through a chunk.
 #[derive(Clone, Debug)]
-struct Memory {
-    sites: [Site; SITES],
-    addresses: [u64; ADDRESSES],
-    last_address: u64,
-    last_node: u32,
-    last_unmapped: u64,
-    turn: u64,
-    stamp: u64,
+pub(crate) struct Memory {
+    pub(crate) sites: [Site; SITES],
+    pub(crate) addresses: [u64; ADDRESSES],
+    pub(crate) last_address: u64,
+    pub(crate) last_node: u32,
+    pub(crate) last_unmapped: u64,
+    pub(crate) turn: u64,
+    pub(crate) stamp: u64,
 }
 
 impl Memory {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             sites: [Site {
                 node: 0,
@@ -374,184 +374,11 @@ impl Memory {
     }
 }
 
-/// Reads the events of one chunk.
-#[derive(Clone, Debug)]
-pub struct Decoder {
-    memory: Memory,
-}
-
-/// What is at a place of a chunk is no event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadEvent {
-    /// The bytes end in the middle of an event.
-    pub cut_short: bool,
-}
-
-const CUT: BadEvent = BadEvent { cut_short: true };
-const BAD: BadEvent = BadEvent { cut_short: false };
-
-/// Takes bytes from the front.
-struct Input<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Input<'_> {
-    #[inline(always)]
-    fn byte(&mut self) -> Result<u8, BadEvent> {
-        let byte = *self.bytes.get(self.at).ok_or(CUT)?;
-        self.at += 1;
-        Ok(byte)
-    }
-
-    #[inline(always)]
-    fn varint(&mut self) -> Result<u64, BadEvent> {
-        let first = self.byte()?;
-        if first < 0x80 {
-            return Ok(u64::from(first));
-        }
-        self.long_varint(first)
-    }
-
-    #[inline]
-    fn long_varint(&mut self, first: u8) -> Result<u64, BadEvent> {
-        let mut value = u64::from(first & 0x7f);
-        let mut shift = 7;
-        loop {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return Err(BAD);
-            }
-            value |= bits << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-            shift += 7;
-            if shift > 63 {
-                return Err(BAD);
-            }
-        }
-    }
-}
-
-impl Decoder {
-    /// At the start of a chunk's events, behind its header.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            memory: Memory::new(),
-        }
-    }
-
-    /// The next event at `at` of `bytes`, which moves on; `None` at the end.
-    ///
-    /// # Errors
-    /// The bytes are no event; `at` then stays where it was.
-    #[inline]
-    pub fn next(
-        &mut self,
-        bytes: &[u8],
-        at: &mut usize,
-    ) -> Result<Option<(Moment, Event)>, BadEvent> {
-        let mut input = Input { bytes, at: *at };
-        loop {
-            if input.at >= bytes.len() {
-                *at = input.at;
-                return Ok(None);
-            }
-            let control = input.byte()?;
-            let memory = &mut self.memory;
-            let event = if control & ALLOCATION != 0 {
-                let slot = input.byte()?;
-                if control & SITE_KNOWN == 0 {
-                    let delta = unzigzag(input.varint()?) as i64;
-                    let node = i64::from(memory.last_node).wrapping_add(delta);
-                    let node = u32::try_from(node).map_err(|_| BAD)?;
-                    let allocator = input.byte()?;
-                    let size = input.varint()?;
-                    memory.last_node = node;
-                    memory.sites[usize::from(slot)] = Site {
-                        node,
-                        allocator,
-                        size,
-                    };
-                }
-                Event::Allocated {
-                    address: memory.read_address(control, &mut input)?,
-                    site: memory.sites[usize::from(slot)],
-                }
-            } else if control & FREE != 0 {
-                Event::Freed {
-                    address: memory.read_address(control, &mut input)?,
-                }
-            } else {
-                match control {
-                    TURN => {
-                        memory.turn = memory.turn.wrapping_add(input.varint()?);
-                        memory.stamp = 0;
-                        *at = input.at;
-                        continue;
-                    }
-                    FREE_UNDONE => Event::FreeUndone,
-                    UNMAP => {
-                        let delta = unzigzag(input.varint()?);
-                        memory.last_unmapped = memory.last_unmapped.wrapping_add(delta);
-                        Event::Unmapped {
-                            address: memory.last_unmapped.rotate_left(12),
-                            length: input.varint()?.rotate_left(12),
-                        }
-                    }
-                    UNMAP_UNDONE => Event::UnmapUndone,
-                    _ => return Err(BAD),
-                }
-            };
-            let mut moment = Moment {
-                turn: memory.turn,
-                stamp: 0,
-            };
-            if turn_is_shared(memory.turn) {
-                memory.stamp = memory.stamp.wrapping_add(input.varint()?);
-                moment.stamp = memory.stamp;
-            }
-            *at = input.at;
-            return Ok(Some((moment, event)));
-        }
-    }
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Memory {
-    #[inline(always)]
-    fn read_address(&mut self, control: u8, input: &mut Input<'_>) -> Result<u64, BadEvent> {
-        if control & ADDRESS_KNOWN != 0 {
-            let slot = usize::from(input.byte()?);
-            return Ok(self.addresses[slot].rotate_left(4));
-        }
-        let mut delta = u64::from(control & 0x0f);
-        if control & MORE != 0 {
-            let high = input.varint()?;
-            if high >> 60 != 0 {
-                return Err(BAD);
-            }
-            delta |= high << 4;
-        }
-        let rotated = self.last_address.wrapping_add(unzigzag(delta));
-        self.last_address = rotated;
-        self.addresses[address_slot(rotated)] = rotated;
-        Ok(rotated.rotate_left(4))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     extern crate std;
     use super::*;
+    use crate::decoder::{BadEvent, Decoder, Receiver};
     use std::vec::Vec;
 
     /// A chunk under construction.
@@ -655,6 +482,75 @@ mod tests {
             assert_eq!(read, expected);
             assert_eq!(at, bytes.len());
         }
+    }
+
+    /// What a [`Decoder::run`] gives, and [`Decoder::next`] where it stops.
+    #[derive(Default)]
+    struct Told {
+        turn: u64,
+        events: Vec<(Moment, Event)>,
+        in_runs: usize,
+    }
+
+    impl Told {
+        fn tell(&mut self, event: Event) {
+            let turn = self.turn;
+            self.events.push((Moment { turn, stamp: 0 }, event));
+            self.in_runs += 1;
+        }
+    }
+
+    impl Receiver for Told {
+        fn allocated(&mut self, address: u64, site: &Site) {
+            let site = *site;
+            self.tell(Event::Allocated { address, site });
+        }
+
+        fn freed(&mut self, address: u64) {
+            self.tell(Event::Freed { address });
+        }
+    }
+
+    fn told_in_runs(bytes: &[u8]) -> (Told, Result<(), BadEvent>) {
+        let mut told = Told::default();
+        let mut decoder = Decoder::new();
+        let mut at = 0;
+        loop {
+            match decoder.next(bytes, &mut at) {
+                Ok(Some(event)) => told.events.push(event),
+                Ok(None) => return (told, Ok(())),
+                Err(bad) => return (told, Err(bad)),
+            }
+            told.turn = decoder.turn();
+            decoder.run(bytes, &mut at, &mut told);
+        }
+    }
+
+    #[test]
+    fn runs_are_what_single_steps_are() {
+        let mut in_runs = 0;
+        for seed in 1..400 {
+            let (mut bytes, _) = random_chunk(seed, 300);
+            if seed % 2 == 0 {
+                let place = seed as usize * 7919 % bytes.len();
+                bytes[place] ^= (seed % 255 + 1) as u8;
+            }
+            let mut decoder = Decoder::new();
+            let mut at = 0;
+            let mut events = Vec::new();
+            let end = loop {
+                match decoder.next(&bytes, &mut at) {
+                    Ok(Some(event)) => events.push(event),
+                    Ok(None) => break Ok(()),
+                    Err(bad) => break Err(bad),
+                }
+            };
+            let (told, its_end) = told_in_runs(&bytes);
+            assert_eq!(told.events, events, "seed {seed}");
+            assert_eq!(its_end, end, "seed {seed}");
+            in_runs += told.in_runs;
+        }
+        assert!(in_runs > 10_000, "{in_runs}");
     }
 
     #[test]

@@ -14,16 +14,18 @@ compile_error!(
     "the capture format is little-endian and is mapped directly: big-endian hosts are not supported"
 );
 
+mod decoder;
 mod definition;
 mod event;
 mod header;
 mod record;
 mod segment;
 
+pub use decoder::{BadEvent, Decoder, Receiver};
 pub use definition::{CodeFixed, DefinitionHeader, DefinitionKind, MetadataKey, StringEncoding};
 pub use event::{
-    BadEvent, CHUNK_HEADER_BYTES, ChunkHeader, Decoder, Encoder, Event, MOST_EVENT_BYTES, Moment,
-    Site, next_own_turn, next_shared_turn, turn_is_shared,
+    CHUNK_HEADER_BYTES, ChunkHeader, Encoder, Event, MOST_EVENT_BYTES, Moment, Site, next_own_turn,
+    next_shared_turn, turn_is_shared,
 };
 pub use header::{
     FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle, MAGIC, Mode, Origin,
