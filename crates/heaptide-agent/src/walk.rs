@@ -3,13 +3,11 @@
 //! The thread remembers its last walk, root first. A new walk goes from the leaf to the root and
 //! looks for the place where it meets the remembered frames; from there both run in lock step, one
 //! comparison a frame. Whatever lies above the last difference is interned anew, the rest is
-//! known. The memo believes an entry only if frame, code, instruction and owner are what they
-//! were and no code object has been destroyed since.
+//! known. The memo believes an entry only if frame, code and instruction are what they were and no
+//! code object has been destroyed since.
 //!
-//! Cost: about 1.5 ns a frame when nothing changed, 5 - 15 ns for each frame that did.
-//!
-//! The seam for a walk of constant cost (a proof that a frame has stayed on the stack makes its
-//! remembered node the answer for all below) is [`Memo::meet`].
+//! Cost: under 1 ns a frame when nothing changed and the frames are in the cache, 5 - 15 ns for
+//! each frame that changed. `docs/design/006-cheap-walks.md` has the why.
 
 use core::sync::atomic::Ordering;
 
@@ -32,50 +30,82 @@ const MEETING_REACH: usize = 6;
 /// Each interned frame may touch another page of the capture.
 const INTERNED_BETWEEN_LOOKS: u32 = 2048;
 
-/// A remembered frame.
+/// What is compared for each remembered frame in each walk; kept apart from [`Detail`], so that
+/// four share a cache line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
-struct Entry {
+struct Step {
     frame: usize,
-    code: usize,
     instruction: usize,
-    owner: u32,
+}
+
+/// What else there is to a remembered frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+struct Detail {
+    code: usize,
+    /// Offset of the instruction in the byte code.
+    offset: i32,
     /// The stack up to this frame.
     node: u32,
 }
 
+/// Before the first remembered frame: no frame is at this address.
+const BEFORE_ALL: Step = Step {
+    frame: usize::MAX,
+    instruction: 0,
+};
+
+/// A frame that the walk has come to.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Entry {
+    step: Step,
+    detail: Detail,
+}
+
 impl Entry {
+    /// # Safety
+    /// `raw` was read from `frame`, which is on the stack and shown, and `F` and `layout` fit.
     #[inline(always)]
-    fn new(frame: *const u8, raw: &RawFrame) -> Self {
+    unsafe fn new<F: Family>(layout: &Layout, frame: *const u8, raw: &RawFrame) -> Self {
+        // SAFETY: the caller's promise.
+        let (offset, depends_on_owner) = unsafe {
+            (
+                last_instruction(layout, raw.code, raw.instruction),
+                F::depends_on_owner(layout, raw),
+            )
+        };
         Self {
-            frame: frame as usize,
-            code: raw.code as usize,
-            instruction: raw.instruction,
-            owner: u32::from(raw.owner),
-            node: NODE_ROOT,
+            step: Step {
+                frame: frame as usize,
+                // The owner is not compared. No instruction is at this address (or offset), so such a
+                // frame, which is rare, is looked at anew each time.
+                instruction: if depends_on_owner {
+                    usize::MAX - 1
+                } else {
+                    raw.instruction
+                },
+            },
+            detail: Detail {
+                code: raw.code as usize,
+                offset,
+                node: NODE_ROOT,
+            },
         }
     }
 
+    /// The same frame at the same place, whatever stands below it?
     #[inline(always)]
-    fn is_same(&self, raw: &RawFrame) -> bool {
-        self.code == raw.code as usize
-            && self.instruction == raw.instruction
-            && self.owner == u32::from(raw.owner)
-    }
-
-    #[inline(always)]
-    fn equals(&self, other: &Self) -> bool {
-        self.frame == other.frame
-            && self.code == other.code
-            && self.instruction == other.instruction
-            && self.owner == other.owner
+    fn equals(&self, step: &Step, detail: &Detail) -> bool {
+        self.step == *step && self.detail.code == detail.code && self.detail.offset == detail.offset
     }
 }
 
 /// A thread's last walk.
 pub(crate) struct Memo {
-    /// `capacity` entries, root first, of which `length` are remembered; then as many to work with,
-    /// leaf first.
+    /// Room for `capacity` frames: steps (behind one [`BEFORE_ALL`]) and details of those that are
+    /// remembered, root first, `length` of them; then as many entries to work with, leaf first.
     memory: Option<Mapping>,
     capacity: usize,
     length: usize,
@@ -102,21 +132,29 @@ impl Memo {
 
     /// The outermost remembered frame.
     pub(crate) fn outermost_frame(&self) -> Option<*const u8> {
-        // SAFETY: there is a first entry.
-        (self.length > 0).then(|| unsafe { (*self.known()).frame as *const u8 })
+        // SAFETY: there is a first step.
+        (self.length > 0).then(|| unsafe { (*self.steps()).frame as *const u8 })
+    }
+
+    /// There is one more before the first.
+    #[inline(always)]
+    fn steps(&self) -> *mut Step {
+        self.memory.as_ref().map_or(NOTHING.0.cast_mut(), |memory| {
+            // SAFETY: the memory begins with BEFORE_ALL.
+            unsafe { memory.as_ptr::<Step>().add(1) }
+        })
     }
 
     #[inline(always)]
-    fn known(&self) -> *mut Entry {
-        self.memory
-            .as_ref()
-            .map_or(core::ptr::null_mut(), Mapping::as_ptr)
+    fn details(&self) -> *mut Detail {
+        // SAFETY: the memory has room for `capacity` steps, and details behind them.
+        unsafe { self.steps().add(self.capacity).cast() }
     }
 
     #[inline(always)]
     fn fresh(&self) -> *mut Entry {
-        // SAFETY: the memory has room for twice `capacity` entries.
-        unsafe { self.known().add(self.capacity) }
+        // SAFETY: as above, and for as many entries behind these.
+        unsafe { self.details().add(self.capacity).cast() }
     }
 
     #[cold]
@@ -130,23 +168,40 @@ impl Memo {
         if capacity > MOST_FRAMES {
             return false;
         }
-        let Some(memory) = Mapping::new(capacity * 2 * size_of::<Entry>()) else {
+        let bytes = size_of::<Step>()
+            + capacity * (size_of::<Step>() + size_of::<Detail>() + size_of::<Entry>());
+        let Some(memory) = Mapping::new(bytes) else {
             return false;
         };
-        if self.capacity > 0 {
-            // SAFETY: both areas are larger in the new memory, which does not overlap the old.
-            unsafe {
-                core::ptr::copy_nonoverlapping(self.known(), memory.as_ptr::<Entry>(), self.length);
-                core::ptr::copy_nonoverlapping(
-                    self.fresh(),
-                    memory.as_ptr::<Entry>().add(capacity),
-                    used_fresh,
-                );
+        let bigger = Self {
+            memory: Some(memory),
+            capacity,
+            ..*self
+        };
+        // SAFETY: all areas are larger in the new memory, which does not overlap the old.
+        unsafe {
+            bigger.steps().sub(1).write(BEFORE_ALL);
+            core::ptr::copy_nonoverlapping(self.steps(), bigger.steps(), self.length);
+            core::ptr::copy_nonoverlapping(self.details(), bigger.details(), self.length);
+            core::ptr::copy_nonoverlapping(self.fresh(), bigger.fresh(), used_fresh);
+        }
+        *self = bigger;
+        true
+    }
+
+    /// Remembered frame number `position`.
+    ///
+    /// # Safety
+    /// `position < length`.
+    #[inline(always)]
+    unsafe fn entry(&self, position: usize) -> Entry {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Entry {
+                step: *self.steps().add(position),
+                detail: *self.details().add(position),
             }
         }
-        self.memory = Some(memory);
-        self.capacity = capacity;
-        true
     }
 
     /// Where `frame` is remembered among the first `below` entries, if near their end.
@@ -157,13 +212,20 @@ impl Memo {
         while position > reach {
             position -= 1;
             // SAFETY: `position < below <= length`.
-            if unsafe { (*self.known().add(position)).frame } == frame as usize {
+            if unsafe { (*self.steps().add(position)).frame } == frame as usize {
                 return Some(position);
             }
         }
         None
     }
 }
+
+/// Where a memo without memory has its steps.
+struct Nothing(*const Step);
+// SAFETY: it points behind a constant that nobody writes: a memo without memory has no room.
+unsafe impl Sync for Nothing {}
+static NONE_YET: [Step; 2] = [BEFORE_ALL; 2];
+static NOTHING: Nothing = Nothing(&raw const NONE_YET[1]);
 
 /// Number of the calling thread's Python stack.
 ///
@@ -208,27 +270,57 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
 /// Follows the frames for as long as they are the remembered ones (of which `ahead` are left), and
 /// returns where that ends. That a frame is to be shown was found out when it was remembered.
 ///
-/// By value, so that the offsets are in registers: this is the loop that costs by the frame.
+/// This is the loop that costs by the frame, hence by value: offsets in registers. Each frame is
+/// read at its *remembered* address, once the chain is seen to lead there. The processor foresees
+/// that it does, so the loads of one frame need not wait for those of the last; following the chain
+/// itself would take the latency of a load, from wherever the frame lies, for every frame.
 ///
 /// # Safety
-/// As `walk`; `known` holds `ahead` entries.
+/// As `walk`; the memo holds `ahead` entries.
 #[inline(always)]
 unsafe fn in_step<F: Family>(
     layout: Layout,
     mut frame: *const u8,
-    known: *const Entry,
+    steps: *const Step,
+    details: *const Detail,
     mut ahead: usize,
 ) -> (*const u8, usize) {
-    while ahead > 0 && !frame.is_null() {
-        // SAFETY: the caller's promise.
-        let (raw, entry) = unsafe { (F::read_raw(&layout, frame), &*known.add(ahead - 1)) };
-        if entry.frame != frame as usize || !entry.is_same(&raw) {
-            break;
+    // SAFETY: there is a step before the first, at which this ends: it equals no frame. A frame is
+    // only read after it has equalled what the chain leads to, so the caller's promise holds for it.
+    unsafe {
+        let mut step = steps.wrapping_add(ahead).wrapping_sub(1);
+        loop {
+            let remembered = (*step).frame;
+            if remembered != frame.addr() {
+                break;
+            }
+            let here: *const u8 = core::ptr::with_exposed_provenance(opaque(remembered));
+            let read = F::read_step(&layout, here);
+            if read.instruction != (*step).instruction {
+                break;
+            }
+            if !F::INSTRUCTION_TELLS_CODE
+                && F::read_code_of(&layout, here).addr() != (*details.add(ahead - 1)).code
+            {
+                break;
+            }
+            ahead -= 1;
+            step = step.sub(1);
+            frame = read.previous;
         }
-        ahead -= 1;
-        frame = raw.previous;
     }
     (frame, ahead)
+}
+
+/// The same address, of which the compiler does not know that it has just been compared with another,
+/// which it might read in its place.
+#[inline(always)]
+fn opaque(mut address: usize) -> usize {
+    // SAFETY: no instruction at all.
+    unsafe {
+        core::arch::asm!("/* {0} */", inout(reg) address, options(pure, nomem, nostack, preserves_flags));
+    }
+    address
 }
 
 /// # Safety
@@ -246,7 +338,8 @@ unsafe fn walk<F: Family>(
     let mut fresh = 0usize;
     loop {
         // SAFETY: `ahead <= length`, and the chain is that of this thread's frames.
-        (frame, ahead) = unsafe { in_step::<F>(*layout, frame, memo.known(), ahead) };
+        (frame, ahead) =
+            unsafe { in_step::<F>(*layout, frame, memo.steps(), memo.details(), ahead) };
         if frame.is_null() {
             break;
         }
@@ -261,20 +354,23 @@ unsafe fn walk<F: Family>(
         // Out of step: what was met in the row stands on something else now, so it is no prefix.
         while fresh + (run - ahead) + 1 > memo.capacity {
             if !memo.grow(fresh) {
-                return truncated(layout, memo, fresh);
+                return truncated(memo, fresh);
             }
         }
         for position in (ahead..run).rev() {
             // SAFETY: there is room for `fresh + (run - ahead) + 1` entries; positions are remembered ones.
-            unsafe { *memo.fresh().add(fresh) = *memo.known().add(position) };
+            unsafe { *memo.fresh().add(fresh) = memo.entry(position) };
             fresh += 1;
         }
         // The frame may be remembered further on (callees have returned), here (it has moved on), or
         // not at all (it is new: a call, or a generator resumed elsewhere).
+        // SAFETY: the frame is on the stack and shown.
+        let entry = unsafe { Entry::new::<F>(layout, frame, &raw) };
         if let Some(met) = memo.meet(frame, ahead) {
             ahead = met + 1;
             // SAFETY: `met < length`.
-            if unsafe { (*memo.known().add(met)).is_same(&raw) } {
+            let known = unsafe { memo.entry(met) };
+            if entry.equals(&known.step, &known.detail) {
                 run = ahead;
                 ahead -= 1;
                 frame = next;
@@ -284,7 +380,7 @@ unsafe fn walk<F: Family>(
         }
         run = ahead;
         // SAFETY: room was made above.
-        unsafe { *memo.fresh().add(fresh) = Entry::new(frame, &raw) };
+        unsafe { *memo.fresh().add(fresh) = entry };
         fresh += 1;
         frame = next;
     }
@@ -293,12 +389,12 @@ unsafe fn walk<F: Family>(
         // The row did not reach the root of what is remembered. Line the two up from the root instead.
         while fresh + (run - ahead) > memo.capacity {
             if !memo.grow(fresh) {
-                return truncated(layout, memo, fresh);
+                return truncated(memo, fresh);
             }
         }
         for position in (ahead..run).rev() {
             // SAFETY: room was made.
-            unsafe { *memo.fresh().add(fresh) = *memo.known().add(position) };
+            unsafe { *memo.fresh().add(fresh) = memo.entry(position) };
             fresh += 1;
         }
         prefix = 0;
@@ -306,22 +402,23 @@ unsafe fn walk<F: Family>(
         unsafe {
             while prefix < fresh
                 && prefix < memo.length
-                && (*memo.known().add(prefix)).equals(&*memo.fresh().add(fresh - 1 - prefix))
+                && (*memo.fresh().add(fresh - 1 - prefix))
+                    .equals(&*memo.steps().add(prefix), &*memo.details().add(prefix))
             {
                 prefix += 1;
             }
         }
         fresh -= prefix;
     }
-    intern(layout, memo, prefix, fresh)
+    intern(memo, prefix, fresh)
 }
 
 /// Interns `fresh` frames on top of the first `prefix` remembered ones and remembers the whole.
 #[inline(always)]
-fn intern(layout: &Layout, memo: &mut Memo, prefix: usize, fresh: usize) -> Result<u32, Stop> {
+fn intern(memo: &mut Memo, prefix: usize, fresh: usize) -> Result<u32, Stop> {
     while prefix + fresh > memo.capacity {
         if !memo.grow(fresh) {
-            return truncated(layout, memo, fresh);
+            return truncated(memo, fresh);
         }
     }
     memo.interned += fresh as u32;
@@ -332,14 +429,14 @@ fn intern(layout: &Layout, memo: &mut Memo, prefix: usize, fresh: usize) -> Resu
         let mut node = if prefix == 0 {
             NODE_ROOT
         } else {
-            (*memo.known().add(prefix - 1)).node
+            (*memo.details().add(prefix - 1)).node
         };
         for position in (0..fresh).rev() {
-            let mut entry = *memo.fresh().add(position);
-            let offset = last_instruction(layout, entry.code as *const u8, entry.instruction);
-            node = RECORDER.node(node, code::number(entry.code)?, offset)?;
-            entry.node = node;
-            *memo.known().add(memo.length) = entry;
+            let Entry { step, mut detail } = *memo.fresh().add(position);
+            node = RECORDER.node(node, code::number(detail.code)?, detail.offset)?;
+            detail.node = node;
+            *memo.steps().add(memo.length) = step;
+            *memo.details().add(memo.length) = detail;
             memo.length += 1;
         }
         Ok(node)
@@ -349,7 +446,7 @@ fn intern(layout: &Layout, memo: &mut Memo, prefix: usize, fresh: usize) -> Resu
 /// A stack too deep to hold: the innermost frames count, as a stack of their own.
 #[cold]
 #[inline(never)]
-fn truncated(layout: &Layout, memo: &mut Memo, fresh: usize) -> Result<u32, Stop> {
+fn truncated(memo: &mut Memo, fresh: usize) -> Result<u32, Stop> {
     memo.length = 0;
     if let Some(own) = RECORDER.file().own() {
         own.truncated_stacks.fetch_add(1, Ordering::Relaxed);
@@ -357,11 +454,8 @@ fn truncated(layout: &Layout, memo: &mut Memo, fresh: usize) -> Result<u32, Stop
     let mut node = NODE_ROOT;
     for position in (0..fresh).rev() {
         // SAFETY: `fresh` entries have been written.
-        let entry = unsafe { *memo.fresh().add(position) };
-        // SAFETY: code and instruction come from one frame.
-        let offset =
-            unsafe { last_instruction(layout, entry.code as *const u8, entry.instruction) };
-        node = RECORDER.node(node, code::number(entry.code)?, offset)?;
+        let Detail { code, offset, .. } = unsafe { *memo.fresh().add(position) }.detail;
+        node = RECORDER.node(node, code::number(code)?, offset)?;
     }
     Ok(node)
 }

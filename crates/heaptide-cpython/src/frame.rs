@@ -45,7 +45,8 @@ pub struct FrameView {
 
 /// What one frame says, before the question whether it is shown: four loads from the frame, none from the code object.
 ///
-/// Whether a frame is shown depends on `(code, instruction, owner)` alone. Who remembers a shown frame by those three need not ask again.
+/// Whether a frame is shown depends on `(code, instruction, owner)` alone, and on the owner only where [`Family::depends_on_owner`] says so. Who
+/// remembers a shown frame by these need not ask again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawFrame {
     /// The caller's frame, or null.
@@ -58,8 +59,33 @@ pub struct RawFrame {
     pub owner: u8,
 }
 
+/// What tells whether a frame is still where it was: two loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameStep {
+    /// The caller's frame, or null.
+    pub previous: *const u8,
+    /// As in [`FrameView::instruction`].
+    pub instruction: usize,
+}
+
 /// How one family of versions keeps its frames. See [`FrameFamily`].
 pub trait Family {
+    /// Whether the instruction alone tells which code it belongs to, for as long as no code object is destroyed: from 3.11 on it is an address
+    /// within the code object. Before that it is an offset.
+    const INSTRUCTION_TELLS_CODE: bool;
+
+    /// Reads what changes while a frame is on the stack.
+    ///
+    /// # Safety
+    /// As for [`Family::read_raw`].
+    unsafe fn read_step(layout: &Layout, frame: *const u8) -> FrameStep;
+
+    /// Reads the code object of a frame that is known to be shown.
+    ///
+    /// # Safety
+    /// As for [`Family::read_raw`].
+    unsafe fn read_code_of(layout: &Layout, frame: *const u8) -> *const u8;
+
     /// Reads a frame without looking at its code object.
     ///
     /// # Safety
@@ -72,6 +98,12 @@ pub trait Family {
     /// # Safety
     /// `raw` was read by [`Family::read_raw`], and its frame is still on the stack.
     unsafe fn is_shown(layout: &Layout, raw: &RawFrame) -> bool;
+
+    /// Whether a frame that is shown would not be if somebody else owned it: a generator that is thrown into before it ever ran.
+    ///
+    /// # Safety
+    /// As for [`Family::is_shown`], which has said yes.
+    unsafe fn depends_on_owner(layout: &Layout, raw: &RawFrame) -> bool;
 
     /// Reads a frame.
     ///
@@ -103,6 +135,24 @@ pub struct Family311;
 pub struct Family313;
 
 impl Family for Family39 {
+    const INSTRUCTION_TELLS_CODE: bool = false;
+
+    #[inline(always)]
+    unsafe fn read_step(layout: &Layout, frame: *const u8) -> FrameStep {
+        // SAFETY: as in `read_raw`.
+        let raw = unsafe { Self::read_raw(layout, frame) };
+        FrameStep {
+            previous: raw.previous,
+            instruction: raw.instruction,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn read_code_of(layout: &Layout, frame: *const u8) -> *const u8 {
+        // SAFETY: as in `read_raw`.
+        unsafe { pointer(frame, layout.frame.code) }
+    }
+
     #[inline(always)]
     unsafe fn read_raw(layout: &Layout, frame: *const u8) -> RawFrame {
         // SAFETY: `frame` is a live PyFrameObject (the caller) with its fields where the table says (tests/layout.rs).
@@ -121,9 +171,28 @@ impl Family for Family39 {
     unsafe fn is_shown(_layout: &Layout, _raw: &RawFrame) -> bool {
         true
     }
+
+    #[inline(always)]
+    unsafe fn depends_on_owner(_layout: &Layout, _raw: &RawFrame) -> bool {
+        false
+    }
 }
 
 impl Family for Family311 {
+    const INSTRUCTION_TELLS_CODE: bool = true;
+
+    #[inline(always)]
+    unsafe fn read_step(layout: &Layout, frame: *const u8) -> FrameStep {
+        // SAFETY: as in `read_raw`.
+        unsafe { step_of_interpreter_frame(layout, frame) }
+    }
+
+    #[inline(always)]
+    unsafe fn read_code_of(layout: &Layout, frame: *const u8) -> *const u8 {
+        // SAFETY: as in `read_raw`.
+        unsafe { pointer(frame, layout.frame.code) }
+    }
+
     #[inline(always)]
     unsafe fn read_raw(layout: &Layout, frame: *const u8) -> RawFrame {
         // SAFETY: `frame` is a live _PyInterpreterFrame (the caller) with its fields where the table says (tests/layout.rs).
@@ -135,9 +204,29 @@ impl Family for Family311 {
         // SAFETY: the caller's promise, handed on.
         unsafe { is_complete(layout, raw) }
     }
+
+    #[inline(always)]
+    unsafe fn depends_on_owner(layout: &Layout, raw: &RawFrame) -> bool {
+        // SAFETY: the caller's promise, handed on.
+        unsafe { depends_on_generator(layout, raw) }
+    }
 }
 
 impl Family for Family313 {
+    const INSTRUCTION_TELLS_CODE: bool = true;
+
+    #[inline(always)]
+    unsafe fn read_step(layout: &Layout, frame: *const u8) -> FrameStep {
+        // SAFETY: as in `read_raw`.
+        unsafe { step_of_interpreter_frame(layout, frame) }
+    }
+
+    #[inline(always)]
+    unsafe fn read_code_of(layout: &Layout, frame: *const u8) -> *const u8 {
+        // SAFETY: as in `read_raw`.
+        unsafe { untag(pointer(frame, layout.frame.code)) }
+    }
+
     #[inline(always)]
     unsafe fn read_raw(layout: &Layout, frame: *const u8) -> RawFrame {
         // SAFETY: as for Family311.
@@ -152,6 +241,12 @@ impl Family for Family313 {
     unsafe fn is_shown(layout: &Layout, raw: &RawFrame) -> bool {
         // SAFETY: the caller's promise, handed on.
         unsafe { is_complete(layout, raw) }
+    }
+
+    #[inline(always)]
+    unsafe fn depends_on_owner(layout: &Layout, raw: &RawFrame) -> bool {
+        // SAFETY: the caller's promise, handed on.
+        unsafe { depends_on_generator(layout, raw) }
     }
 }
 
@@ -243,6 +338,32 @@ unsafe fn read_interpreter_frame(layout: &Layout, frame: *const u8) -> RawFrame 
 }
 
 /// # Safety
+/// `frame` is a live `_PyInterpreterFrame`.
+#[inline(always)]
+unsafe fn step_of_interpreter_frame(layout: &Layout, frame: *const u8) -> FrameStep {
+    // SAFETY: the caller's promise, and offsets that lie within the structure.
+    unsafe {
+        FrameStep {
+            previous: pointer(frame, layout.frame.previous),
+            instruction: read::<usize>(frame, layout.frame.instruction),
+        }
+    }
+}
+
+/// Whether the byte code of `code` has come so far that the frame is shown whoever owns it, if it is not one without Python code.
+///
+/// # Safety
+/// `code` and `instruction` come from a frame that is shown and still on the stack.
+#[inline(always)]
+unsafe fn is_traceable(layout: &Layout, code: *const u8, instruction: usize) -> bool {
+    // SAFETY: the frame holds a reference to its code object.
+    let first_traceable =
+        unsafe { read::<i32>(code, layout.code.first_traceable) } as isize as usize;
+    let byte_code = code.addr().wrapping_add(layout.code.instructions as usize);
+    instruction >= byte_code.wrapping_add(first_traceable.wrapping_mul(CODE_UNIT))
+}
+
+/// # Safety
 /// `raw` was read from a `_PyInterpreterFrame` that is still on the stack.
 #[inline(always)]
 unsafe fn is_complete(layout: &Layout, raw: &RawFrame) -> bool {
@@ -254,14 +375,17 @@ unsafe fn is_complete(layout: &Layout, raw: &RawFrame) -> bool {
     if raw.owner == OWNED_BY_GENERATOR {
         return true;
     }
-    // SAFETY: the frame holds a reference to its code object.
-    let first_traceable =
-        unsafe { read::<i32>(raw.code, layout.code.first_traceable) } as isize as usize;
-    let byte_code = raw
-        .code
-        .addr()
-        .wrapping_add(layout.code.instructions as usize);
-    raw.instruction >= byte_code.wrapping_add(first_traceable.wrapping_mul(CODE_UNIT))
+    // SAFETY: the caller's promise; below the owners without code this is a code object.
+    unsafe { is_traceable(layout, raw.code, raw.instruction) }
+}
+
+/// # Safety
+/// As `is_complete`, which has said yes.
+#[inline(always)]
+unsafe fn depends_on_generator(layout: &Layout, raw: &RawFrame) -> bool {
+    raw.owner == OWNED_BY_GENERATOR
+        // SAFETY: the caller's promise, handed on.
+        && !unsafe { is_traceable(layout, raw.code, raw.instruction) }
 }
 
 /// The pointer in a `_PyStackRef`; null for its null, which has a bit set.

@@ -47,8 +47,8 @@ mod unsupported;
 
 pub use code::{CodeView, RawStr, read_code, read_str};
 pub use frame::{
-    Family, Family39, Family311, Family313, FrameView, RawFrame, first_local, last_instruction,
-    read_frame,
+    Family, Family39, Family311, Family313, FrameStep, FrameView, RawFrame, first_local,
+    last_instruction, read_frame,
 };
 pub use interpreter::Interpreter;
 pub use layout::{FrameFamily, Layout, TYPE_DEALLOC_OFFSET};
