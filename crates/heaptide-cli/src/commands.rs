@@ -6,6 +6,7 @@ mod merge;
 mod moment;
 mod parse;
 mod run;
+mod selection;
 mod stats;
 mod summary;
 mod table;
@@ -17,10 +18,11 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use heaptide_capture::{Capture, Error, Liveness};
-use heaptide_engine::Profile;
+use heaptide_engine::{Profile, ProfileOptions};
 use heaptide_report::{status_lines, visible};
 
 pub(crate) use self::moment::MomentArgument;
+pub(crate) use self::selection::SelectionArguments;
 use crate::failure::Failure;
 use crate::terminal::Terminal;
 
@@ -90,8 +92,12 @@ pub(crate) struct Loaded {
 }
 
 /// Reads a capture and says on stderr in which state it is.
-pub(crate) fn load(path: &Path, terminal: &Terminal) -> anyhow::Result<Loaded> {
-    let loaded = open(path)?;
+pub(crate) fn load(
+    path: &Path,
+    temporary_threshold: Option<u32>,
+    terminal: &Terminal,
+) -> anyhow::Result<Loaded> {
+    let loaded = open(path, temporary_threshold)?;
     let Loaded {
         capture,
         profile,
@@ -119,10 +125,18 @@ pub(crate) fn load(path: &Path, terminal: &Terminal) -> anyhow::Result<Loaded> {
 }
 
 /// Reads a capture and says nothing.
-pub(crate) fn open(path: &Path) -> anyhow::Result<Loaded> {
+pub(crate) fn open(path: &Path, temporary_threshold: Option<u32>) -> anyhow::Result<Loaded> {
     let mut capture = Capture::open(path).map_err(|error| failure_of(path, &error))?;
     let liveness = capture.liveness();
-    let profile = Profile::new(&capture);
+    let options = ProfileOptions {
+        temporary_threshold,
+        ..ProfileOptions::default()
+    };
+    let profile = Profile::with(&capture, options).map_err(|error| Failure {
+        what: format!("{} cannot answer this", path.display()),
+        why: Some(error.to_string()),
+        hint: None,
+    })?;
     profile.complete(&mut capture);
     Ok(Loaded {
         capture,

@@ -287,7 +287,7 @@ fn temporary_allocations_are_reported() {
     assert!(csv.contains("MALLOC,100,409600,4711,"));
     let other = place.run("tree --temporary-allocation-threshold 3");
     assert_eq!(other.status.code(), Some(1));
-    assert!(stderr(&other).contains("give --temporary-allocation-threshold=1"));
+    assert!(stderr(&other).contains("record without --aggregate"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use heaptide_format::Allocator;
 use rustc_hash::FxHashMap;
 
 use crate::figures::{Amount, Figures, Metric};
-use crate::profile::Profile;
+use crate::profile::{Entry, Profile};
 use crate::stacks::{LocationId, StackId, TextId};
 
 /// What was allocated at one place: the innermost Python frame.
@@ -79,9 +79,19 @@ pub fn by_thread(profile: &Profile) -> Vec<Figures> {
 /// Figures per (function, file), the largest total first.
 #[must_use]
 pub fn by_function(profile: &Profile, metric: Metric) -> Vec<FunctionRow> {
+    by_function_of(profile, metric, |_| true)
+}
+
+/// As [`by_function`], of the entries that `keep` likes.
+#[must_use]
+pub fn by_function_of(
+    profile: &Profile,
+    metric: Metric,
+    keep: impl Fn(&Entry) -> bool,
+) -> Vec<FunctionRow> {
     let stacks = &profile.stacks;
     let mut own = vec![Amount::default(); stacks.nodes.len()];
-    for entry in &profile.entries {
+    for entry in profile.entries.iter().filter(|entry| keep(entry)) {
         own[entry.stack.index()].add(entry.figures.get(metric));
     }
     let mut total = own.clone();

@@ -23,7 +23,9 @@ mod temporal;
 mod tree;
 
 pub use figures::{Amount, Figures, Metric};
-pub use group::{FunctionRow, LocationRow, by_allocator, by_function, by_location, by_thread};
+pub use group::{
+    FunctionRow, LocationRow, by_allocator, by_function, by_function_of, by_location, by_thread,
+};
 pub use group_of_processes::{
     CombinedPeak, Merger, Moment, Process, combined_curve, combined_peak,
 };

@@ -8,6 +8,13 @@ use serde_json::Value;
 /// An object; keys stay in the order in which they were given.
 pub(crate) struct Object(pub(crate) Vec<(&'static str, Field)>);
 
+impl Object {
+    /// One more field, after those that are there.
+    pub(crate) fn push(&mut self, key: &'static str, value: impl Into<Field>) {
+        self.0.push((key, value.into()));
+    }
+}
+
 /// A value of an [`Object`].
 pub(crate) enum Field {
     Value(Value),

@@ -18,11 +18,38 @@ use crate::status::{live_title, own_cost_text};
 pub struct StatsOptions {
     /// How many locations.
     pub num_largest: usize,
+    /// Of what the figures are.
+    pub part: Part,
+}
+
+/// Of what the figures of a profile are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// Of the whole capture.
+    #[default]
+    Whole,
+    /// Of some threads; sizes and deallocations are not known.
+    Threads,
+    /// Of a stretch of time; only the peak within it and what outlives it are known.
+    Interval,
+}
+
+impl Part {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Threads => "threads",
+            Self::Interval => "interval",
+        }
+    }
 }
 
 impl Default for StatsOptions {
     fn default() -> Self {
-        Self { num_largest: 5 }
+        Self {
+            num_largest: 5,
+            part: Part::Whole,
+        }
     }
 }
 
@@ -60,12 +87,25 @@ pub fn stats_text(
     }
     writeln!(out)?;
     writeln!(out, "Peak memory        {}", amount_text(figures.peak))?;
-    writeln!(
-        out,
-        "{:<18} {}",
-        live_title(liveness),
-        amount_text(figures.live)
-    )?;
+    let live_title = match options.part {
+        Part::Interval => "Outlives it",
+        _ => live_title(liveness),
+    };
+    writeln!(out, "{live_title:<18} {}", amount_text(figures.live))?;
+    let rows = by_location(profile);
+    if options.part == Part::Interval {
+        for (metric, title) in [
+            (Metric::Peak, "at the peak of the interval, by bytes"),
+            (
+                Metric::Live,
+                "allocated in the interval and alive at its end, by bytes",
+            ),
+        ] {
+            let rows = largest(&rows, metric, true, options.num_largest);
+            write_locations(profile, &rows, metric, title, out)?;
+        }
+        return Ok(());
+    }
     writeln!(out, "Allocated in total {}", amount_text(figures.allocated))?;
     writeln!(
         out,
@@ -86,11 +126,10 @@ pub fn stats_text(
     write_histogram(profile, out)?;
     write_allocators(profile, out)?;
     write_threads(profile, out)?;
-    let rows = by_location(profile);
     for metric in [Metric::Peak, Metric::Live, Metric::Allocated] {
         let title = match metric {
             Metric::Peak => "at the peak, by bytes".to_owned(),
-            Metric::Live => format!("{}, by bytes", live_title(liveness).to_lowercase()),
+            Metric::Live => format!("{}, by bytes", live_title.to_lowercase()),
             _ => "allocated in total, by bytes".to_owned(),
         };
         write_locations(

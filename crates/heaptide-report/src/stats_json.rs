@@ -11,7 +11,7 @@ use crate::SCHEMA_VERSION;
 use crate::format::time_text;
 use crate::modules::{ModuleRow, by_module, largest_modules};
 use crate::object::{Field, Object, object, write_pretty};
-use crate::stats::{StatsOptions, largest};
+use crate::stats::{Part, StatsOptions, largest};
 
 /// Memray's numbers of its formats.
 const MEMRAY_ALL: u32 = 0;
@@ -29,12 +29,15 @@ pub fn stats_json(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let figures = &profile.totals.figures;
+    // Of a stretch of time it is not known, which is not zero.
+    let known = |count: u64| (options.part != Part::Interval).then_some(count);
     let rows = by_location(profile);
     let module_rows = by_module(capture, profile, Metric::Allocated);
     let mut allocators = by_allocator(profile);
     allocators.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.allocated.count));
     let allocators = allocators
         .into_iter()
+        .filter(|(_, figures)| !figures.allocated.is_zero())
         .map(|(allocator, figures)| {
             (
                 allocator.name().to_owned(),
@@ -44,15 +47,15 @@ pub fn stats_json(
         .collect();
     let report = object! {
         "schema_version": SCHEMA_VERSION,
-        "total_num_allocations": figures.allocated.count,
-        "total_bytes_allocated": figures.allocated.bytes,
+        "total_num_allocations": known(figures.allocated.count),
+        "total_bytes_allocated": known(figures.allocated.bytes),
         "allocation_size_histogram": Field::List(memray_histogram(profile)),
         "allocator_type_distribution": Field::Map(allocators),
         "top_allocations_by_size": Field::List(locations(profile, &rows, Metric::Allocated, true, options)),
         "top_allocations_by_count": Field::List(locations(profile, &rows, Metric::Allocated, false, options)),
         "top_modules_by_allocation_size": Field::List(modules(&module_rows, true, options)),
         "top_modules_by_allocation_count": Field::List(modules(&module_rows, false, options)),
-        "metadata": metadata(capture, profile, liveness),
+        "metadata": metadata(capture, profile, liveness, options),
         "heaptide": heaptide(capture, profile, liveness, &rows, options),
     };
     write_pretty(out, &report)
@@ -137,11 +140,16 @@ fn modules(rows: &[ModuleRow], bytes: bool, options: StatsOptions) -> Vec<Object
         .collect()
 }
 
-fn metadata(capture: &Capture, profile: &Profile, liveness: &Liveness) -> Object {
+fn metadata(
+    capture: &Capture,
+    profile: &Profile,
+    liveness: &Liveness,
+    options: StatsOptions,
+) -> Object {
     // Cells of a running program are read one after the other, so their sum may waver by what is
     // under way; the heap word's maximum never falls.
     let peak_bytes = match liveness {
-        Liveness::Running { .. } => capture.heap.peak_bytes,
+        Liveness::Running { .. } if options.part == Part::Whole => capture.heap.peak_bytes,
         _ => profile.totals.figures.peak.bytes,
     };
     let lifecycle = &capture.lifecycle;
@@ -171,8 +179,9 @@ fn time_value(unix_ns: u64) -> Value {
     }
 }
 
-/// The last moment of which the capture knows.
-pub(crate) fn end_unix_ns(capture: &Capture) -> u64 {
+/// The last moment of which the capture knows, nanoseconds since the Unix epoch.
+#[must_use]
+pub fn end_unix_ns(capture: &Capture) -> u64 {
     let lifecycle = &capture.lifecycle;
     match (lifecycle.tracking_end_unix_ns, lifecycle.ended_unix_ns) {
         (0, 0) => lifecycle
@@ -191,7 +200,9 @@ fn heaptide(
     options: StatsOptions,
 ) -> Object {
     let figures = &profile.totals.figures;
+    let known = |count: u64| (options.part != Part::Interval).then_some(count);
     object! {
+        "part": options.part.name(),
         "status": object! { "state": liveness.word(), "text": liveness.to_string() },
         "peak": amount(figures.peak),
         "live": amount(figures.live),
@@ -199,10 +210,10 @@ fn heaptide(
         "live_count": figures.live.count,
         "peak_bytes": figures.peak.bytes,
         "peak_count": figures.peak.count,
-        "temporary_bytes": figures.temporary.bytes,
-        "temporary_count": figures.temporary.count,
-        "temporary_threshold": capture.identity.temporary_threshold,
-        "deallocations": profile.totals.deallocations,
+        "temporary_bytes": known(figures.temporary.bytes),
+        "temporary_count": known(figures.temporary.count),
+        "temporary_threshold": profile.temporary_threshold,
+        "deallocations": known(profile.totals.deallocations),
         "size_histogram": Field::List(histogram(profile)),
         "top_at_peak": Field::List(locations(profile, rows, Metric::Peak, true, options)),
         "top_live": Field::List(locations(profile, rows, Metric::Live, true, options)),

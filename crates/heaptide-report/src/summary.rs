@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::io::{self, Write};
 
-use heaptide_engine::{FunctionRow, Metric, Profile, by_function};
+use heaptide_engine::{FunctionRow, Metric, Profile, by_function, by_function_of};
 
 use crate::SCHEMA_VERSION;
 use crate::format::{bytes_text, count_text, percent, percent_text, visible};
@@ -19,6 +19,8 @@ pub struct SummaryOptions {
     pub sort: SummaryColumn,
     /// How many rows.
     pub max_rows: usize,
+    /// A row per thread instead of all threads together.
+    pub split_threads: bool,
 }
 
 impl Default for SummaryOptions {
@@ -27,6 +29,7 @@ impl Default for SummaryOptions {
             metric: Metric::Peak,
             sort: SummaryColumn::Total,
             max_rows: usize::MAX,
+            split_threads: false,
         }
     }
 }
@@ -73,18 +76,53 @@ impl SummaryColumn {
     }
 }
 
-fn sorted_rows(profile: &Profile, options: SummaryOptions) -> Vec<FunctionRow> {
-    let mut rows = by_function(profile, options.metric);
+/// A function, of one thread or of all.
+struct Row {
+    thread: Option<u32>,
+    row: FunctionRow,
+}
+
+fn sorted_rows(profile: &Profile, options: SummaryOptions) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    if options.split_threads {
+        let mut threads: Vec<u32> = profile.entries.iter().map(|entry| entry.thread).collect();
+        threads.sort_unstable();
+        threads.dedup();
+        for thread in threads {
+            let of_thread = by_function_of(profile, options.metric, |entry| entry.thread == thread);
+            rows.extend(of_thread.into_iter().map(|row| Row {
+                thread: Some(thread),
+                row,
+            }));
+        }
+        rows.sort_by_key(|Row { row, .. }| {
+            Reverse((row.total.bytes, row.total.count, row.own.bytes))
+        });
+    } else {
+        let of_all = by_function(profile, options.metric);
+        rows.extend(of_all.into_iter().map(|row| Row { thread: None, row }));
+    }
     match options.sort {
         SummaryColumn::Total => {}
-        SummaryColumn::Own => rows.sort_by_key(|row| Reverse(row.own.bytes)),
-        SummaryColumn::Count => rows.sort_by_key(|row| Reverse(row.total.count)),
+        SummaryColumn::Own => rows.sort_by_key(|row| Reverse(row.row.own.bytes)),
+        SummaryColumn::Count => rows.sort_by_key(|row| Reverse(row.row.total.count)),
         SummaryColumn::Location => rows.sort_by_cached_key(|row| name_of(profile, row)),
     }
     rows
 }
 
-fn name_of(profile: &Profile, row: &FunctionRow) -> String {
+fn name_of(profile: &Profile, row: &Row) -> String {
+    let name = function_name(profile, &row.row);
+    match row.thread {
+        Some(thread) => {
+            let thread = &profile.threads[thread as usize];
+            format!("{name} in {} ({})", visible(&thread.name), thread.thread_id)
+        }
+        None => name,
+    }
+}
+
+fn function_name(profile: &Profile, row: &FunctionRow) -> String {
     match row.function {
         Some((function, file)) => {
             let text = |id| visible(profile.stacks.text(id));
@@ -132,7 +170,7 @@ pub fn summary_text(
         mark(SummaryColumn::Count, "Count")
     );
     writeln!(out, "{}", text.styled("1", titles))?;
-    for (row, name) in rows.iter().zip(names) {
+    for (Row { row, .. }, name) in rows.iter().zip(names) {
         let figures = format!(
             "{:>10}  {:>6}  {:>10}  {:>6}  {:>12}",
             bytes_text(row.total.bytes),
@@ -171,16 +209,22 @@ pub fn summary_json(
     let rows: Vec<Object> = rows
         .iter()
         .take(options.max_rows)
-        .map(|row| {
+        .map(|Row { thread, row }| {
             let text = |id| profile.stacks.text(id);
-            object! {
+            let mut object = object! {
                 "function": row.function.map(|(function, _)| text(function)),
                 "file": row.function.map(|(_, file)| text(file)),
                 "total_bytes": row.total.bytes,
                 "own_bytes": row.own.bytes,
                 "total_count": row.total.count,
                 "own_count": row.own.count,
+            };
+            if let Some(thread) = thread {
+                let thread = &profile.threads[*thread as usize];
+                object.push("thread_id", thread.thread_id);
+                object.push("thread_name", thread.name.as_str());
             }
+            object
         })
         .collect();
     let report = object! {

@@ -9,6 +9,7 @@ use crate::format::{bytes_text, count_text, percent, percent_text};
 use crate::object::{object, write_line};
 use crate::stats::place_text;
 use crate::text::TextOptions;
+use crate::threads::ThreadFrames;
 
 /// What `tree` shows.
 #[derive(Clone, Copy)]
@@ -21,6 +22,8 @@ pub struct TreeOptions<'a> {
     pub min_percent: f64,
     /// Only stacks with a frame whose `function  file:line` this likes.
     pub focus: Option<&'a dyn Fn(&str) -> bool>,
+    /// Which frames are threads, where the profile was split by them.
+    pub threads: Option<&'a ThreadFrames>,
 }
 
 impl Default for TreeOptions<'_> {
@@ -30,6 +33,7 @@ impl Default for TreeOptions<'_> {
             depth: 100,
             min_percent: 1.0,
             focus: None,
+            threads: None,
         }
     }
 }
@@ -279,19 +283,21 @@ pub fn tree_json(
             "total_count": whole.count,
         },
     )?;
-    let mut pending = vec![(0u32, 0usize)];
-    while let Some((index, depth)) = pending.pop() {
+    let mut pending = vec![(0u32, 0usize, None)];
+    while let Some((index, depth, thread)) = pending.pop() {
         let node = &shown.tree.nodes[index as usize];
         let (own, total) = (shown.own[index as usize], shown.total[index as usize]);
         let frame = &profile.stacks.frames[node.frame.index()];
         let location = profile.stacks.locations[frame.location.index()];
-        let inner = index != 0;
-        write_line(
-            out,
-            &object! {
+        let frame_thread = options
+            .threads
+            .and_then(|threads| threads.thread_of(frame.location));
+        let thread = thread.or(frame_thread.filter(|_| index != 0));
+        let inner = index != 0 && frame_thread.is_none();
+        let mut record = object! {
                 "record": "node",
                 "id": index,
-                "parent": inner.then_some(node.parent),
+                "parent": (index != 0).then_some(node.parent),
                 "depth": depth,
                 "function": inner.then(|| profile.stacks.text(location.function)),
                 "file": inner.then(|| profile.stacks.text(location.file)),
@@ -300,14 +306,19 @@ pub fn tree_json(
                 "own_count": own.count,
                 "total_bytes": total.bytes,
                 "total_count": total.count,
-            },
-        )?;
+        };
+        if options.threads.is_some() {
+            let thread = thread.map(|thread| &profile.threads[thread as usize]);
+            record.push("thread_id", thread.map(|thread| thread.thread_id));
+            record.push("thread_name", thread.map(|thread| thread.name.as_str()));
+        }
+        write_line(out, &record)?;
         if depth < options.depth {
             let children = shown.children[index as usize].iter().rev();
             let large = children.filter(|&&child| {
                 percent(shown.total[child as usize].bytes, whole.bytes) >= options.min_percent
             });
-            pending.extend(large.map(|&child| (child, depth + 1)));
+            pending.extend(large.map(|&child| (child, depth + 1, thread)));
         }
     }
     Ok(())

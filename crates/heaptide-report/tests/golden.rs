@@ -74,7 +74,19 @@ fn summary() {
         metric: Metric::Live,
         sort: report::SummaryColumn::Own,
         max_rows: 2,
+        split_threads: false,
     };
+    let split = report::SummaryOptions {
+        metric: Metric::Allocated,
+        split_threads: true,
+        ..peak
+    };
+    check("summary-threads.txt", |it, out| {
+        report::summary_text(&it.profile, split, UNICODE, out)
+    });
+    check("summary-threads.json", |it, out| {
+        report::summary_json(&it.profile, split, out)
+    });
     check("summary.txt", |it, out| {
         report::summary_text(&it.profile, peak, UNICODE, out)
     });
@@ -99,7 +111,7 @@ fn tree() {
         depth: 3,
         min_percent: 10.0,
         metric: Metric::Live,
-        focus: None,
+        ..report::TreeOptions::default()
     };
     let put = |frame: &str| frame.contains("put");
     let focused = report::TreeOptions {
@@ -111,6 +123,18 @@ fn tree() {
         min_percent: 0.1,
         ..report::TreeOptions::default()
     };
+    let mut split = killed_service();
+    let threads = report::split_by_thread(&mut split.profile);
+    let by_thread = report::TreeOptions {
+        threads: Some(&threads),
+        ..all
+    };
+    check("tree-threads.txt", |_, out| {
+        report::tree_text(&split.profile, by_thread, UNICODE, out)
+    });
+    check("tree-threads.jsonl", |_, out| {
+        report::tree_json(&split.profile, by_thread, out)
+    });
     check("tree-recursion.txt", |it, out| {
         report::tree_text(&it.profile, recursion, UNICODE, out)
     });

@@ -1,7 +1,8 @@
 //! Captures with known answers, shared by the tests of several crates.
 
-use heaptide_format::{Allocator, MetadataKey, Outcome, Sample, State};
+use heaptide_format::{Allocator, Event, MetadataKey, Outcome, Sample, Site, State};
 
+use crate::EventWriter;
 use crate::builder::{CaptureBuilder, START_UNIX_NS};
 use crate::simulation::Simulation;
 
@@ -169,5 +170,66 @@ pub fn wide_tree(nodes: u32, hostile: bool) -> CaptureBuilder {
         }
         stacks.push(node);
     }
+    capture
+}
+
+/// A program of two seconds, every event of it, with samples after 0.5, 1 and 1.5 seconds:
+///
+/// | seconds | thread | |
+/// |---|---|---|
+/// | 0 – 0.5 | main | `load` takes 8 MiB |
+/// | 0.5 – 1 | main | `burst` takes 3 × 1 MiB and frees them |
+/// | | worker | then `put` takes 2 MiB, kept |
+/// | 1 – 1.5 | main | `load`'s block is freed, `late` takes 1 MiB, kept |
+/// | 1.5 – 2 | main | `churn` takes 3 × 4 KiB and frees them in the same order |
+#[must_use]
+pub fn phases() -> CaptureBuilder {
+    let mut capture = CaptureBuilder::new();
+    capture.metadata(MetadataKey::CommandLine, b"python\0phases.py\0");
+    let main = capture.thread(4711, "python", "");
+    let worker = capture.thread(4712, "python", "worker-1");
+    let mut node = |name: &str| {
+        let code = capture.function(name, "/srv/phases.py", 10, 20);
+        capture.frame(0, code, 1)
+    };
+    let [load, burst, put, late, churn] = ["load", "burst", "put", "late", "churn"].map(&mut node);
+    let mut events = EventWriter::new(&[main, worker], 4096);
+    let take = |events: &mut EventWriter, stream: usize, node: u32, address: u64, size: u64| {
+        let site = Site {
+            node,
+            allocator: Allocator::Malloc as u8,
+            size,
+        };
+        events.event(stream, Event::Allocated { address, site });
+    };
+    let free = |events: &mut EventWriter, address: u64| {
+        events.event(0, Event::Freed { address });
+    };
+    let mut samples = Vec::new();
+    let mut sample = |events: &mut EventWriter, half_seconds: u64, resident: u64| {
+        samples.push(Sample {
+            unix_ns: START_UNIX_NS + 50_000_000 + half_seconds * 500_000_000,
+            resident_bytes: resident * MIB,
+            turn: events.sample(),
+            ..Sample::default()
+        });
+    };
+    take(&mut events, 0, load, 0x1000, 8 * MIB);
+    sample(&mut events, 1, 20);
+    for block in 1..=3 {
+        take(&mut events, 0, burst, block << 20, MIB);
+    }
+    (1..=3).for_each(|block| free(&mut events, block << 20));
+    take(&mut events, 1, put, 0x2000, 2 * MIB);
+    sample(&mut events, 2, 24);
+    free(&mut events, 0x1000);
+    take(&mut events, 0, late, 0x3000, MIB);
+    sample(&mut events, 3, 16);
+    for block in 1..=3 {
+        take(&mut events, 0, churn, block << 16, 4 * KIB);
+    }
+    (1..=3).for_each(|block| free(&mut events, block << 16));
+    events.finish(&mut capture);
+    capture.samples = samples;
     capture
 }

@@ -228,6 +228,7 @@ impl<'a> State<'a> {
     /// Makes the tree anew and selects what was selected, or its nearest caller that is left.
     fn rebuild(&mut self) {
         let mut way = Vec::new();
+        let known: FxHashSet<u32> = self.origins().collect();
         if !self.rows.is_empty() {
             let mut node = self.selected_node();
             while node != 0 {
@@ -250,6 +251,7 @@ impl<'a> State<'a> {
         );
         self.details = None;
         self.open.insert(0);
+        self.open_new(&known);
         self.lay_out();
         let is_there = |origin: &u32| {
             let rows = self.rows.iter();
@@ -259,6 +261,22 @@ impl<'a> State<'a> {
         };
         let row = way.iter().find_map(is_there).unwrap_or(0);
         self.select(row);
+    }
+
+    fn origins(&self) -> impl Iterator<Item = u32> {
+        (0..self.shown.nodes.len()).map(|node| self.shown.origin(node))
+    }
+
+    /// Opens frames that were hidden where what is below them was open.
+    fn open_new(&mut self, known: &FxHashSet<u32>) {
+        for node in (1..self.shown.nodes.len()).rev() {
+            let origin = self.shown.origin(node);
+            let leads_to_open = |&child: &usize| self.open.contains(&self.shown.origin(child));
+            if !known.contains(&origin) && self.shown.nodes[node].children.iter().any(leads_to_open)
+            {
+                self.open.insert(origin);
+            }
+        }
     }
 
     /// Opens the largest branch to its end, for that is what one looks for first.

@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, stdout};
 
 use heaptide_report::{collapsed_stacks, firefox_json, gzipped, pprof};
 
-use super::merge::load_group;
-use super::{CaptureArgument, MomentArgument};
+use super::merge::load_selected;
+use super::{CaptureArgument, MomentArgument, SelectionArguments};
 use crate::failure::Failure;
 use crate::output::FileArguments;
 use crate::terminal::Terminal;
@@ -48,6 +48,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     moment: MomentArgument,
     #[command(flatten)]
+    selection: SelectionArguments,
+    #[command(flatten)]
     output: FileArguments,
 }
 
@@ -69,8 +71,12 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         }
         .into());
     }
-    let loaded = load_group(&arguments.capture, terminal)?;
-    arguments.moment.check(&loaded)?;
+    let loaded = load_selected(
+        &arguments.capture,
+        &arguments.selection,
+        Some(&arguments.moment),
+        terminal,
+    )?;
     let metric = arguments.moment.metric();
     let (capture, profile) = (&loaded.capture, &loaded.profile);
     let compressed = !arguments.output.is_stdout() && path.extension() == Some(OsStr::new("gz"));

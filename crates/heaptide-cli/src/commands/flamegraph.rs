@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
             metric,
             depth: usize::MAX,
             min_percent: 0.0,
-            focus: None,
+            ..TreeOptions::default()
         };
         return output.write(|out| tree_json(&loaded.profile, options, out));
     }

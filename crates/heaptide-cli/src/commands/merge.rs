@@ -7,7 +7,7 @@ use heaptide_engine::{Merger, Process, combined_curve};
 use heaptide_format::{MAGIC, Origin, Sample};
 use heaptide_report::{Reported, processes_json, processes_text};
 
-use super::{CaptureArgument, Loaded, load, open};
+use super::{CaptureArgument, Loaded, MomentArgument, SelectionArguments, load, open};
 use crate::failure::Failure;
 use crate::output::OutputArguments;
 use crate::terminal::Terminal;
@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
     let mut reported = Vec::new();
     let mut groups = Vec::new();
     for path in expanded(&arguments.paths)? {
-        let loaded = open(&path)?;
+        let loaded = open(&path, None)?;
         groups.push(loaded.capture.identity.group_id);
         reported.push(Reported {
             process: Process::new(&loaded.capture, &loaded.profile, &loaded.liveness),
@@ -51,9 +51,42 @@ pub(crate) fn load_group(
     argument: &CaptureArgument,
     terminal: &Terminal,
 ) -> anyhow::Result<Loaded> {
-    if argument.more.is_empty() && argument.process.is_none() && !argument.path.is_dir() {
-        return load(&argument.path, terminal);
+    load_selected(argument, &SelectionArguments::default(), None, terminal)
+}
+
+/// As [`load_group`], the part of it that was asked for, and with temporary allocations by another
+/// threshold than that of the capture.
+pub(crate) fn load_selected(
+    argument: &CaptureArgument,
+    selection: &SelectionArguments,
+    moment: Option<&MomentArgument>,
+    terminal: &Terminal,
+) -> anyhow::Result<Loaded> {
+    let threshold = moment.and_then(MomentArgument::temporary_threshold);
+    if selection.is_interval() && threshold.is_some() {
+        return Err(Failure {
+            what: "temporary allocations of a stretch of time are not known".to_owned(),
+            why: None,
+            hint: Some("leave --between or the option for temporary allocations out".to_owned()),
+        }
+        .into());
     }
+    let paths = chosen(argument)?;
+    let mut loaded = match &paths[..] {
+        [only] => {
+            let mut loaded = [load(only, threshold, terminal)?];
+            selection.narrow(&mut loaded)?;
+            let [loaded] = loaded;
+            loaded
+        }
+        _ => merged(&paths, selection, threshold, terminal)?,
+    };
+    selection.keep_threads(&mut loaded)?;
+    Ok(loaded)
+}
+
+/// The captures that were named, or the one of the process that was.
+fn chosen(argument: &CaptureArgument) -> anyhow::Result<Vec<PathBuf>> {
     let mut paths = vec![argument.path.clone()];
     paths.extend_from_slice(&argument.more);
     let mut paths = expanded(&paths)?;
@@ -69,10 +102,7 @@ pub(crate) fn load_group(
             .into());
         }
     }
-    match &paths[..] {
-        [only] => load(only, terminal),
-        _ => merged(&paths, terminal),
-    }
+    Ok(paths)
 }
 
 /// As [`load_group`], for reports of a capture's records, which cannot be merged.
@@ -90,10 +120,15 @@ pub(crate) fn load_one(argument: &CaptureArgument, terminal: &Terminal) -> anyho
 }
 
 /// All captures as one; what concerns the capture as a whole is the root's, or the first one's.
-fn merged(paths: &[PathBuf], terminal: &Terminal) -> anyhow::Result<Loaded> {
+fn merged(
+    paths: &[PathBuf],
+    selection: &SelectionArguments,
+    threshold: Option<u32>,
+    terminal: &Terminal,
+) -> anyhow::Result<Loaded> {
     let mut all = paths
         .iter()
-        .map(|path| open(path))
+        .map(|path| open(path, threshold))
         .collect::<anyhow::Result<Vec<Loaded>>>()?;
     let groups = all.iter().map(|one| one.capture.identity.group_id);
     warn_of_strangers(groups.collect(), terminal);
@@ -101,6 +136,7 @@ fn merged(paths: &[PathBuf], terminal: &Terminal) -> anyhow::Result<Loaded> {
         let root = Origin::from_raw(one.capture.identity.origin) == Some(Origin::Root);
         (!root, one.capture.identity.created_unix_ns)
     });
+    selection.narrow(&mut all)?;
     let processes: Vec<Process> = all
         .iter()
         .map(|one| Process::new(&one.capture, &one.profile, &one.liveness))

@@ -32,7 +32,7 @@ impl MomentArgument {
         }
     }
 
-    fn temporary_threshold(&self) -> Option<u32> {
+    pub(super) fn temporary_threshold(&self) -> Option<u32> {
         self.temporary_allocation_threshold.or(self
             .temporary_allocations
             .then_some(Self::DEFAULT_THRESHOLD))

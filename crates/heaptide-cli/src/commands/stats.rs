@@ -4,8 +4,8 @@ use std::io::{IsTerminal, stdout};
 
 use heaptide_report::{StatsOptions, stats_json, stats_text};
 
-use super::CaptureArgument;
-use super::merge::load_group;
+use super::merge::load_selected;
+use super::{CaptureArgument, SelectionArguments};
 use crate::output::{OutputArguments, beside};
 use crate::terminal::Terminal;
 
@@ -13,6 +13,8 @@ use crate::terminal::Terminal;
 pub(crate) struct Arguments {
     #[command(flatten)]
     capture: CaptureArgument,
+    #[command(flatten)]
+    selection: SelectionArguments,
     /// How many of the largest locations to show
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     num_largest: u32,
@@ -26,9 +28,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
     let output = output_of(arguments);
     output.check(&arguments.capture.path)?;
-    let loaded = load_group(&arguments.capture, terminal)?;
+    let loaded = load_selected(&arguments.capture, &arguments.selection, None, terminal)?;
     let options = StatsOptions {
         num_largest: arguments.num_largest as usize,
+        part: arguments.selection.part(),
     };
     let report = if arguments.json {
         stats_json

@@ -2,8 +2,8 @@
 
 use heaptide_report::{SummaryColumn, SummaryOptions, TextOptions, summary_json, summary_text};
 
-use super::merge::load_group;
-use super::{CaptureArgument, MomentArgument};
+use super::merge::load_selected;
+use super::{CaptureArgument, MomentArgument, SelectionArguments};
 use crate::output::OutputArguments;
 use crate::terminal::Terminal;
 
@@ -13,12 +13,17 @@ pub(crate) struct Arguments {
     capture: CaptureArgument,
     #[command(flatten)]
     moment: MomentArgument,
+    #[command(flatten)]
+    selection: SelectionArguments,
     /// Sort by a column: 1 total, 2 its share, 3 own, 4 its share, 5 count; or by its name
     #[arg(short, long, value_name = "COLUMN", default_value = "1", value_parser = sort_column)]
     sort_column: SummaryColumn,
     /// Show at most N rows [default: what fits the terminal, all in a pipe]
     #[arg(short = 'r', long, value_name = "N")]
     max_rows: Option<usize>,
+    /// A row per thread instead of all threads together
+    #[arg(long)]
+    split_threads: bool,
     /// Print JSON (schema: docs/json.md)
     #[arg(long)]
     json: bool,
@@ -27,8 +32,12 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
-    let loaded = load_group(&arguments.capture, terminal)?;
-    arguments.moment.check(&loaded)?;
+    let loaded = load_selected(
+        &arguments.capture,
+        &arguments.selection,
+        Some(&arguments.moment),
+        terminal,
+    )?;
     let to_terminal = !arguments.json && arguments.output.is_stdout();
     let fitting = if to_terminal {
         Terminal::rows_that_fit()
@@ -39,6 +48,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         metric: arguments.moment.metric(),
         sort: arguments.sort_column,
         max_rows: arguments.max_rows.or(fitting).unwrap_or(usize::MAX),
+        split_threads: arguments.split_threads,
     };
     let text = TextOptions {
         color: to_terminal && terminal.stdout_color,

@@ -8,8 +8,8 @@ use heaptide_report::{gprof2dot_json, speedscope_json, transform_csv};
 use clap::ValueEnum as _;
 use clap::builder::{PossibleValue, TypedValueParser};
 
-use super::merge::load_group;
-use super::{CaptureArgument, MomentArgument};
+use super::merge::load_selected;
+use super::{CaptureArgument, MomentArgument, SelectionArguments};
 use crate::failure::Failure;
 use crate::output::FileArguments;
 use crate::terminal::Terminal;
@@ -47,6 +47,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     moment: MomentArgument,
     #[command(flatten)]
+    selection: SelectionArguments,
+    #[command(flatten)]
     output: FileArguments,
 }
 
@@ -57,8 +59,12 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
     let path = arguments
         .output
         .path(&arguments.capture.path, name, suffix)?;
-    let loaded = load_group(&arguments.capture, terminal)?;
-    arguments.moment.check(&loaded)?;
+    let loaded = load_selected(
+        &arguments.capture,
+        &arguments.selection,
+        Some(&arguments.moment),
+        terminal,
+    )?;
     let metric = arguments.moment.metric();
     let profile = &loaded.profile;
     let write = |out: &mut dyn io::Write| match format {

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use heaptide_format::MetadataKey;
 use heaptide_report::{
-    TextOptions, TreeOptions, bytes_text, count_text, keep_biggest, tree_json, tree_text,
+    TextOptions, TreeOptions, bytes_text, count_text, keep_biggest, split_by_thread, tree_json,
+    tree_text,
 };
 use heaptide_tui::{Files, Options, State, Theme};
 use regex::Regex;
 
-use super::merge::load_group;
-use super::{CaptureArgument, Loaded, MomentArgument};
+use super::merge::load_selected;
+use super::{CaptureArgument, Loaded, MomentArgument, SelectionArguments};
 use crate::output::OutputArguments;
 use crate::terminal::Terminal;
 
@@ -20,6 +21,8 @@ pub(crate) struct Arguments {
     capture: CaptureArgument,
     #[command(flatten)]
     moment: MomentArgument,
+    #[command(flatten)]
+    selection: SelectionArguments,
     /// Print N frames deep [default: 100]
     #[arg(short, long, value_name = "N")]
     depth: Option<usize>,
@@ -33,6 +36,9 @@ pub(crate) struct Arguments {
     /// leaves]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     biggest_allocs: Option<u32>,
+    /// A branch per thread instead of all threads together
+    #[arg(long)]
+    split_threads: bool,
     /// Print the tree also in a terminal
     #[arg(long)]
     text: bool,
@@ -60,9 +66,16 @@ impl Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
-    let mut loaded = load_group(&arguments.capture, terminal)?;
-    arguments.moment.check(&loaded)?;
+    let mut loaded = load_selected(
+        &arguments.capture,
+        &arguments.selection,
+        Some(&arguments.moment),
+        terminal,
+    )?;
     let metric = arguments.moment.metric();
+    let threads = arguments
+        .split_threads
+        .then(|| split_by_thread(&mut loaded.profile));
     if arguments.is_full_screen(terminal) {
         return show(&loaded, arguments, terminal);
     }
@@ -89,6 +102,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         focus: matches
             .as_ref()
             .map(|matches| matches as &dyn Fn(&str) -> bool),
+        threads: threads.as_ref(),
     };
     let color = arguments.output.is_stdout() && terminal.stdout_color;
     let text = TextOptions {

@@ -58,7 +58,7 @@ pub(super) fn render(frame: &mut Frame<'_>, area: Rect, state: &State<'_>, theme
     source::render(frame, rest, details, theme);
 }
 
-/// A line cut where the screen ends: paths have no blanks to break at.
+/// A line cut where the screen ends, at a blank if there is one; paths have none.
 fn wrapped(line: Line<'static>, width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let mut now = Line::default();
@@ -69,11 +69,16 @@ fn wrapped(line: Line<'static>, width: usize) -> Vec<Line<'static>> {
             let character = character.to_string();
             let wide = Span::raw(character.as_str()).width();
             if used + wide > width && used > 0 {
-                let rest = Span::styled(String::new(), part.style);
+                let text = part.content.to_mut();
+                let rest = match text.rfind(' ') {
+                    Some(blank) => text.split_off(blank).trim_start().to_owned(),
+                    None => String::new(),
+                };
+                let rest = Span::styled(rest, part.style);
+                used = rest.width();
                 let full = std::mem::replace(&mut part, rest);
                 now.push_span(full);
                 lines.push(std::mem::take(&mut now));
-                used = 0;
             }
             used += wide;
             part.content.to_mut().push_str(&character);
@@ -94,7 +99,8 @@ fn lines(state: &State<'_>, details: &Details, theme: Theme) -> Vec<Line<'static
         Kind::Rest { stacks } => {
             let shown = count_text(state.options.biggest as u64);
             let text = format!(
-                "The tree has the {shown} stacks that have most. {} more have this together; -b N shows more.",
+                "Above are the stacks that have most, at most {shown} (-b N for another number). {} others have \
+                 this together:",
                 count_text(stacks as u64)
             );
             lines.push(Line::from(text));
