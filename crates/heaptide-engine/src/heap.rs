@@ -37,6 +37,41 @@ pub(crate) trait Ledger {
     fn sample(&mut self, index: usize);
 }
 
+/// Two ledgers in one pass; the second one knows of intervals.
+impl<A: Ledger, B: Ledger> Ledger for (A, B) {
+    fn add_entry(&mut self) {
+        self.0.add_entry();
+        self.1.add_entry();
+    }
+
+    #[inline(always)]
+    fn allocated(&mut self, entry: u32, bytes: u64) {
+        self.0.allocated(entry, bytes);
+        self.1.allocated(entry, bytes);
+    }
+
+    #[inline(always)]
+    fn freed(&mut self, entry: u32, share: Share, temporary: bool) {
+        self.0.freed(entry, share, temporary);
+        self.1.freed(entry, share, temporary);
+    }
+
+    fn unfreed(&mut self, entry: u32, share: Share, temporary: bool, freed: u32) {
+        self.0.unfreed(entry, share, temporary, freed);
+        self.1.unfreed(entry, share, temporary, freed);
+    }
+
+    #[inline(always)]
+    fn interval(&self) -> u32 {
+        self.1.interval()
+    }
+
+    fn sample(&mut self, index: usize) {
+        self.0.sample(index);
+        self.1.sample(index);
+    }
+}
+
 /// What makes an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
@@ -185,7 +220,8 @@ const NOBODY: Key = Key {
 pub(crate) struct Heap<L> {
     pub(crate) ledger: L,
     pub(crate) counts: Counts,
-    keys: Vec<Key>,
+    /// Of the entries, by number.
+    pub(crate) keys: Vec<Key>,
     by_key: FxHashMap<Key, u32>,
     /// Entries that were asked for lately, by a hash of their keys.
     lately: Box<[(Key, u32); LATELY]>,
@@ -222,8 +258,8 @@ impl<L: Ledger> Heap<L> {
         }
     }
 
-    /// Ends the replay: what is live, in no order of meaning, and the ledger.
-    pub(crate) fn into_survivors(self) -> (L, Vec<Key>, Vec<(u32, Share)>) {
+    /// What is live, in no order of meaning.
+    pub(crate) fn survivors(&self) -> Vec<(u32, Share)> {
         let mut survivors: Vec<(u32, Share)> = self
             .live
             .blocks()
@@ -240,7 +276,7 @@ impl<L: Ledger> Heap<L> {
             };
             survivors.push((mapping.entry, share));
         }
-        (self.ledger, self.keys, survivors)
+        survivors
     }
 
     /// The events that follow are of this stream and thread.

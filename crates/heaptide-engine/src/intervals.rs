@@ -4,6 +4,7 @@
 //! level it finds. What an entry held at the peak of an interval is settled when the entry is next touched, for
 //! that interval and for all since, in which it did not change.
 
+use heaptide_capture::Capture;
 use rustc_hash::FxHashMap;
 
 use crate::counters::{Held, Level};
@@ -35,7 +36,7 @@ pub(crate) type Life = (u32, u32, u32);
 /// The [`Ledger`] of a history.
 pub(crate) struct Intervals {
     /// Every so many samples an interval ends.
-    stride: usize,
+    pub(crate) stride: usize,
     /// Since the present interval began.
     level: Level,
     /// How each of the past intervals ended.
@@ -54,9 +55,12 @@ pub(crate) struct History {
 }
 
 impl Intervals {
-    pub(crate) fn new(stride: usize) -> Self {
+    /// With at most `max_records` boundaries.
+    pub(crate) fn of(capture: &Capture, max_records: usize) -> Self {
+        // Intervals are counted in 32 bits.
+        let most = max_records.clamp(1, u32::MAX as usize / 2);
         Self {
-            stride: stride.max(1),
+            stride: capture.samples.len().div_ceil(most).max(1),
             level: Level::default(),
             closed: Vec::new(),
             tracks: Vec::new(),

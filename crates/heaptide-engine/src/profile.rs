@@ -3,12 +3,15 @@
 use heaptide_capture::{Capture, Warning, WarningKind, Warnings};
 use heaptide_format::{Allocator, HISTOGRAM_BINS, HeapWord};
 
-use crate::accumulate::{Threads, accumulate};
+use crate::accumulate::{Accumulated, Threads, accumulate};
 use crate::counters::Counters;
 use crate::figures::Figures;
+use crate::heap::{Counts, Key};
+use crate::intervals::Intervals;
 use crate::options::{EngineError, ProfileOptions};
-use crate::replay::{replay, replayed};
+use crate::replay::{Replayed, replay, replayed};
 use crate::stacks::{NodeMap, StackId, Stacks, build_stacks};
+use crate::temporal::Temporal;
 
 /// Everything that reports need to know of the heap.
 #[derive(Debug)]
@@ -134,19 +137,97 @@ impl Profile {
         }
     }
 
+    /// Works a capture and its history out, with at most `max_records` boundaries, in one pass over the events:
+    /// the same as [`Profile::with`] and [`Temporal::new`], in less time.
+    ///
+    /// # Errors
+    /// [`EngineError::NoHistory`] when the capture has counters instead of events.
+    pub fn with_history(
+        capture: &Capture,
+        options: ProfileOptions<'_>,
+        max_records: usize,
+    ) -> Result<(Self, Temporal), EngineError> {
+        if !capture.holds_events() {
+            return Err(EngineError::NoHistory);
+        }
+        let threshold = threshold_of(capture, &options);
+        let mut work = Work::begin(capture);
+        let ledger = (Counters::new(), Intervals::of(capture, max_records));
+        let heap = replay(
+            capture,
+            ledger,
+            threshold,
+            options.progress,
+            &mut work.warnings,
+        );
+        let survivors = heap.survivors();
+        let (counters, intervals) = heap.ledger;
+        let replayed = work.replayed(counters, heap.counts, &heap.keys);
+        let profile = work.finish(capture, Some(replayed), threshold);
+        let temporal = Temporal::of(capture, &profile, intervals, &heap.keys, survivors);
+        Ok((profile, temporal))
+    }
+
     fn work_out(capture: &Capture, options: ProfileOptions<'_>) -> Self {
-        let recorded = capture.identity.temporary_threshold;
-        let threshold = options.temporary_threshold.unwrap_or(recorded);
+        let threshold = threshold_of(capture, &options);
+        let mut work = Work::begin(capture);
+        let replayed = capture.holds_events().then(|| {
+            let ledger = Counters::new();
+            let heap = replay(
+                capture,
+                ledger,
+                threshold,
+                options.progress,
+                &mut work.warnings,
+            );
+            work.replayed(heap.ledger, heap.counts, &heap.keys)
+        });
+        work.finish(capture, replayed, threshold)
+    }
+}
+
+fn threshold_of(capture: &Capture, options: &ProfileOptions<'_>) -> u32 {
+    let recorded = capture.identity.temporary_threshold;
+    options.temporary_threshold.unwrap_or(recorded)
+}
+
+/// A profile under construction.
+struct Work {
+    warnings: Warnings,
+    stacks: Stacks,
+    nodes: NodeMap,
+    threads: Threads,
+    accumulated: Accumulated,
+}
+
+impl Work {
+    fn begin(capture: &Capture) -> Self {
         let mut warnings = Warnings::from(capture.warnings.clone());
         let (stacks, nodes) = build_stacks(capture, &mut warnings);
         let mut threads = Threads::of(capture);
         let accumulated = accumulate(capture, &nodes, &mut threads, &mut warnings);
-        let progress = options.progress;
-        let replayed = capture.holds_events().then(|| {
-            let ledger = Counters::new();
-            let heap = replay(capture, ledger, threshold, progress, &mut warnings);
-            replayed(heap, &nodes, &mut threads, &mut warnings)
-        });
+        Self {
+            warnings,
+            stacks,
+            nodes,
+            threads,
+            accumulated,
+        }
+    }
+
+    fn replayed(&mut self, counters: Counters, counts: Counts, keys: &[Key]) -> Replayed {
+        let (threads, warnings) = (&mut self.threads, &mut self.warnings);
+        replayed(counters, counts, keys, &self.nodes, threads, warnings)
+    }
+
+    fn finish(self, capture: &Capture, replayed: Option<Replayed>, threshold: u32) -> Profile {
+        let Self {
+            mut warnings,
+            stacks,
+            nodes,
+            threads,
+            accumulated,
+        } = self;
         let mut entries = accumulated.entries;
         if let Some(replayed) = &replayed {
             entries.clone_from(&replayed.entries);
@@ -192,7 +273,7 @@ impl Profile {
         if in_flight != InFlight::default() {
             warnings.add(WarningKind::InFlight, None, || in_flight_text(&in_flight));
         }
-        Self {
+        Profile {
             totals,
             stacks,
             entries,

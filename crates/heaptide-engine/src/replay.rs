@@ -111,13 +111,13 @@ pub(crate) struct Replayed {
 
 /// What the entries of a heap did, under the names that the capture has for stacks and threads.
 pub(crate) fn replayed(
-    heap: Heap<Counters>,
+    counters: Counters,
+    counts: Counts,
+    keys: &[Key],
     nodes: &NodeMap,
     threads: &mut Threads,
     warnings: &mut Warnings,
 ) -> Replayed {
-    let counts = heap.counts;
-    let (counters, keys, _) = heap.into_survivors();
     let mut entries = Vec::with_capacity(keys.len());
     for (key, figures) in keys.iter().zip(counters.figures()) {
         let Some((stack, allocator)) = place_of(*key, nodes, warnings) else {

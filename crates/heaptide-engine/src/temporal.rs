@@ -11,6 +11,7 @@ use heaptide_format::Allocator;
 use rustc_hash::FxHashMap;
 
 use crate::figures::Amount;
+use crate::heap::{Key, Share};
 use crate::intervals::Intervals;
 use crate::options::{EngineError, TemporalOptions};
 use crate::profile::Profile;
@@ -99,16 +100,31 @@ impl Temporal {
         if !capture.holds_events() {
             return Err(EngineError::NoHistory);
         }
-        // Intervals are counted in 32 bits.
-        let most = options.max_records.clamp(1, u32::MAX as usize / 2);
-        let stride = capture.samples.len().div_ceil(most).max(1);
         // The profile has told of everything that is wrong with the events.
         let mut told = Warnings::default();
-        let ledger = Intervals::new(stride);
+        let ledger = Intervals::of(capture, options.max_records);
         let heap = replay(capture, ledger, 0, options.progress, &mut told);
-        let (ledger, keys, survivors) = heap.into_survivors();
-        let mut history = ledger.finish();
+        let survivors = heap.survivors();
+        Ok(Self::of(
+            capture,
+            profile,
+            heap.ledger,
+            &heap.keys,
+            survivors,
+        ))
+    }
 
+    /// From what a replay has found: the ledger, the keys of its entries and what was live at the end.
+    pub(crate) fn of(
+        capture: &Capture,
+        profile: &Profile,
+        ledger: Intervals,
+        keys: &[Key],
+        survivors: Vec<(u32, Share)>,
+    ) -> Self {
+        let mut told = Warnings::default();
+        let stride = ledger.stride;
+        let mut history = ledger.finish();
         let threads: FxHashMap<u32, u32> = (profile.threads.iter().zip(0..))
             .map(|(thread, index)| (thread.number, index))
             .collect();
@@ -172,7 +188,7 @@ impl Temporal {
         temporal.peak_bytes = history.closed.iter().map(|level| level.peak).collect();
         let boundaries = history.closed.iter().take(temporal.times_unix_ns.len());
         temporal.heap_bytes = boundaries.map(|level| level.bytes).collect();
-        Ok(temporal)
+        temporal
     }
 
     /// How many intervals there are, which is one more than boundaries; they count from zero.

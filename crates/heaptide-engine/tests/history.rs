@@ -114,6 +114,10 @@ fn histories_agree_with_the_model() {
         for max_records in [usize::MAX, 10, 3, 1, 0] {
             let temporal = with_most_records(&capture, &profile, max_records);
             check_history(seed, &profile, &truth, &temporal, max_records);
+            let options = ProfileOptions::default();
+            let at_once = Profile::with_history(&capture, options, max_records).unwrap();
+            assert_eq!(at_once.1, temporal, "seed {seed}");
+            assert_eq!(at_once.0.entries, profile.entries, "seed {seed}");
         }
     }
 }
