@@ -14,6 +14,7 @@ mod lint;
 mod shell;
 mod test;
 mod venv;
+mod web;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ cargo xtask <chore>
   demo                profile a leaking program until it is killed, and show who held the memory
   test [FILTER]       lint, then every test (with FILTER: only the tests whose name contains it)
   lint                formatting, clippy, Python files, licences
+  web                 is the page of the HTML reports fresh, and does a browser show it
   fuzz [--seconds N]  run each fuzz target for N seconds (60)
   bench [--quick] [--rounds N] [--only W]
                       compare with plain Python and Memray, write docs/benchmarks.md";
@@ -48,6 +50,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "demo" => demo::run(),
         "test" => test::run(rest),
         "lint" => lint::run(),
+        "web" => web::run(),
         "fuzz" => fuzz::run(rest),
         "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{interpreters, lint, shell};
+use crate::{interpreters, lint, shell, web};
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let filter = arguments.first();
@@ -10,6 +10,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let agent = shell::build()?;
     if filter.is_none() {
         lint::run_with(&agent)?;
+        web::run()?;
     }
     shell::step("interpreters (the end-to-end tests find them the same way)");
     for interpreter in interpreters::discover() {

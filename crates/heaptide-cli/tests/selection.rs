@@ -83,7 +83,11 @@ fn any_threshold_on_a_capture_of_every_event() {
         same,
         place.functions("--temporary-allocation-threshold=1 phases.tide")
     );
-    for report in ["tree --json -p 0", "export collapsed -o -", "transform csv -o -"] {
+    for report in [
+        "tree --json -p 0",
+        "export collapsed -o -",
+        "transform csv -o -",
+    ] {
         let text = place.stdout(&format!(
             "{report} --temporary-allocation-threshold 2 phases.tide"
         ));

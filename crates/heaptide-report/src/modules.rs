@@ -63,7 +63,7 @@ pub(crate) fn largest_modules(rows: &[ModuleRow], bytes: bool, limit: usize) -> 
 }
 
 /// Where the program's own modules are searched first: its directory and the working directory.
-fn program_directories(capture: &Capture) -> Vec<String> {
+pub(crate) fn program_directories(capture: &Capture) -> Vec<String> {
     let target = capture.metadata.text(MetadataKey::Target);
     let script = target.as_deref().and_then(|target| target.rsplit_once('/'));
     let working = capture.metadata.text(MetadataKey::WorkingDirectory);
@@ -72,7 +72,7 @@ fn program_directories(capture: &Capture) -> Vec<String> {
 }
 
 /// The top-level module of a file; `None` for the standard library.
-fn module_of(file: &str, directories: &[String]) -> Option<String> {
+pub(crate) fn module_of(file: &str, directories: &[String]) -> Option<String> {
     if file == NO_FILE || file.starts_with("<frozen ") {
         return None;
     }

@@ -152,7 +152,7 @@ pub fn stats_text(
 }
 
 /// The process, and whose child it is where processes were followed.
-fn process_text(identity: &Identity) -> String {
+pub(crate) fn process_text(identity: &Identity) -> String {
     let pid = identity.pid;
     match Origin::from_raw(identity.origin) {
         None => pid.to_string(),

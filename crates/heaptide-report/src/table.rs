@@ -3,21 +3,14 @@
 use std::io::{self, Write};
 
 use heaptide_capture::{Capture, Liveness};
-use heaptide_engine::{Amount, LocationId, Metric, NO_FILE, Profile};
+use heaptide_engine::{Amount, LocationId, Metric, Profile};
 use heaptide_format::Allocator;
 use rustc_hash::FxHashMap;
-use serde_json::json;
 
 use crate::SCHEMA_VERSION;
-use crate::format::{bytes_text, count_text, visible};
-use crate::html::{ScriptWriter, escape_html};
+use crate::flamegraph::MAX_MEMORY_RECORDS;
 use crate::object::{Field, object, write_pretty};
-use crate::status::live_title;
-use crate::transform_csv::thread_label;
-
-const PAGE: &str = include_str!("../table/table.html");
-const STYLE: &str = include_str!("../table/table.css");
-const SCRIPT: &str = include_str!("../table/table.js");
+use crate::page::{ConfidentialFiles, PageRequest, write_page};
 
 /// What the table shows.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +19,8 @@ pub struct TableOptions {
     pub metric: Metric,
     /// A row per thread.
     pub split_threads: bool,
+    /// Of which files no source line may be in the page.
+    pub confidential_files: ConfidentialFiles,
 }
 
 /// What one place allocated by one function.
@@ -64,21 +59,6 @@ fn rows(profile: &Profile, options: TableOptions) -> Vec<Row> {
     rows
 }
 
-/// `function at file:line`, as Memray has it.
-fn place_text(profile: &Profile, location: Option<LocationId>) -> String {
-    let Some(location) = location else {
-        return "<no Python frame>".to_owned();
-    };
-    let place = profile.stacks.locations[location.index()];
-    let function = visible(profile.stacks.text(place.function));
-    let file = profile.stacks.text(place.file);
-    if file == NO_FILE {
-        function.into_owned()
-    } else {
-        format!("{function} at {}:{}", visible(file), place.line)
-    }
-}
-
 /// The page.
 ///
 /// # Errors
@@ -90,66 +70,19 @@ pub fn table_html(
     options: TableOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let command = capture.metadata.command_line();
-    let whole = profile.totals.figures.get(options.metric);
-    let metric = match options.metric {
-        Metric::Peak => "At the peak".to_owned(),
-        Metric::Live => live_title(liveness).to_owned(),
-        Metric::Allocated => "Allocated in total".to_owned(),
-        Metric::Temporary => "Temporary".to_owned(),
+    let request = PageRequest {
+        report: "table",
+        capture,
+        profile,
+        liveness,
+        metric: options.metric,
+        inverted: false,
+        split_threads: options.split_threads,
+        confidential_files: options.confidential_files,
+        max_memory_records: MAX_MEMORY_RECORDS,
+        temporal: None,
     };
-    let total = format!(
-        "{metric}: {} in {} blocks",
-        bytes_text(whole.bytes),
-        count_text(whole.count)
-    );
-    let mut rest = PAGE;
-    // The template is split once, so a name that looks like a placeholder stays a name.
-    while let Some((before, placeholder)) = rest.split_once("{{") {
-        out.write_all(before.as_bytes())?;
-        let (name, after) = placeholder.split_once("}}").unwrap_or((placeholder, ""));
-        let text = match name {
-            "style" => {
-                out.write_all(STYLE.as_bytes())?;
-                String::new()
-            }
-            "script" => {
-                out.write_all(SCRIPT.as_bytes())?;
-                String::new()
-            }
-            "data" => {
-                write_data(profile, options, &mut ScriptWriter::new(out))?;
-                String::new()
-            }
-            "status" => liveness.to_string(),
-            "total" => total.clone(),
-            _ => command.clone(),
-        };
-        out.write_all(escape_html(&visible(&text)).as_bytes())?;
-        rest = after;
-    }
-    out.write_all(rest.as_bytes())
-}
-
-fn write_data(profile: &Profile, options: TableOptions, out: &mut dyn Write) -> io::Result<()> {
-    let threads: Vec<String> = profile.threads.iter().map(thread_label).collect();
-    let rows = rows(profile, options);
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            json!([
-                row.thread.map_or("", |thread| &threads[thread as usize]),
-                row.amount.bytes,
-                bytes_text(row.amount.bytes),
-                row.allocator.name().to_lowercase(),
-                row.amount.count,
-                place_text(profile, row.location),
-            ])
-        })
-        .collect();
-    let data = json!({ "split_threads": options.split_threads, "rows": rows });
-    serde_json::to_writer(out, &data)?;
-    Ok(())
+    write_page(&request, out)
 }
 
 /// The same rows as JSON.

@@ -1,168 +1,222 @@
-//! The HTML page: escaping, and whether a browser can draw it.
+//! The HTML pages: what is in them, and that names stay text. What a browser makes of them is tested
+//! in `web/`.
 
-use std::path::Path;
-use std::process::Command;
+mod decoded;
 
 use heaptide_capture::{Capture, ProcessState};
-use heaptide_engine::{Metric, Profile};
-use heaptide_report::{FlamegraphOptions, flamegraph_html};
+use heaptide_engine::{Metric, Profile, Temporal, TemporalOptions};
+use heaptide_report::{
+    ConfidentialFiles, FlamegraphOptions, TableOptions, flamegraph_html, table_html,
+};
 use heaptide_testkit::{CaptureBuilder, fixtures};
 
-fn page(builder: &CaptureBuilder) -> String {
+use decoded::Decoded;
+
+/// No source lines: which files there are is not the same everywhere.
+const OPTIONS: FlamegraphOptions = FlamegraphOptions {
+    metric: Metric::Peak,
+    inverted: false,
+    split_threads: true,
+    confidential_files: ConfidentialFiles::All,
+    max_memory_records: 10_000,
+    temporal: None,
+};
+
+fn flamegraph(builder: &CaptureBuilder, options: FlamegraphOptions) -> String {
     let capture = Capture::from_bytes(&builder.build(), "test.tide").expect("readable");
     let profile = Profile::new(&capture);
     let liveness = capture.liveness_given(|| ProcessState::Gone);
     let mut out = Vec::new();
-    let options = FlamegraphOptions {
-        metric: Metric::Peak,
-    };
     flamegraph_html(&capture, &profile, &liveness, options, &mut out)
         .expect("memory takes everything");
     String::from_utf8(out).expect("pages are UTF-8")
 }
 
+fn table(builder: &CaptureBuilder, split_threads: bool) -> String {
+    let capture = Capture::from_bytes(&builder.build(), "test.tide").expect("readable");
+    let profile = Profile::new(&capture);
+    let liveness = capture.liveness_given(|| ProcessState::Gone);
+    let mut out = Vec::new();
+    let options = TableOptions {
+        metric: Metric::Live,
+        split_threads,
+        confidential_files: ConfidentialFiles::All,
+    };
+    table_html(&capture, &profile, &liveness, options, &mut out).expect("memory takes everything");
+    String::from_utf8(out).expect("pages are UTF-8")
+}
+
+fn check(name: &str, html: &str) {
+    let actual = Decoded::of(html).pretty();
+    let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("HEAPTIDE_UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &actual).expect("golden files can be written");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        actual, expected,
+        "{name}: run with HEAPTIDE_UPDATE_GOLDEN=1 if this is wanted"
+    );
+}
+
+#[test]
+fn the_data_of_pages() {
+    let service = fixtures::killed_service();
+    check("flamegraph-data.json", &flamegraph(&service, OPTIONS));
+    check("table-data.json", &table(&service, false));
+}
+
 #[test]
 fn hostile_names_stay_text() {
-    let mut builder = fixtures::wide_tree(200, true);
+    let builder = fixtures::wide_tree(200, true);
+    for html in [flamegraph(&builder, OPTIONS), table(&builder, true)] {
+        assert!(!html.contains("<img"));
+        assert_eq!(
+            html.matches("</script>").count(),
+            2,
+            "only the page ends its scripts"
+        );
+        assert_eq!(html.matches("<script").count(), 2);
+        let shown = |character: char| !character.is_control() || "\n\t".contains(character);
+        assert!(html.chars().all(shown), "control characters are escaped");
+        assert!(!html.contains('\u{202e}'), "as are marks that turn text");
+        assert!(!html.contains("{{style}}") && !html.contains("{{script}}"));
+
+        let data = Decoded::of(&html);
+        let functions = data.head["functions"].as_array().expect("a list");
+        assert!(functions.iter().any(|name| {
+            let name = name.as_str().expect("a text");
+            name.starts_with("</script><img src=x onerror=alert(") && name.contains("\\u202e\\x1b")
+        }));
+    }
+}
+
+#[test]
+fn hostile_command_lines_stay_text() {
+    let mut builder = CaptureBuilder::new();
     builder.metadata(
         heaptide_format::MetadataKey::CommandLine,
         "python\0\"><script>alert(1)</script>{{data}}\u{202e}\0".as_bytes(),
     );
-    let html = page(&builder);
-    assert!(html.contains("onerror=alert"), "the names are in the page");
-    assert!(!html.contains("<img"), "and are not markup");
-    assert_eq!(
-        html.matches("</script>").count(),
-        2,
-        "only the page ends its scripts"
+    let html = flamegraph(&builder, OPTIONS);
+    assert!(
+        html.contains("&lt;script&gt;alert(1)"),
+        "it is in the title"
     );
     assert_eq!(html.matches("<script").count(), 2);
-    let shown = |character: char| !character.is_control() || character == '\n';
-    assert!(
-        html.chars().all(shown),
-        "control characters are shown as text"
-    );
-    assert!(
-        !html.contains('\u{202e}'),
-        "as are marks that turn text around"
-    );
+    assert_eq!(html.matches("</script>").count(), 2);
+    assert!(!html.contains('\u{202e}'));
+    let data = Decoded::of(&html);
+    let command = data.head["command"].as_str().expect("a text");
+    assert!(command.contains("<script>alert(1)</script>{{data}}\\u202e"));
 }
 
 #[test]
 fn the_page_needs_no_network() {
-    let html = page(&fixtures::killed_service());
-    assert!(html.contains("default-src 'none'"));
-    for forbidden in ["http://", "https://", "<link rel=\"stylesheet", " src="] {
-        assert!(!html.contains(forbidden), "{forbidden}");
+    let service = fixtures::killed_service();
+    for html in [flamegraph(&service, OPTIONS), table(&service, false)] {
+        assert!(html.contains("default-src 'none'"));
+        for forbidden in ["http://", "https://", "<link rel=\"stylesheet", " src="] {
+            assert!(!html.contains(forbidden), "{forbidden}");
+        }
     }
-    assert!(!html.contains("{{"), "no placeholder is left");
 }
 
-/// The document after its scripts ran, or `None` without a browser.
-fn rendered(html: &str, directory: &Path) -> Option<String> {
-    let browser = ["chromium", "chromium-browser", "google-chrome"]
-        .into_iter()
-        .find(|name| {
-            std::env::var_os("PATH").is_some_and(|path| {
-                std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
-            })
-        })?;
-    let file = directory.join("page.html");
-    std::fs::write(&file, html).expect("the page can be written");
-    let output = Command::new(browser)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--window-size=1000,700",
-            "--dump-dom",
-        ])
-        .arg(format!(
-            "--user-data-dir={}",
-            directory.join("browser").display()
-        ))
-        .arg(format!("file://{}", file.display()))
-        .output()
-        .expect("the browser starts");
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+/// Memray's page of ten thousand stacks has 3.8 MB.
+#[test]
+fn pages_are_small() {
+    let empty = flamegraph(&CaptureBuilder::new(), OPTIONS);
+    assert!(empty.len() < 150_000, "{} bytes of code", empty.len());
+    let html = flamegraph(&fixtures::wide_tree(10_000, false), OPTIONS);
+    assert!(html.len() - empty.len() < 200_000, "{} bytes", html.len());
 }
-
-/// Added to a page: uses it as a person would, and writes down what it then shows.
-const USE: &str = r#"
-<script>
-(() => {
-  const notes = [];
-  const note = (name, id) => notes.push(name + ": " + document.getElementById(id).textContent.trim());
-  const press = (key) => document.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-  note("start", "detail");
-  for (const key of ["ArrowDown", "ArrowDown", "ArrowDown", "ArrowRight"]) press(key);
-  note("selected", "detail");
-  press("Enter");
-  note("path", "path");
-  press("Escape");
-  const search = document.getElementById("search");
-  search.value = "/^(put|load_table) /";
-  search.dispatchEvent(new Event("input"));
-  note("matched", "matched");
-  press("Escape");
-  note("cleared", "matched");
-  press("m");
-  note("live", "detail");
-  press("i");
-  const canvas = document.getElementById("graph");
-  const bounds = canvas.getBoundingClientRect();
-  const event = { clientX: bounds.left + 20, clientY: bounds.bottom - 30, bubbles: true };
-  canvas.dispatchEvent(new MouseEvent("mousemove", event));
-  note("tooltip", "tooltip");
-  canvas.dispatchEvent(new MouseEvent("click", event));
-  note("clicked", "path");
-  const result = document.createElement("pre");
-  result.id = "result";
-  result.textContent = notes.join("\n");
-  document.body.append(result);
-})();
-</script>
-</body>"#;
 
 #[test]
-fn a_browser_draws_and_follows_the_keys() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let html = page(&fixtures::killed_service()).replace("</body>", USE);
-    let Some(document) = rendered(&html, directory.path()) else {
-        eprintln!("no browser on PATH: not tested");
-        return;
+fn nodes_and_entries_say_what_the_profile_says() {
+    let builder = fixtures::wide_tree(500, false);
+    let capture = Capture::from_bytes(&builder.build(), "test.tide").expect("readable");
+    let profile = Profile::new(&capture);
+    for html in [flamegraph(&builder, OPTIONS), table(&builder, true)] {
+        let data = Decoded::of(&html);
+        let sum = |column: &str| data.column(column).iter().sum::<u64>();
+        let figures = &profile.totals.figures;
+        for (name, amount) in [
+            ("peak", figures.peak),
+            ("live", figures.live),
+            ("allocated", figures.allocated),
+            ("temporary", figures.temporary),
+        ] {
+            assert_eq!(sum(&format!("{name}.bytes")), amount.bytes, "{name}");
+            assert_eq!(sum(&format!("{name}.count")), amount.count, "{name}");
+        }
+        let nodes = data.column("node.up").len() as u64;
+        for (node, &up) in data.column("node.up").iter().enumerate().skip(1) {
+            assert!(up >= 1 && up <= node as u64);
+        }
+        assert!(data.column("entry.node").iter().all(|&node| node < nodes));
+        let locations = data.column("location.line").len() as u64;
+        assert!(
+            data.column("node.location")
+                .iter()
+                .all(|&at| at < locations)
+        );
+    }
+}
+
+#[test]
+fn few_samples_where_few_are_wanted() {
+    let options = FlamegraphOptions {
+        max_memory_records: 3,
+        ..OPTIONS
     };
+    let data = Decoded::of(&flamegraph(&fixtures::killed_service(), options));
+    assert_eq!(data.column("sample.heap").len(), 3);
     assert!(
-        document.contains("data-ready=\"true\""),
-        "the script ran to its end"
+        data.column("sample.heap").contains(&(74 << 20)),
+        "the peak stays"
     );
-    let (_, rest) = document
-        .split_once("<pre id=\"result\">")
-        .expect("the page could be used");
-    let (result, _) = rest.split_once("</pre>").expect("the result is whole");
-    let expected = [
-        "start: all     74.0 MiB (100.0%), 10 blocks",
-        "selected: serve  /srv/app.py:14   6.00 MiB (8.1%), 6 blocks",
-        "path: all&lt;module&gt;serve",
-        "matched: 74.0 MiB (100.0%) in 2 frames",
-        "cleared:",
-        "live: all     70.0 MiB (100.0%), 8 blocks",
-        "tooltip: &lt;module&gt;/srv/app.py:3total70.0 MiB100.0%own0 B0.0%blocks787.5%",
-        "clicked: all&lt;module&gt;",
-    ];
-    assert_eq!(
-        result.lines().map(str::trim_end).collect::<Vec<_>>(),
-        expected
-    );
+    assert_eq!(data.head["time"]["samples"], 5);
 }
 
 #[test]
-fn a_browser_draws_hostile_names_as_text() {
+fn source_lines_only_where_they_may_be() {
     let directory = tempfile::tempdir().expect("a directory");
-    let Some(document) = rendered(&page(&fixtures::wide_tree(200, true)), directory.path()) else {
-        eprintln!("no browser on PATH: not tested");
-        return;
+    let file = directory.path().join("odd\u{202e}.py");
+    std::fs::write(&file, "import os\n\nx = [</script>]\n").expect("it can be written");
+    let mut builder = CaptureBuilder::new();
+    let thread = builder.thread(1, "python", "");
+    let code = builder.function("f", &file.to_string_lossy(), 2, 3);
+    let node = builder.frame(0, code, 1);
+    heaptide_testkit::Simulation::new().allocate(
+        &mut builder,
+        thread,
+        node,
+        heaptide_format::Allocator::Malloc,
+        10,
+    );
+    let sources = |confidential_files| {
+        let options = FlamegraphOptions {
+            confidential_files,
+            ..OPTIONS
+        };
+        Decoded::of(&flamegraph(&builder, options)).head["sources"].clone()
     };
-    assert!(document.contains("data-ready=\"true\""));
-    assert!(!document.contains("<img"));
+    assert_eq!(sources(ConfidentialFiles::All), serde_json::json!([]));
+    let shown = sources(ConfidentialFiles::Default);
+    assert_eq!(shown[0]["lines"][2], "x = [</script>]");
+    assert_eq!(shown[0]["first"], 1);
+    assert_eq!(
+        shown[0]["changed"], true,
+        "it was written after the recording"
+    );
+    let name = shown[0]["file"].as_str().expect("a name");
+    assert!(name.ends_with("odd\\u202e.py"));
+}
+
+#[test]
+fn counters_have_no_history() {
+    let bytes = fixtures::killed_service().build();
+    let capture = Capture::from_bytes(&bytes, "test.tide").expect("readable");
+    let profile = Profile::new(&capture);
+    assert!(Temporal::new(&capture, &profile, TemporalOptions::default()).is_err());
 }

@@ -1,12 +1,16 @@
 //! `heaptide flamegraph`
 
-use std::path::{Path, PathBuf};
+use clap::ValueEnum;
+use heaptide_engine::{Metric, Temporal, TemporalOptions};
+use heaptide_report::{
+    ConfidentialFiles, FlamegraphOptions, MAX_MEMORY_RECORDS, TreeOptions, flamegraph_html,
+    tree_json,
+};
 
-use heaptide_report::{FlamegraphOptions, TreeOptions, flamegraph_html, tree_json};
-
-use super::merge::load_group;
-use super::{CaptureArgument, MomentArgument};
-use crate::output::{OutputArguments, write_file};
+use super::merge::{load_one, load_selected};
+use super::{CaptureArgument, Loaded, MomentArgument, SelectionArguments};
+use crate::failure::Failure;
+use crate::output::{FileArguments, write_stdout};
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
@@ -15,73 +19,131 @@ pub(crate) struct Arguments {
     capture: CaptureArgument,
     #[command(flatten)]
     moment: MomentArgument,
+    /// Let the page take the run apart: the peak inside any stretch of time, or with --leaks what was
+    /// allocated in it and still there at its end. Needs a capture of every event
+    #[arg(long)]
+    temporal: bool,
+    /// Begin with what allocated, and go on with its callers
+    #[arg(long)]
+    inverted: bool,
+    /// Keep threads apart, to choose one in the page
+    #[arg(long)]
+    split_threads: bool,
+    /// At most N samples of memory over time in the page
+    #[arg(long, value_name = "N", default_value_t = MAX_MEMORY_RECORDS)]
+    max_memory_records: usize,
+    /// Accepted for Memray's sake: the page never needs the network
+    #[arg(long)]
+    no_web: bool,
+    #[command(flatten)]
+    sources: SourcesArgument,
     /// Print the tree as JSON instead of a page, one object a line (schema: docs/json.md)
     #[arg(long)]
     json: bool,
-    /// Write to FILE; `-` is stdout [default: heaptide-flamegraph-NAME.html beside the capture]
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// Overwrite FILE if it exists
-    #[arg(short, long)]
-    force: bool,
+    #[command(flatten)]
+    output: FileArguments,
+}
+
+/// Of which files a page may have source lines.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SourcesArgument {
+    /// Which files are confidential, so that the page has none of their source lines
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    confidential_files: Confidential,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Confidential {
+    /// All: the page has no source lines
+    All,
+    /// None: the page has source lines of any file
+    None,
+    /// Those that are neither named `.py`, nor readable by everybody, nor executable
+    #[default]
+    Default,
+}
+
+impl SourcesArgument {
+    pub(crate) fn confidential_files(&self) -> ConfidentialFiles {
+        match self.confidential_files {
+            Confidential::All => ConfidentialFiles::All,
+            Confidential::None => ConfidentialFiles::None,
+            Confidential::Default => ConfidentialFiles::Default,
+        }
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
-    let loaded = load_group(&arguments.capture, terminal)?;
-    arguments.moment.check(&loaded)?;
     let metric = arguments.moment.metric();
-    let output = OutputArguments {
-        output: arguments.output.clone(),
-        force: arguments.force,
+    if arguments.temporal && metric == Metric::Temporary {
+        return Err(Failure {
+            what: "Can't create a temporal flame graph of temporary allocations".to_owned(),
+            why: Some("what lives so briefly is held at no peak".to_owned()),
+            hint: Some("leave out --temporal".to_owned()),
+        }
+        .into());
+    }
+    let to_stdout = arguments.json && arguments.output.output.is_none();
+    let path = if to_stdout {
+        "-".into()
+    } else {
+        let capture = &arguments.capture.path;
+        arguments.output.path(capture, "flamegraph", "html")?
     };
-    if arguments.json {
+    let loaded = if arguments.temporal {
+        load_one(&arguments.capture, terminal)?
+    } else {
+        let everything = SelectionArguments::default();
+        let moment = Some(&arguments.moment);
+        load_selected(&arguments.capture, &everything, moment, terminal)?
+    };
+    let json = |out: &mut dyn std::io::Write| {
         let options = TreeOptions {
             metric,
             depth: usize::MAX,
             min_percent: 0.0,
             ..TreeOptions::default()
         };
-        return output.write(|out| tree_json(&loaded.profile, options, out));
-    }
-    let options = FlamegraphOptions { metric };
-    let page = |out: &mut dyn std::io::Write| {
-        flamegraph_html(
-            &loaded.capture,
-            &loaded.profile,
-            &loaded.liveness,
-            options,
-            out,
-        )
+        tree_json(&loaded.profile, options, out)
     };
-    match &arguments.output {
-        Some(_) => output.write(page),
-        None => write_file(
-            &default_path(&arguments.capture.path),
-            arguments.force,
-            page,
-        ),
+    if to_stdout {
+        return write_stdout(json);
     }
+    if arguments.json {
+        arguments.output.write(&path, json)?;
+        return Ok(());
+    }
+    let temporal = match arguments.temporal {
+        true => Some(history(&loaded, arguments.max_memory_records)?),
+        false => None,
+    };
+    let options = FlamegraphOptions {
+        metric,
+        inverted: arguments.inverted,
+        split_threads: arguments.split_threads,
+        confidential_files: arguments.sources.confidential_files(),
+        max_memory_records: arguments.max_memory_records,
+        temporal: temporal.as_ref(),
+    };
+    let Loaded {
+        capture,
+        profile,
+        liveness,
+    } = &loaded;
+    arguments.output.write(&path, |out| {
+        flamegraph_html(capture, profile, liveness, options, out)
+    })?;
+    Ok(())
 }
 
-/// `heaptide-flamegraph-<stem without a leading "heaptide-">.html` beside the capture.
-fn default_path(capture: &Path) -> PathBuf {
-    let stem = capture.file_stem().unwrap_or_default();
-    let stem = stem.to_string_lossy();
-    let stem = stem.strip_prefix("heaptide-").unwrap_or(&stem);
-    capture.with_file_name(format!("heaptide-flamegraph-{stem}.html"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_is_named_after_the_capture() {
-        let name = |path: &str| default_path(Path::new(path)).to_string_lossy().into_owned();
-        assert_eq!(
-            name("out/heaptide-app.py.17.tide"),
-            "out/heaptide-flamegraph-app.py.17.html"
-        );
-        assert_eq!(name("app.tide"), "heaptide-flamegraph-app.html");
-    }
+fn history(loaded: &Loaded, max_records: usize) -> Result<Temporal, Failure> {
+    let options = TemporalOptions {
+        max_records,
+        progress: None,
+    };
+    Temporal::new(&loaded.capture, &loaded.profile, options).map_err(|error| Failure {
+        what: "cannot make a temporal flame graph".to_owned(),
+        why: Some(error.to_string()),
+        hint: Some("leave out --temporal".to_owned()),
+    })
 }

@@ -1,9 +1,9 @@
 //! `heaptide table`
 
-use heaptide_report::{TableOptions, table_html, table_json};
+use heaptide_report::{ConfidentialFiles, TableOptions, table_html, table_json};
 
-use super::merge::load_group;
-use super::{CaptureArgument, MomentArgument};
+use super::merge::load_selected;
+use super::{CaptureArgument, MomentArgument, SelectionArguments};
 use crate::output::{FileArguments, write_stdout};
 use crate::terminal::Terminal;
 
@@ -35,11 +35,13 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
             .output
             .path(&arguments.capture.path, "table", "html")?
     };
-    let loaded = load_group(&arguments.capture, terminal)?;
-    arguments.moment.check(&loaded)?;
+    let everything = SelectionArguments::default();
+    let moment = Some(&arguments.moment);
+    let loaded = load_selected(&arguments.capture, &everything, moment, terminal)?;
     let options = TableOptions {
         metric: arguments.moment.metric(),
         split_threads: arguments.split_threads,
+        confidential_files: ConfidentialFiles::Default,
     };
     if to_stdout {
         return write_stdout(|out| table_json(&loaded.profile, options, out));

@@ -1,0 +1,181 @@
+//! What a page says besides its graph.
+
+use heaptide_capture::{Capture, Liveness};
+use heaptide_engine::{Metric, Profile};
+use heaptide_format::{MetadataKey, PythonAllocator, histogram_bounds};
+use serde_json::{Value, json};
+
+use super::{METRICS, PageRequest};
+use crate::format::{bytes_text, count_text, percent_text, time_text, visible};
+use crate::stats::{amount_text, process_text};
+use crate::status::{live_title, own_cost_text, status_lines};
+
+/// The metrics with their totals.
+pub(crate) fn metrics(profile: &Profile, liveness: &Liveness) -> Vec<Value> {
+    let figures = &profile.totals.figures;
+    let metric = |metric: Metric| {
+        let amount = figures.get(metric);
+        let note = match metric {
+            Metric::Temporary => {
+                let share = percent_text(amount.count, figures.allocated.count);
+                Some(format!("{share} of all blocks"))
+            }
+            _ => None,
+        };
+        json!({
+            "name": metric.name(),
+            "title": metric_title(metric, liveness),
+            "bytes": amount.bytes,
+            "count": amount.count,
+            "note": note,
+        })
+    };
+    METRICS.map(metric).into()
+}
+
+fn metric_title(metric: Metric, liveness: &Liveness) -> &'static str {
+    match metric {
+        Metric::Peak => "At the peak",
+        Metric::Live => live_title(liveness),
+        Metric::Allocated => "Allocated in total",
+        Metric::Temporary => "Temporary",
+    }
+}
+
+/// Sections of names and values: `[[title, [[name, value], …]], …]`.
+pub(crate) fn facts(capture: &Capture, profile: &Profile, liveness: &Liveness) -> Value {
+    let figures = &profile.totals.figures;
+    let metadata = |key: MetadataKey| capture.metadata.text(key).unwrap_or_default();
+    let lifecycle = &capture.lifecycle;
+    let (start, end) = (
+        lifecycle.tracking_start_unix_ns,
+        lifecycle.tracking_end_unix_ns,
+    );
+    let end = [end, lifecycle.ended_unix_ns, lifecycle.heartbeat_unix_ns];
+    let end = end.into_iter().find(|&time| time != 0).unwrap_or(0);
+    let duration = match end.checked_sub(start) {
+        Some(duration) if start != 0 => format!("{:.3} s", duration as f64 / 1e9),
+        _ => String::new(),
+    };
+    let allocator = PythonAllocator::from_raw(lifecycle.python_allocator);
+    let recorded = if capture.holds_events() {
+        "every event"
+    } else {
+        "aggregated"
+    };
+    let threshold = match capture.identity.temporary_threshold {
+        0 => String::new(),
+        threshold => count_text(threshold.into()),
+    };
+    let sections = [
+        (
+            "Program",
+            vec![
+                ("Status", liveness.to_string()),
+                ("Command line", capture.metadata.command_line()),
+                ("Process", process_text(&capture.identity)),
+                ("Host", metadata(MetadataKey::Hostname)),
+                ("Executable", metadata(MetadataKey::Executable)),
+                ("Working directory", metadata(MetadataKey::WorkingDirectory)),
+                ("Python", metadata(MetadataKey::PythonVersion)),
+                (
+                    "Python's allocator",
+                    allocator
+                        .map_or("unknown", PythonAllocator::name)
+                        .to_owned(),
+                ),
+                ("Memory cgroup", metadata(MetadataKey::MemoryCgroup)),
+                ("Threads", count_text(profile.threads.len() as u64)),
+            ],
+        ),
+        (
+            "Memory",
+            vec![
+                ("Peak", amount_text(figures.peak)),
+                (live_title(liveness), amount_text(figures.live)),
+                ("Allocated in total", amount_text(figures.allocated)),
+                ("Temporary", amount_text(figures.temporary)),
+                ("Temporary threshold", threshold),
+                ("Deallocations", count_text(profile.totals.deallocations)),
+            ],
+        ),
+        (
+            "Recording",
+            vec![
+                ("Recorded", recorded.to_owned()),
+                ("Started", time_text(start)),
+                ("Ended", time_text(end)),
+                ("Duration", duration),
+                (
+                    "Capture",
+                    format!(
+                        "{}, {}",
+                        capture.path.display(),
+                        bytes_text(capture.file_bytes)
+                    ),
+                ),
+                (
+                    "Written by",
+                    format!("heaptide {}", metadata(MetadataKey::Writer))
+                        .trim()
+                        .to_owned(),
+                ),
+                ("The profiler took", own_cost_text(capture, profile)),
+            ],
+        ),
+    ];
+    let sections = sections.into_iter().map(|(title, rows)| {
+        let rows = rows.into_iter().filter(|(_, value)| !value.is_empty());
+        let rows: Vec<Value> = rows
+            .map(|(name, value)| json!([name, visible(&value)]))
+            .collect();
+        json!([title, rows])
+    });
+    sections.collect()
+}
+
+/// Allocations by size: `[[largest size of the bin or null, count], …]`, empty ends left out.
+pub(crate) fn histogram(profile: &Profile) -> Vec<Value> {
+    let counts = &profile.histogram;
+    let used = |count: &u64| *count > 0;
+    let (Some(first), Some(last)) = (counts.iter().position(used), counts.iter().rposition(used))
+    else {
+        return Vec::new();
+    };
+    let bin = |index: usize| match histogram_bounds(index).1 {
+        u64::MAX => json!([null, counts[index]]),
+        high => json!([high, counts[index]]),
+    };
+    (first..=last).map(bin).collect()
+}
+
+/// What a user should know before believing the figures.
+pub(crate) fn notes(request: &PageRequest) -> Vec<String> {
+    let PageRequest {
+        capture,
+        profile,
+        liveness,
+        ..
+    } = *request;
+    let mut notes: Vec<String> = status_lines(capture, profile, liveness)
+        .into_iter()
+        // The state itself is in the head of the page.
+        .skip(1)
+        .map(|line| {
+            let line = line.strip_prefix("warning: ").unwrap_or(&line);
+            visible(line).into_owned()
+        })
+        .collect();
+    let pooled = match PythonAllocator::from_raw(capture.lifecycle.python_allocator) {
+        Some(PythonAllocator::Pymalloc | PythonAllocator::PymallocDebug) => Some("pymalloc"),
+        Some(PythonAllocator::Mimalloc | PythonAllocator::MimallocDebug) => Some("mimalloc"),
+        _ => None,
+    };
+    if let Some(allocator) = pooled.filter(|_| request.metric == Metric::Live) {
+        notes.push(format!(
+            "Python's {allocator} keeps memory of freed objects for later ones, and what it took from the system for \
+             that may be reported as leaks. Run the program with PYTHONMALLOC=malloc to see objects one by one."
+        ));
+    }
+    notes
+}

@@ -1,0 +1,57 @@
+// The start: reads the data of the page and fills it.
+
+import { App } from "./app.ts";
+import { listenToKeys } from "./keys.ts";
+import { bytesOfBase64, inflate, parseBlock } from "./model/block.ts";
+import { readData } from "./model/data.ts";
+import { countText } from "./text.ts";
+import { csvOf } from "./views/chart.ts";
+import { fillAbout, fillHelp } from "./views/dialogs.ts";
+import { element, make } from "./views/dom.ts";
+
+async function start(): Promise<void> {
+  if (typeof DecompressionStream === "undefined") {
+    throw new Error("this browser is too old: it needs DecompressionStream (Chrome 80, Firefox 113, Safari 16.4)");
+  }
+  const holder = element("data");
+  const data = readData(parseBlock(await inflate(bytesOfBase64(holder.textContent.trim()))));
+  holder.remove();
+  const { head } = data;
+  const command = element("command");
+  command.textContent = head.command;
+  command.title = head.command;
+  element("state").dataset["state"] = head.state.word;
+  element("state").title = head.state.text;
+  if (head.notes.length > 0) {
+    const notes = element<HTMLButtonElement>("notes-button");
+    notes.hidden = false;
+    notes.textContent = `${countText(head.notes.length)} ${head.notes.length === 1 ? "note" : "notes"}`;
+    notes.title = head.notes.join("\n");
+    notes.addEventListener("click", () => element<HTMLDialogElement>("about").showModal());
+  }
+  fillAbout(data);
+  fillHelp(data);
+  element("about-button").addEventListener("click", () => element<HTMLDialogElement>("about").showModal());
+  element("help-button").addEventListener("click", () => element<HTMLDialogElement>("help").showModal());
+  element("csv").addEventListener("click", () => {
+    const series = { ...(data.temporal ?? data.samples), limitBytes: 0 };
+    const link = make("a", "");
+    link.href = URL.createObjectURL(new Blob([csvOf(series, head.time.start_unix_ms)], { type: "text/csv" }));
+    link.download = "memory.csv";
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+  const app = new App(data);
+  listenToKeys(app);
+  window.addEventListener("popstate", () => app.readAddress());
+  window.addEventListener("hashchange", () => app.readAddress());
+  // For tests: the page has come this far without an error, and when.
+  performance.mark("heaptide-ready");
+  document.documentElement.dataset["ready"] = "true";
+}
+
+start().catch((error: unknown) => {
+  const message = error instanceof Error ? error.message : String(error);
+  document.body.prepend(make("p", "failure", `The page cannot be shown: ${message}`));
+  document.documentElement.dataset["ready"] = "failed";
+});

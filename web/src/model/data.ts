@@ -1,0 +1,171 @@
+// What a page holds, ready for use.
+
+import type { Block } from "./block.ts";
+import { readTemporal, type Temporal } from "./temporal.ts";
+
+export type MetricName = "peak" | "live" | "allocated" | "temporary";
+export const METRIC_NAMES: MetricName[] = ["peak", "live", "allocated", "temporary"];
+
+export interface Metric {
+  name: MetricName;
+  title: string;
+  bytes: number;
+  count: number;
+  note: string | null;
+}
+
+interface SourceRun {
+  file: string;
+  /** The file was changed after the recording. */
+  changed: boolean;
+  /** Number of the first line. */
+  first: number;
+  lines: string[];
+}
+
+/** The head as `page.rs` writes it. */
+interface Head {
+  schema_version: number;
+  report: "flamegraph" | "table";
+  command: string;
+  metric: MetricName;
+  inverted: boolean;
+  split_threads: boolean;
+  state: { word: string; text: string };
+  metrics: Metric[];
+  facts: [string, [string, string][]][];
+  histogram: [number | null, number][];
+  notes: string[];
+  threads: string[];
+  allocators: string[];
+  functions: string[];
+  files: string[];
+  modules: (string | null)[];
+  sources: SourceRun[];
+  time: { start_unix_ms: number; limit_bytes: number; samples: number };
+  temporal: boolean;
+}
+
+/** What nodes have of one metric, one entry per node, thread and allocator. */
+export interface Cells {
+  node: Int32Array;
+  thread: Int32Array;
+  allocator: Int32Array;
+  bytes: Float64Array;
+  counts: Float64Array;
+}
+
+export interface Locations {
+  size: number;
+  functions: Int32Array;
+  files: Int32Array;
+  lines: Int32Array;
+  /** Spans of location `i` are `firstSpan[i] .. firstSpan[i + 1]`. */
+  firstSpan: Int32Array;
+  spanLines: Int32Array;
+  spanColumn: Int32Array;
+  spanEnd: Int32Array;
+}
+
+/** The call tree; node 0 is the root, and a parent has a smaller index than its children. */
+export interface BaseTree {
+  size: number;
+  parents: Int32Array;
+  locations: Int32Array;
+  /** One more than the number of the node's span within its location, zero without one. */
+  spans: Int32Array;
+  moreNodes: Int32Array;
+  moreSpans: Int32Array;
+}
+
+export interface Samples {
+  seconds: Float64Array;
+  resident: Float64Array;
+  heap: Float64Array;
+}
+
+export interface PageData {
+  head: Head;
+  locations: Locations;
+  tree: BaseTree;
+  cells: Record<MetricName, Cells>;
+  samples: Samples;
+  temporal: Temporal | null;
+  functionOf(location: number): string;
+  /** `file:line`, the file alone, or nothing. */
+  placeOf(location: number): string;
+  fileOf(location: number): string;
+  source(file: string, line: number): { text: string; changed: boolean } | null;
+}
+
+export function readData(block: Block): PageData {
+  const head = block.head as Head;
+  if (head.schema_version !== 1) throw new Error("the page and its data are of different versions");
+  const integers = (name: string) => Int32Array.from(block.column(name));
+  const functions = integers("location.function");
+  const counts = integers("location.spans");
+  const firstSpan = new Int32Array(counts.length + 1);
+  for (let index = 0; index < counts.length; index++) firstSpan[index + 1] = firstSpan[index]! + counts[index]!;
+  const locations: Locations = {
+    size: functions.length,
+    functions,
+    files: integers("location.file"),
+    lines: integers("location.line"),
+    firstSpan,
+    spanLines: integers("span.lines"),
+    spanColumn: integers("span.column"),
+    spanEnd: integers("span.end_column"),
+  };
+  const parents = integers("node.up");
+  for (let node = 0; node < parents.length; node++) parents[node] = node - parents[node]!;
+  const tree: BaseTree = {
+    size: parents.length,
+    parents,
+    locations: integers("node.location"),
+    spans: integers("node.span"),
+    moreNodes: integers("more.node"),
+    moreSpans: integers("more.span"),
+  };
+  const node = integers("entry.node");
+  const thread = integers("entry.thread");
+  const allocator = integers("entry.allocator");
+  const cells = Object.fromEntries(
+    METRIC_NAMES.map((name) => {
+      const bytes = block.column(`${name}.bytes`);
+      return [name, { node, thread, allocator, bytes, counts: block.column(`${name}.count`) }];
+    }),
+  ) as Record<MetricName, Cells>;
+  const sources = new Map<string, SourceRun[]>();
+  for (const run of head.sources) {
+    const runs = sources.get(run.file);
+    if (runs === undefined) sources.set(run.file, [run]);
+    else runs.push(run);
+  }
+  const fileOf = (location: number) => head.files[locations.files[location]!] ?? "";
+  return {
+    head,
+    locations,
+    tree,
+    cells,
+    samples: {
+      seconds: block.column("sample.microseconds").map((microseconds) => microseconds / 1e6),
+      resident: block.column("sample.resident"),
+      heap: block.column("sample.heap"),
+    },
+    temporal: head.temporal ? readTemporal(block) : null,
+    functionOf: (location) => head.functions[functions[location]!] ?? "",
+    fileOf,
+    placeOf(location) {
+      const line = locations.lines[location]!;
+      const file = fileOf(location);
+      return line > 0 && file !== "" ? `${file}:${line}` : file;
+    },
+    source(file, line) {
+      for (const run of sources.get(file) ?? []) {
+        const text = run.lines[line - run.first];
+        if (text !== undefined) return { text, changed: run.changed };
+      }
+      return null;
+    },
+  };
+}

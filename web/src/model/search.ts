@@ -1,0 +1,57 @@
+// Searching frames by their function and place.
+
+import type { PageData } from "./data.ts";
+import type { View } from "./view.ts";
+
+export type Matcher = (text: string) => boolean;
+
+/** `/expression/` is a regular expression, anything else is text; neither minds capitals. */
+export function matcherOf(query: string): Matcher {
+  const expression = /^\/(.+)\/$/.exec(query)?.[1];
+  if (expression !== undefined) {
+    const regex = new RegExp(expression, "iu");
+    return (text) => regex.test(text);
+  }
+  const wanted = query.toLowerCase();
+  return (text) => text.toLowerCase().includes(wanted);
+}
+
+/** Which locations match; what is matched is `function  file:line`. */
+export function matchedLocations(data: PageData, matches: Matcher): Uint8Array {
+  const matched = new Uint8Array(data.locations.size);
+  for (let location = 0; location < matched.length; location++) {
+    if (matches(`${data.functionOf(location)}  ${data.placeOf(location)}`)) matched[location] = 1;
+  }
+  return matched;
+}
+
+export interface Found {
+  frames: number;
+  bytes: number;
+  blocks: number;
+  weight: number;
+}
+
+/** What matched frames below `zoom` have. A frame below another one that matched is in its sum already. */
+export function found(view: View, matched: Uint8Array, zoom: number): Found {
+  const inside = new Uint8Array(view.size);
+  const below = new Uint8Array(view.size);
+  below[zoom] = 1;
+  const sum: Found = { frames: 0, bytes: 0, blocks: 0, weight: 0 };
+  for (let node = zoom; node < view.size; node++) {
+    if (node !== zoom) {
+      const parent = view.parents[node]!;
+      if (below[parent] !== 1) continue;
+      below[node] = 1;
+      inside[node] = inside[parent]!;
+    }
+    if (node === 0 || matched[view.locations[node]!] !== 1 || !(view.weights[node]! > 0)) continue;
+    sum.frames += 1;
+    if (inside[node] === 1) continue;
+    inside[node] = 1;
+    sum.bytes += view.bytes[node]!;
+    sum.blocks += view.counts[node]!;
+    sum.weight += view.weights[node]!;
+  }
+  return sum;
+}

@@ -1,0 +1,104 @@
+import { expect, test } from "vitest";
+import { cellsAllocatedAndLeft, cellsAtPeak, peakInterval, type Temporal } from "../src/model/temporal.ts";
+import { random } from "./support.ts";
+
+interface Block {
+  key: number;
+  bytes: number;
+  born: number;
+  died: number | null;
+}
+
+/** A heap in which blocks come and go at instants; `perInterval` instants are an interval. */
+function history(seed: number, intervals: number, perInterval: number) {
+  const next = random(seed);
+  const keys = 6;
+  const instants = intervals * perInterval;
+  const blocks: Block[] = [];
+  for (let instant = 0; instant < instants; instant++) {
+    const block: Block = { key: next(keys), bytes: 1 + next(100), born: instant, died: null };
+    if (next(5) > 0) block.died = Math.min(instant + 1 + next(instants), instants * 2);
+    if (block.died !== null && block.died >= instants) block.died = null;
+    blocks.push(block);
+  }
+  const held = (instant: number) =>
+    blocks.filter((block) => block.born <= instant && (block.died === null || block.died > instant));
+  const heap = (instant: number) => held(instant).reduce((sum, block) => sum + block.bytes, 0);
+  const peaks = Array.from({ length: intervals }, (_, interval) => {
+    let best = interval * perInterval;
+    for (let step = 0; step < perInterval; step++) {
+      const instant = interval * perInterval + step;
+      if (heap(instant) >= heap(best)) best = instant;
+    }
+    return best;
+  });
+  const at = (key: number, interval: number) => held(peaks[interval]!).filter((block) => block.key === key);
+  const temporal: Temporal = {
+    seconds: Float64Array.from({ length: intervals - 1 }, (_, index) => index + 1),
+    resident: new Float64Array(intervals - 1),
+    heap: new Float64Array(intervals - 1),
+    peakBytes: Float64Array.from(peaks, heap),
+    keyNode: Int32Array.from({ length: keys }, (_, key) => key),
+    keyThread: new Int32Array(keys),
+    keyAllocator: new Int32Array(keys),
+    lifetimeKey: new Int32Array(0),
+    allocatedBefore: new Int32Array(0),
+    freedBefore: new Int32Array(0),
+    lifetimeCount: new Float64Array(0),
+    lifetimeBytes: new Float64Array(0),
+    atPeakKey: new Int32Array(0),
+    atPeakFrom: new Int32Array(0),
+    atPeakTo: new Int32Array(0),
+    atPeakCount: new Float64Array(0),
+    atPeakBytes: new Float64Array(0),
+  };
+  const intervalOf = (instant: number) => Math.floor(instant / perInterval);
+  const lives = blocks.filter((block) => block.died === null || intervalOf(block.died) !== intervalOf(block.born));
+  temporal.lifetimeKey = Int32Array.from(lives, (block) => block.key);
+  temporal.allocatedBefore = Int32Array.from(lives, (block) => intervalOf(block.born));
+  temporal.freedBefore = Int32Array.from(lives, (block) => (block.died === null ? 0 : intervalOf(block.died) + 1));
+  temporal.lifetimeCount = Float64Array.from(lives, () => 1);
+  temporal.lifetimeBytes = Float64Array.from(lives, (block) => block.bytes);
+  const runs: { key: number; from: number; to: number; count: number; bytes: number }[] = [];
+  for (let key = 0; key < keys; key++) {
+    for (let interval = 0; interval < intervals; interval++) {
+      const there = at(key, interval);
+      const bytes = there.reduce((sum, block) => sum + block.bytes, 0);
+      const last = runs.at(-1);
+      if (last?.key === key && last.to === interval && last.bytes === bytes && last.count === there.length) last.to += 1;
+      else if (there.length > 0) runs.push({ key, from: interval, to: interval + 1, count: there.length, bytes });
+    }
+  }
+  temporal.atPeakKey = Int32Array.from(runs, (run) => run.key);
+  temporal.atPeakFrom = Int32Array.from(runs, (run) => run.from);
+  temporal.atPeakTo = Int32Array.from(runs, (run) => run.to);
+  temporal.atPeakCount = Float64Array.from(runs, (run) => run.count);
+  temporal.atPeakBytes = Float64Array.from(runs, (run) => run.bytes);
+  return { temporal, blocks, held, heap, keys, instants };
+}
+
+test.each([1, 2, 3, 4])("every range is what replaying the heap says, history %i", (seed) => {
+  const perInterval = 5;
+  const intervals = 9;
+  const { temporal, blocks, held, heap, keys } = history(seed * 31, intervals, perInterval);
+  for (let first = 0; first < intervals; first++) {
+    for (let last = first; last < intervals; last++) {
+      const [from, end] = [first * perInterval, (last + 1) * perInterval];
+      let best = from;
+      for (let instant = from; instant < end; instant++) if (heap(instant) >= heap(best)) best = instant;
+      expect(temporal.peakBytes[peakInterval(temporal, { first, last })]).toBe(heap(best));
+      const atPeak = cellsAtPeak(temporal, { first, last });
+      const left = cellsAllocatedAndLeft(temporal, { first, last });
+      for (let key = 0; key < keys; key++) {
+        const there = held(best).filter((block) => block.key === key);
+        expect(atPeak.bytes[key]).toBe(there.reduce((sum, block) => sum + block.bytes, 0));
+        expect(atPeak.counts[key]).toBe(there.length);
+        const stayed = blocks.filter(
+          (block) => block.key === key && block.born >= from && block.born < end && (block.died === null || block.died >= end),
+        );
+        expect(left.bytes[key]).toBe(stayed.reduce((sum, block) => sum + block.bytes, 0));
+        expect(left.counts[key]).toBe(stayed.length);
+      }
+    }
+  }
+});
