@@ -20,6 +20,9 @@ use crate::{RECORDER, family, guard, interpreter, loader, names, real, walk};
 /// One event in so many is timed. A prime, so that it keeps no step with anything else that recurs.
 const TIMED_EVERY: u32 = 1021;
 
+/// No user's address is as high as this on any processor.
+const ADDRESS_SPACE: usize = 1 << 56;
+
 /// `MREMAP_DONTUNMAP`: the old range stays mapped.
 const KEEPS_OLD_RANGE: c_int = 4;
 
@@ -173,8 +176,9 @@ unsafe extern "C" fn reallocarray(old: *mut c_void, count: usize, size: usize) -
         // SAFETY: see `malloc`.
         return unsafe { real::reallocarray::get()(old, count, size) };
     };
+    // A product that overflows fails, and must not look like the zero that frees.
     // SAFETY: see `malloc`.
-    reallocated(&mut turn, old, count.wrapping_mul(size), || unsafe {
+    reallocated(&mut turn, old, count.saturating_mul(size), || unsafe {
         real::reallocarray::get()(old, count, size)
     })
 }
@@ -335,6 +339,10 @@ mapper!(mmap64);
 
 #[inline(always)]
 fn mapped(turn: &mut Turn, start: *mut c_void, bytes: usize) {
+    if !bytes.is_multiple_of(rustix::param::page_size()) {
+        // The kernel takes whole pages, also of what was mapped there before.
+        unmapped(turn, start, bytes, || (), |()| true);
+    }
     let state = turn.state();
     timed(state, |state| {
         let node = walk::current_stack(state)?;
@@ -366,13 +374,13 @@ fn unmapped<T>(
     call: impl FnOnce() -> T,
     succeeded: impl FnOnce(&T) -> bool,
 ) -> T {
-    // The kernel refuses these without looking at the range.
+    // The kernel refuses others without looking at the range.
     let page = rustix::param::page_size();
-    let sensible = (start as usize).is_multiple_of(page) && bytes > 0;
     let end = (start as usize)
         .saturating_add(bytes)
         .checked_next_multiple_of(page)
         .unwrap_or(usize::MAX);
+    let sensible = (start as usize).is_multiple_of(page) && bytes > 0 && end <= ADDRESS_SPACE;
     let length = end.saturating_sub(start as usize) as u64;
     if RECORDER.holds_events() {
         return unmapped_event(turn, sensible, start as u64, length, call, succeeded);

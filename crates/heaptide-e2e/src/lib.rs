@@ -5,6 +5,8 @@
 //! - `HEAPTIDE_TEST_PYTHONS`: interpreters to test, separated by colons, instead of discovery.
 //! - `HEAPTIDE_TEST_CHROOT`: a directory with further interpreters (default `/opt/forky`).
 //! - `HEAPTIDE_TEST_BINARY`: the `heaptide` to test, instead of a build of this workspace.
+//! - `HEAPTIDE_TEST_MODE`: `all` or `aggregated`: the one mode to test. Else most tests take the aggregated one, and
+//!   those of figures both.
 //! - `HEAPTIDE_SUITE`: `quick` (default) or `full`, see `tests/cpython_suite.rs`.
 //!
 //! What cannot be tested on a machine is printed as `not tested: …`; a test never passes in silence
@@ -24,10 +26,10 @@ pub use build::{heaptide, helper};
 pub use capture::{Capture, Cell, Counters, Frame, stats};
 pub use child::{Finished, Running, kill, kill_stranger, run, spawn};
 pub use confine::{Cage, TinyDisk, is_root, limit_file_size};
-pub use packages::with_package;
+pub use packages::{virtual_environment, with_package};
 pub use page::{Page, PageCounters, STORM_THREADS};
 pub use pythons::{Python, each, each_python, pythons, pythons_of};
-pub use sandbox::{Sandbox, every_event};
+pub use sandbox::{Mode, Sandbox, every_event, modes};
 pub use truth::{Expected, Profiled, check_against_truth, check_bookkeeping, ground_truth};
 
 /// Says that something is not tested here, and why. Shown by `cargo test -- --nocapture`, and in the

@@ -31,6 +31,41 @@ pub fn with_package(python: &Python, package: &str) -> Option<Sandbox> {
     Some(sandbox)
 }
 
+/// The interpreter of a virtual environment of `python` with `packages` and all that they need, made once
+/// under `target/`; `None`, and a line that says so, when it cannot be had.
+#[must_use]
+pub fn virtual_environment(python: &Python, name: &str, packages: &[&str]) -> Option<PathBuf> {
+    let directory = target_directory().join("e2e-packages").join(name);
+    let interpreter = directory.join("bin/python");
+    let marker = directory.join(".packages");
+    let wanted = format!("{}\n{}\n", python.path.display(), packages.join("\n"));
+    if std::fs::read_to_string(&marker).is_ok_and(|found| found == wanted) {
+        return Some(interpreter);
+    }
+    let succeeds = |command: &mut Command| {
+        let output = command.output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let made = succeeds(
+        Command::new(&python.path)
+            .args(["-m", "venv", "--clear"])
+            .arg(&directory),
+    ) && succeeds(
+        Command::new(&interpreter)
+            .args(["-m", "pip", "install", "-q", "--disable-pip-version-check"])
+            .arg("--only-binary=:all:")
+            .args(packages),
+    );
+    if !made || std::fs::write(&marker, wanted).is_err() {
+        not_tested(&format!(
+            "{}: pip cannot install it here",
+            packages.join(", ")
+        ));
+        return None;
+    }
+    Some(interpreter)
+}
+
 /// pip of the interpreter that runs pip on this machine; it can fetch wheels for any other.
 fn install(python: &Python, package: &str, directory: &Path) -> bool {
     // Installed beside and renamed, so that half an installation is never taken for a whole one

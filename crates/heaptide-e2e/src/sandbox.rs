@@ -124,14 +124,26 @@ impl Sandbox {
     /// `heaptide run -q -f -o capture.tide --python PYTHON`, in the mode under test; what is to run follows.
     #[must_use]
     pub fn profiled(&self) -> Command {
+        self.profiled_in(mode_under_test().unwrap_or(Mode::Aggregated))
+    }
+
+    /// As [`Self::profiled`], in this mode.
+    #[must_use]
+    pub fn profiled_in(&self, mode: Mode) -> Command {
+        self.profiled_by(mode, &self.python)
+    }
+
+    /// As [`Self::profiled_in`], with another interpreter than the sandbox's.
+    #[must_use]
+    pub fn profiled_by(&self, mode: Mode, python: &Python) -> Command {
         let mut command = self.command(self.heaptide());
         command
             .arg("run")
-            .args((!every_event()).then_some("--aggregate"))
+            .args((mode == Mode::Aggregated).then_some("--aggregate"))
             .args(["-q", "-f", "-o"])
             .arg(self.inside("capture.tide"))
             .arg("--python")
-            .arg(&self.python.path);
+            .arg(&python.path);
         command
     }
 
@@ -142,12 +154,38 @@ impl Sandbox {
     }
 }
 
+/// What a capture keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Counters of each stack.
+    Aggregated,
+    /// Every event.
+    All,
+}
+
+impl Mode {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Aggregated, Self::All];
+}
+
+/// The one mode that `HEAPTIDE_TEST_MODE` asks for, if it is set.
+fn mode_under_test() -> Option<Mode> {
+    match std::env::var("HEAPTIDE_TEST_MODE").as_deref() {
+        Ok("all") => Some(Mode::All),
+        Ok("aggregated") => Some(Mode::Aggregated),
+        Err(_) => None,
+        Ok(other) => panic!("HEAPTIDE_TEST_MODE is {other:?}: neither all nor aggregated"),
+    }
+}
+
 /// Is mode "all" under test (`HEAPTIDE_TEST_MODE=all`)? Else it is the aggregated mode.
 #[must_use]
 pub fn every_event() -> bool {
-    match std::env::var("HEAPTIDE_TEST_MODE").as_deref() {
-        Ok("all") => true,
-        Ok("aggregated") | Err(_) => false,
-        Ok(other) => panic!("HEAPTIDE_TEST_MODE is {other:?}: neither all nor aggregated"),
-    }
+    mode_under_test() == Some(Mode::All)
+}
+
+/// The modes that a test goes through which is about both: both, unless `HEAPTIDE_TEST_MODE` asks for one.
+#[must_use]
+pub fn modes() -> Vec<Mode> {
+    mode_under_test().map_or_else(|| Mode::BOTH.to_vec(), |mode| vec![mode])
 }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use serde::Deserialize;
 
-use crate::{Capture, Counters, Frame, Python, Sandbox, run};
+use crate::{Capture, Counters, Frame, Mode, Python, Sandbox, modes, run};
 
 /// Functions that nobody but the helper calls from a program's own lines: a cell of theirs that was
 /// not declared is an error on any line of the program.
@@ -94,17 +94,33 @@ pub fn ground_truth(python: &Python, program: &str, arguments: &[&str]) {
     check_against_truth(&sandbox, OsStr::new(program), arguments);
 }
 
-/// As [`ground_truth`], in a sandbox that the caller has prepared.
+/// As [`ground_truth`], in a sandbox that the caller has prepared. One run in each mode.
 #[track_caller]
-pub fn check_against_truth(sandbox: &Sandbox, program: &OsStr, arguments: &[&str]) -> Profiled {
+pub fn check_against_truth(
+    sandbox: &Sandbox,
+    program: &OsStr,
+    arguments: &[&str],
+) -> Vec<Profiled> {
+    let expected = check_bookkeeping(sandbox, program, arguments);
+    let check = |mode| check_in_mode(sandbox, program, arguments, &expected, mode);
+    modes().into_iter().map(check).collect()
+}
+
+#[track_caller]
+fn check_in_mode(
+    sandbox: &Sandbox,
+    program: &OsStr,
+    arguments: &[&str],
+    expected: &Expected,
+    mode: Mode,
+) -> Profiled {
     let name = format!(
-        "{} {arguments:?}, Python {}",
+        "{} {arguments:?}, Python {}, {mode:?}",
         program.display(),
         sandbox.python.version()
     );
-    let expected = check_bookkeeping(sandbox, program, arguments);
     let finished = run(sandbox
-        .profiled()
+        .profiled_in(mode)
         .arg(sandbox.inside(program))
         .arg("real")
         .args(arguments));
@@ -112,7 +128,7 @@ pub fn check_against_truth(sandbox: &Sandbox, program: &OsStr, arguments: &[&str
     assert_eq!(finished.errors(), expected.stderr, "{name}: stderr");
     let threads = Expected::read(sandbox).threads;
     let capture = Capture::read(&sandbox.capture());
-    let mut errors = compare(&expected, &threads, &capture);
+    let mut errors = compare(expected, &threads, &capture);
     if let Err(error) = capture.consistency() {
         errors.push(error);
     }

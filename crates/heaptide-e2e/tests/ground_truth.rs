@@ -18,6 +18,11 @@ fn every_function_that_makes_memory() {
 }
 
 #[test]
+fn mappings_by_range() {
+    on_every_python("mappings.py", &[]);
+}
+
+#[test]
 fn a_library_bound_at_load_time_without_a_plt() {
     each_python(|python| {
         let sandbox = Sandbox::new(python);
@@ -142,17 +147,18 @@ fn other_allocators_of_python() {
 fn threads_go_by_their_python_names() {
     each_python(|python| {
         let sandbox = Sandbox::new(python);
-        let profiled = check_against_truth(&sandbox, OsStr::new("threads.py"), &[]);
-        assert_eq!(profiled.named_threads.len(), 28);
-        for (name, thread_id) in &profiled.named_threads {
-            let cells = profiled.capture.cells.iter();
-            let seen = cells.filter(|cell| cell.thread_id == *thread_id);
-            let names: Vec<&str> = seen.map(|cell| cell.thread_name.as_str()).collect();
-            assert!(
-                names.iter().all(|seen| seen == name),
-                "{name:?} is called {:?}",
-                names[0]
-            );
+        for profiled in check_against_truth(&sandbox, OsStr::new("threads.py"), &[]) {
+            assert_eq!(profiled.named_threads.len(), 28);
+            for (name, thread_id) in &profiled.named_threads {
+                let cells = profiled.capture.cells.iter();
+                let seen = cells.filter(|cell| cell.thread_id == *thread_id);
+                let names: Vec<&str> = seen.map(|cell| cell.thread_name.as_str()).collect();
+                assert!(
+                    names.iter().all(|seen| seen == name),
+                    "{name:?} is called {:?}",
+                    names[0]
+                );
+            }
         }
     });
 }

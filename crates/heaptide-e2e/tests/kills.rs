@@ -7,7 +7,7 @@ use std::io::Read;
 use std::process::Stdio;
 use std::time::Duration;
 
-use heaptide_e2e::{Capture, Counters, Page, Sandbox, kill, kill_stranger, pythons};
+use heaptide_e2e::{Capture, Counters, Page, Sandbox, kill, kill_stranger, modes, pythons};
 
 /// Kills in all, spread over the interpreters and over both tests.
 const KILLS: usize = 1000;
@@ -26,7 +26,8 @@ enum Victim {
 fn kill_once(sandbox: &Sandbox, seed: u64, victim: Victim) -> Result<(), String> {
     let page_path = sandbox.outside("page");
     let _ = std::fs::remove_file(&page_path);
-    let mut command = sandbox.profiled();
+    let modes = modes();
+    let mut command = sandbox.profiled_in(modes[seed as usize % modes.len()]);
     command
         .arg(sandbox.inside("storm.py"))
         .arg(sandbox.inside("page"))

@@ -232,10 +232,10 @@ impl CellWriter {
     /// # Safety
     /// See `enter`.
     #[inline]
-    pub(crate) unsafe fn temporary(&self, bytes: u64) {
+    pub(crate) unsafe fn temporary(&self, count: u64, bytes: u64) {
         // SAFETY: the caller's promise.
         unsafe {
-            add!(self.0, temporary_count, 1);
+            add!(self.0, temporary_count, count);
             add!(self.0, temporary_bytes, bytes);
         }
     }

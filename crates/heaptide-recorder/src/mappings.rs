@@ -70,14 +70,16 @@ impl Recorder {
         bytes: u64,
     ) -> Result<Pieces, Stop> {
         let taken = self.ranges.lock().take(start, start.saturating_add(bytes));
-        let Ok(pieces) = taken else {
+        let Ok(mut pieces) = taken else {
             return Err(self.file.stop(
                 StopReason::NoMemory,
                 rustix::io::Errno::NOMEM.raw_os_error(),
             ));
         };
-        for piece in pieces.as_slice() {
+        pieces.recent = thread.recent;
+        for piece in pieces.as_mut_slice() {
             let temporary = piece.count == 1 && thread.was_recent(piece.start, piece.cell);
+            piece.temporary = temporary;
             // SAFETY: the caller's promise.
             unsafe {
                 self.freed_bytes(
@@ -110,6 +112,7 @@ impl Recorder {
         thread: &mut ThreadRecord,
         pieces: &Pieces,
     ) -> Result<(), Stop> {
+        thread.recent = pieces.recent;
         for piece in pieces.as_slice() {
             let mut _one_at_a_time = if thread.shared {
                 Some(self.shared_thread.lock())
@@ -134,11 +137,11 @@ impl Recorder {
             // SAFETY: as in `freed_bytes`; the free is taken back by a negative one.
             unsafe {
                 let epoch = self.heap_allocate(bytes);
-                CellWriter(self.cells.get(target)).freed(
-                    epoch,
-                    piece.count.wrapping_neg(),
-                    bytes.wrapping_neg(),
-                );
+                let writer = CellWriter(self.cells.get(target));
+                writer.freed(epoch, piece.count.wrapping_neg(), bytes.wrapping_neg());
+                if piece.temporary && owner == thread.thread {
+                    writer.temporary(1u64.wrapping_neg(), bytes.wrapping_neg());
+                }
             }
             if piece.count > 0 {
                 // SAFETY: a field of our slot.

@@ -17,6 +17,8 @@ pub struct Piece {
     pub cell: u32,
     /// 1 when nothing is left of its mapping, else 0.
     pub count: u64,
+    /// It was counted as temporary.
+    pub(crate) temporary: bool,
     mapping: u32,
 }
 
@@ -25,6 +27,8 @@ pub struct Piece {
 pub struct Pieces {
     pieces: [Piece; MAX_PIECES],
     used: usize,
+    /// The thread's last allocations before it unmapped them.
+    pub(crate) recent: [(u64, u32); 2],
 }
 
 impl Pieces {
@@ -35,9 +39,11 @@ impl Pieces {
                 end: 0,
                 cell: 0,
                 count: 0,
+                temporary: false,
                 mapping: 0,
             }; MAX_PIECES],
             used: 0,
+            recent: [(0, 0); 2],
         }
     }
 
@@ -52,6 +58,10 @@ impl Pieces {
     #[must_use]
     pub fn as_slice(&self) -> &[Piece] {
         &self.pieces[..self.used]
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [Piece] {
+        &mut self.pieces[..self.used]
     }
 }
 
@@ -104,8 +114,29 @@ impl Ranges {
         })
     }
 
+    /// What comes back next to a piece of its own mapping becomes one with it again.
     fn put(&mut self, range: Range) -> Result<(), NoMemory> {
         let position = self.first_after(range.start);
+        let ranges = self.ranges.as_mut_slice();
+        let after = ranges.get(position).copied();
+        let after = after.filter(|next| next.mapping == range.mapping && next.start == range.end);
+        if let Some(before) = position
+            .checked_sub(1)
+            .and_then(|index| ranges.get_mut(index))
+            && before.mapping == range.mapping
+            && before.end == range.start
+        {
+            before.end = after.map_or(range.end, |next| next.end);
+            if after.is_some() {
+                self.ranges.remove(position);
+                self.pieces.as_mut_slice()[range.mapping as usize] -= 1;
+            }
+            return Ok(());
+        }
+        if after.is_some() {
+            ranges[position].start = range.start;
+            return Ok(());
+        }
         self.ranges.insert(position, range)?;
         if let Some(pieces) = self.pieces.as_mut_slice().get_mut(range.mapping as usize) {
             *pieces += 1;
@@ -148,6 +179,7 @@ impl Ranges {
                 end: to,
                 cell: range.cell,
                 count: u64::from(left == 0),
+                temporary: false,
                 mapping: range.mapping,
             });
             if before.start < before.end {
@@ -183,6 +215,7 @@ impl Ranges {
                 end: to,
                 cell: range.cell,
                 count: u64::from(left == 0),
+                temporary: false,
                 mapping: range.mapping,
             });
         }
@@ -347,10 +380,7 @@ mod tests {
         let pieces = ranges.take(150, 160).unwrap();
         assert_eq!(pieces.as_slice()[0].count, 0);
         ranges.restore(&pieces).unwrap();
-        assert_eq!(
-            taken(&mut ranges, 0, 1000),
-            vec![(100, 150, 7, 0), (150, 160, 7, 0), (160, 200, 7, 1)]
-        );
+        assert_eq!(taken(&mut ranges, 0, 1000), vec![(100, 200, 7, 1)]);
     }
 
     #[test]

@@ -474,7 +474,7 @@ impl Recorder {
             let writer = CellWriter(self.cells.get(target));
             writer.freed(epoch, count, bytes);
             if temporary && mine {
-                writer.temporary(bytes);
+                writer.temporary(1, bytes);
             }
         }
         if count > 0 {

@@ -45,7 +45,38 @@ void *ht_mremap(void *block, size_t old_size, size_t new_size) {
     void *moved = mremap(block, old_size, new_size, MREMAP_MAYMOVE);
     return moved == MAP_FAILED ? NULL : moved;
 }
+void *ht_mremap_fixed(void *block, size_t old_size, size_t new_size, void *place) {
+    void *moved = mremap(block, old_size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+    return moved == MAP_FAILED ? NULL : moved;
+}
+/* A second mapping of the same shared pages: the first one stays. */
+void *ht_mremap_twin(void *block, size_t size) { return ht_mremap(block, 0, size); }
+/* The pages move, their old place stays mapped (MREMAP_DONTUNMAP, Linux 5.7). */
+void *ht_mremap_keeping(void *block, size_t size) {
+    void *moved = mremap(block, size, size, MREMAP_MAYMOVE | 4, NULL);
+    return moved == MAP_FAILED ? NULL : moved;
+}
+void *ht_mmap_shared(size_t size) {
+    void *block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return block == MAP_FAILED ? NULL : block;
+}
+void *ht_mmap_file(int file, size_t size, int shared) {
+    void *block = mmap(NULL, size, PROT_READ, shared ? MAP_SHARED : MAP_PRIVATE, file, 0);
+    return block == MAP_FAILED ? NULL : block;
+}
 int ht_munmap(void *block, size_t size) { return munmap(block, size); }
+/* Calls on a mapping that fail: it stays as it is. Returns how many did not fail as they should. */
+int ht_mapping_failures(char *block, size_t size) {
+    int wrong = munmap(block + 1, size) == 0;
+    wrong += munmap(block, 0) == 0;
+    wrong += munmap(block, SIZE_MAX) == 0;
+    wrong += mremap(block + 1, size, 2 * size, MREMAP_MAYMOVE) != MAP_FAILED;
+    wrong += mremap(block, size, 0, MREMAP_MAYMOVE) != MAP_FAILED;
+    wrong += mremap(block, size, (size_t)1 << 46, 0) != MAP_FAILED;
+    wrong += mremap(block, size, (size_t)1 << 60, MREMAP_MAYMOVE) != MAP_FAILED;
+    wrong += mremap(block, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, block) != MAP_FAILED;
+    return wrong;
+}
 
 /* The same function reached in the two other ways a linker knows: a word of the GOT, and a word of initialised data. */
 static void *(*const volatile malloc_in_data[1])(size_t) = {malloc};

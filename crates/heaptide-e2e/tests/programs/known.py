@@ -94,9 +94,9 @@ class Model:
             self.peak, self.at_peak = self.heap, None
         block = Block(key, size, thread, order)
         if allocator == "MMAP":
-            assert size % 4096 == 0 and address % 4096 == 0
+            assert address % 4096 == 0
             for page in range(address, address + size, 4096):
-                self.pages[page] = block
+                self.pages[page] = (block, min(4096, address + size - page))
         else:
             assert address and address not in self.blocks, address
             self.blocks[address] = block
@@ -122,9 +122,9 @@ class Model:
     def unmap(self, thread, address, size):
         gone = {}
         for page in range(address, address + size, 4096):
-            block = self.pages.pop(page, None)
+            block, held = self.pages.pop(page, (None, 0))
             if block is not None:
-                gone[id(block)] = (block, gone.get(id(block), (block, 0))[1] + 4096)
+                gone[id(block)] = (block, gone.get(id(block), (block, 0))[1] + held)
         for block, bytes_gone in gone.values():
             self._release(block, bytes_gone, thread)
 
@@ -197,7 +197,13 @@ _SIGNATURES = {
     "mmap": (_P, [_Z]),
     "mmap_fixed": (_P, [_P, _Z]),
     "mremap": (_P, [_P, _Z, _Z]),
+    "mremap_fixed": (_P, [_P, _Z, _Z, _P]),
+    "mremap_twin": (_P, [_P, _Z]),
+    "mremap_keeping": (_P, [_P, _Z]),
+    "mmap_shared": (_P, [_Z]),
+    "mmap_file": (_P, [_I, _Z, _I]),
     "munmap": (_I, [_P, _Z]),
+    "mapping_failures": (_I, [_P, _Z]),
     "failures": (_I, []),
     "realloc_fails": (_P, [_P]),
     "munmap_fails": (_I, [_P, _Z]),
@@ -302,6 +308,22 @@ class Watched:
     def mremap(stack, thread, result, block, old_size, new_size):
         _model.unmap(thread, block, old_size)
         _model.allocate(stack, "MMAP", thread, result, new_size)
+
+    @_watch
+    def mremap_fixed(stack, thread, result, block, old_size, new_size, place):
+        _model.unmap(thread, block, old_size)
+        _model.unmap(thread, place, new_size)
+        _model.allocate(stack, "MMAP", thread, result, new_size)
+
+    mremap_twin = _allocates("MMAP", lambda block, size: size)
+
+    @_watch
+    def mremap_keeping(stack, thread, result, block, size):
+        if result:
+            _model.allocate(stack, "MMAP", thread, result, size)
+
+    mmap_shared = _allocates("MMAP", lambda size: size)
+    mmap_file = _allocates("MMAP", lambda file, size, shared: size)
 
     @_watch
     def munmap(stack, thread, result, block, size):
