@@ -44,21 +44,26 @@ pub fn heaptide() -> &'static Path {
     })
 }
 
-/// How the helper is linked.
-const FLAVOURS: [(&str, &[&str]); 2] = [
-    ("helper.so", &["-Wl,-z,lazy"]),
+/// What is built of which source, and how it is linked.
+const LIBRARIES: [(&str, &str, &[&str]); 3] = [
+    ("helper.so", "helper.c", &["-Wl,-z,lazy"]),
     // All of the GOT read-only before the first call, and calls through GLOB_DAT words
-    ("helper-now.so", &["-fno-plt", "-Wl,-z,relro", "-Wl,-z,now"]),
+    (
+        "helper-now.so",
+        "helper.c",
+        &["-fno-plt", "-Wl,-z,relro", "-Wl,-z,now"],
+    ),
+    ("lockstep.so", "lockstep.c", &["-Wl,-z,lazy"]),
 ];
 
-/// A directory with the C helper, in its flavours.
+/// A directory with the C helpers.
 pub fn helper() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/helper/helper.c");
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/helper");
         let directory = target_directory().join(format!("e2e-helper-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("target/ can be written");
-        for (name, flags) in FLAVOURS {
+        for (name, source, flags) in LIBRARIES {
             let status = Command::new("cc")
                 .args([
                     "-shared",
@@ -72,11 +77,11 @@ pub fn helper() -> &'static Path {
                 .args(flags)
                 .arg("-o")
                 .arg(directory.join(name))
-                .arg(&source)
+                .arg(sources.join(source))
                 .args(["-pthread", "-lrt"])
                 .status()
                 .expect("a C compiler (cc) is needed");
-            assert!(status.success(), "the helper does not compile");
+            assert!(status.success(), "{source} does not compile");
         }
         directory
     })
