@@ -1,0 +1,295 @@
+//! The reference agrees: programs under Memray 1.20 and under heaptide, figure by figure.
+//!
+//! What remains different, and why, is in `docs/differences-from-memray.md`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use heaptide_e2e::{
+    Capture, Cell, Mode, Python, Sandbox, modes, pythons_of, run, stats, virtual_environment,
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+const PROGRAM: &str = "reference.py";
+
+/// Functions of the program.
+const FUNCTIONS: [&str; 10] = [
+    "plain",
+    "numpy_arrays",
+    "threads",
+    "documents",
+    "growth",
+    "mappings",
+    "leaks",
+    "temporary",
+    "generators",
+    "recursion",
+];
+
+#[derive(Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    function: String,
+    file: String,
+    line: u32,
+}
+
+/// A row of `memray_figures.py`.
+#[derive(Deserialize)]
+struct Row {
+    stack: Vec<Place>,
+    allocator: String,
+    thread: String,
+    count: u64,
+    bytes: u64,
+}
+
+/// The four figures of both profilers.
+#[derive(Deserialize)]
+struct Reference {
+    allocated: Vec<Row>,
+    peak: Vec<Row>,
+    live: Vec<Row>,
+    temporary: Vec<Row>,
+}
+
+/// Stack, thread, and the allocator where Memray keeps allocators apart.
+type Key = (Vec<Place>, String, Option<String>);
+/// Count and bytes.
+type Sums = BTreeMap<Key, (u64, u64)>;
+
+/// The frames up to the program's own code; `None` for what no function of the program is responsible for. What
+/// lies further out is the runner: Memray's is a Python program, ours is none.
+fn of_the_program(stack: Vec<Place>) -> Option<Vec<Place>> {
+    let ours = |place: &Place| place.file.ends_with(PROGRAM);
+    let outermost = stack
+        .iter()
+        .rposition(|place| ours(place) && place.function != "<module>")?;
+    // The interpreter maps a piece of its own stack where the frames have used up the last one, which comes a
+    // little sooner below the runner's frames. What the C library keeps for a thread goes when the thread does,
+    // which is some time after `join`.
+    if ["down", "start"].contains(&stack[0].function.as_str()) {
+        return None;
+    }
+    Some(stack.into_iter().take(outermost + 1).collect())
+}
+
+fn sums(rows: impl Iterator<Item = (Key, (u64, u64))>) -> Sums {
+    let mut sums = Sums::new();
+    for (key, (count, bytes)) in rows.filter(|(_, figures)| *figures != (0, 0)) {
+        let sum = sums.entry(key).or_default();
+        sum.0 += count;
+        sum.1 += bytes;
+    }
+    sums
+}
+
+fn of_memray(rows: Vec<Row>, by_allocator: bool) -> Sums {
+    sums(rows.into_iter().filter_map(|row| {
+        let key = (
+            of_the_program(row.stack)?,
+            row.thread,
+            by_allocator.then_some(row.allocator),
+        );
+        Some((key, (row.count, row.bytes)))
+    }))
+}
+
+fn of_heaptide(
+    capture: &Capture,
+    by_allocator: bool,
+    figures: impl Fn(&Cell) -> (u64, u64),
+) -> Sums {
+    sums(capture.cells.iter().filter_map(|cell| {
+        let places = cell.stack.iter().map(|frame| Place {
+            function: frame.function.clone(),
+            file: frame.file.clone(),
+            line: frame.line,
+        });
+        let key = (
+            of_the_program(places.collect())?,
+            cell.thread_name.clone(),
+            by_allocator.then(|| cell.allocator.clone()),
+        );
+        Some((key, figures(cell)))
+    }))
+}
+
+fn expect_equal(name: &str, memray: &Sums, heaptide: &Sums) {
+    let keys = memray.keys().chain(heaptide.keys());
+    let differences: Vec<String> = keys
+        .filter(|key| memray.get(*key) != heaptide.get(*key))
+        .map(|key| {
+            format!(
+                "{key:?}:\n  Memray {:?}\n  heaptide {:?}",
+                memray.get(key),
+                heaptide.get(key)
+            )
+        })
+        .collect();
+    assert!(
+        differences.is_empty(),
+        "{name}: {} differences\n{}",
+        differences.len(),
+        differences[..differences.len().min(6)].join("\n")
+    );
+}
+
+fn unsigned(count: i64, bytes: i64) -> (u64, u64) {
+    let number = |value: i64| u64::try_from(value).expect("not negative");
+    (number(count), number(bytes))
+}
+
+/// `stats --json` of either: places of the program in a list of top places.
+fn top(stats: &Value, list: &str, figure: &str) -> BTreeMap<String, u64> {
+    let rows = stats[list].as_array().expect("a list").iter();
+    rows.map(|row| {
+        let location = row["location"].as_str().expect("a place").to_owned();
+        (location, row[figure].as_u64().expect("a number"))
+    })
+    .filter(|(location, _)| {
+        location.contains(PROGRAM)
+            && !location.starts_with("<module>:")
+            && !location.starts_with("down:")
+    })
+    .collect()
+}
+
+struct Run<'a> {
+    sandbox: &'a Sandbox,
+    interpreter: &'a Path,
+    function: &'a str,
+}
+
+impl Run<'_> {
+    fn memray(&self, arguments: &[&str]) -> Vec<u8> {
+        let mut command = self.sandbox.command(self.interpreter);
+        command.env("OPENBLAS_NUM_THREADS", "1");
+        let finished = run(command.args(["-m", "memray"]).args(arguments));
+        finished.expect_success(&format!("memray {arguments:?}"));
+        finished.stdout
+    }
+
+    /// What Memray's reader says, and `memray stats --json`.
+    fn reference(&self) -> (Reference, Value) {
+        let program = self.sandbox.inside(PROGRAM);
+        let program = program.to_str().expect("UTF-8");
+        self.memray(&[
+            "run",
+            "-q",
+            "-f",
+            "-o",
+            "memray.bin",
+            program,
+            self.function,
+        ]);
+        self.memray(&[
+            "stats",
+            "--json",
+            "-f",
+            "-n",
+            "100000",
+            "-o",
+            "memray.json",
+            "memray.bin",
+        ]);
+        let stats = std::fs::read(self.sandbox.outside("memray.json")).expect("memray.json");
+        let finished = run(self
+            .sandbox
+            .command(self.interpreter)
+            .arg("memray_figures.py")
+            .arg("memray.bin"));
+        finished.expect_success("memray_figures.py");
+        let parse = |bytes: &[u8]| serde_json::from_slice(bytes).expect("JSON");
+        let figures = serde_json::from_slice(&finished.stdout).expect("JSON");
+        (figures, parse(&stats))
+    }
+
+    fn heaptide(&self, mode: Mode) -> (Capture, Value) {
+        let python = Python {
+            path: self.interpreter.to_owned(),
+            ..self.sandbox.python.clone()
+        };
+        let mut command = self.sandbox.profiled_by(mode, &python);
+        command
+            .env("OPENBLAS_NUM_THREADS", "1")
+            .arg(self.sandbox.inside(PROGRAM))
+            .arg(self.function);
+        run(&mut command).expect_success(self.function);
+        let path = self.sandbox.capture();
+        let output = run(std::process::Command::new(heaptide_e2e::heaptide())
+            .args(["stats", "--json", "-n", "100000"])
+            .arg(&path));
+        output.expect_success("stats");
+        let all = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(
+            stats(&path)["total_num_allocations"],
+            Value::clone(&all)["total_num_allocations"]
+        );
+        (Capture::read(&path), all)
+    }
+
+    fn compare(&self) {
+        let (reference, reference_stats) = self.reference();
+        let allocated = of_memray(reference.allocated, true);
+        // Memray shows one row per stack, with the allocator of any of its blocks.
+        let peak = of_memray(reference.peak, false);
+        let live = of_memray(reference.live, false);
+        let temporary = of_memray(reference.temporary, false);
+        assert!(allocated.len() > 1, "{}: nothing to compare", self.function);
+        assert!(
+            !peak.is_empty() && !live.is_empty(),
+            "{}: the peak is somewhere else",
+            self.function
+        );
+        for mode in modes() {
+            let name = |figure: &str| format!("{} ({mode:?}), {figure}", self.function);
+            let (capture, own_stats) = self.heaptide(mode);
+            let ours = of_heaptide(&capture, true, |cell| {
+                let counters = cell.counters;
+                (counters.allocated_count, counters.allocated_bytes)
+            });
+            expect_equal(&name("allocated"), &allocated, &ours);
+            let ours = of_heaptide(&capture, false, |cell| {
+                unsigned(cell.counters.peak_count, cell.counters.peak_bytes)
+            });
+            expect_equal(&name("peak"), &peak, &ours);
+            let ours = of_heaptide(&capture, false, |cell| {
+                unsigned(cell.counters.live_count, cell.counters.live_bytes)
+            });
+            expect_equal(&name("live"), &live, &ours);
+            let ours = of_heaptide(&capture, false, |cell| {
+                let counters = cell.counters;
+                (counters.temporary_count, counters.temporary_bytes)
+            });
+            expect_equal(&name("temporary"), &temporary, &ours);
+            for (list, figure) in [
+                ("top_allocations_by_size", "size"),
+                ("top_allocations_by_count", "count"),
+            ] {
+                let places = top(&reference_stats, list, figure);
+                assert!(!places.is_empty(), "{}", name(list));
+                assert_eq!(places, top(&own_stats, list, figure), "{}", name(list));
+            }
+        }
+    }
+}
+
+#[test]
+fn memray_finds_the_same() {
+    for python in pythons_of(&[12]) {
+        let packages = ["memray==1.20.0", "numpy==2.5.5"];
+        let Some(interpreter) = virtual_environment(python, "memray", &packages) else {
+            continue;
+        };
+        let sandbox = Sandbox::new(python);
+        for function in FUNCTIONS {
+            Run {
+                sandbox: &sandbox,
+                interpreter: &interpreter,
+                function,
+            }
+            .compare();
+        }
+    }
+}
