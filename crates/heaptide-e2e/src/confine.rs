@@ -83,6 +83,15 @@ impl Cage {
         Some(cage)
     }
 
+    /// The most that was ever charged, bytes; `None` when this kernel does not tell.
+    #[must_use]
+    pub fn peak_bytes(&self) -> Option<u64> {
+        ["memory.max_usage_in_bytes", "memory.peak"]
+            .iter()
+            .find_map(|file| std::fs::read_to_string(self.0.join(file)).ok())
+            .and_then(|text| text.trim().parse().ok())
+    }
+
     /// Makes the command start inside.
     pub fn confine<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         use std::os::fd::{AsRawFd, OwnedFd};
