@@ -26,8 +26,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     // Outside of it.
-    ("heaptide-session", &["heaptide-format"]),
     ("heaptide-capture", &["heaptide-format"]),
+    ("heaptide-session", &["heaptide-capture", "heaptide-format"]),
     (
         "heaptide-engine",
         &["heaptide-capture", "heaptide-cpython", "heaptide-format"],

@@ -3,122 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
-use std::io;
 
-use heaptide_format::{
-    BadEvent, CHUNK_HEADER_BYTES, ChunkHeader, Decoder, Event, Moment, Receiver, SegmentKind,
-};
-use zerocopy::FromBytes;
+use heaptide_format::{BadEvent, Decoder, Event, Moment, Receiver};
 
-use crate::segments::SegmentSummary;
-use crate::source::Source;
+use crate::chunks::{ChunkBuffer, EventChunk, EventLog};
 use crate::warning::{WarningKind, Warnings};
-
-/// Writers make chunks of at most 256 KiB.
-const LARGEST_CHUNK_BYTES: u64 = 16 << 20;
-
-/// A piece of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventChunk {
-    /// Number of the stream.
-    pub stream: u32,
-    /// Place in the stream.
-    pub sequence: u32,
-    /// Number of the thread that wrote it.
-    pub thread: u32,
-    /// File offset of the payload.
-    pub offset: u64,
-    /// Bytes of the payload, head included.
-    pub bytes: u64,
-}
-
-/// Where the events of a capture are. Nothing of them is held in memory.
-#[derive(Default)]
-pub struct EventLog {
-    source: Option<Box<dyn Source>>,
-    /// Ordered by stream and sequence.
-    chunks: Vec<EventChunk>,
-}
-
-impl fmt::Debug for EventLog {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("EventLog")
-            .field("chunks", &self.chunks.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl EventLog {
-    pub(crate) fn new(
-        source: Box<dyn Source>,
-        segments: &[SegmentSummary],
-        warnings: &mut Warnings,
-    ) -> Self {
-        let mut chunks = Vec::new();
-        for segment in segments {
-            if segment.kind != Some(SegmentKind::Events) {
-                continue;
-            }
-            let mut head = [0; CHUNK_HEADER_BYTES];
-            let read = source.read_at(segment.payload_offset(), &mut head).ok();
-            let header = ChunkHeader::read_from_bytes(&head).unwrap_or_default();
-            if segment.readable == 0 {
-                // Given out and not begun when the program died.
-                continue;
-            }
-            if read != Some(CHUNK_HEADER_BYTES)
-                || segment.readable < CHUNK_HEADER_BYTES as u64
-                || segment.readable > LARGEST_CHUNK_BYTES
-            {
-                warnings.add(WarningKind::DamagedEvents, Some(segment.offset), || {
-                    "a chunk of events has an impossible length and was left out".to_owned()
-                });
-                continue;
-            }
-            chunks.push(EventChunk {
-                stream: header.stream,
-                sequence: header.sequence,
-                thread: header.thread,
-                offset: segment.payload_offset(),
-                bytes: segment.readable,
-            });
-        }
-        chunks.sort_by_key(|chunk| (chunk.stream, chunk.sequence));
-        Self {
-            source: Some(source),
-            chunks,
-        }
-    }
-
-    /// The chunks, by stream and sequence.
-    #[must_use]
-    pub fn chunks(&self) -> &[EventChunk] {
-        &self.chunks
-    }
-
-    /// Bytes of all chunks.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.bytes).sum()
-    }
-
-    /// All events from the first on. Holds one chunk of each stream that has not ended.
-    #[must_use]
-    pub fn in_order(&self) -> EventOrder<'_> {
-        EventOrder::new(self)
-    }
-
-    fn read(&self, chunk: &EventChunk, buffer: &mut Vec<u8>) -> io::Result<()> {
-        buffer.resize(usize::try_from(chunk.bytes).unwrap_or(0), 0);
-        let count = match &self.source {
-            Some(source) => source.read_at(chunk.offset, buffer)?,
-            None => 0,
-        };
-        buffer.truncate(count);
-        Ok(())
-    }
-}
 
 /// An event and who recorded it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +43,7 @@ struct Told {
 struct Cursor<'a> {
     /// What is left to be read.
     chunks: &'a [EventChunk],
-    buffer: Vec<u8>,
+    buffer: ChunkBuffer,
     at: usize,
     decoder: Option<Box<Decoder>>,
     thread: u32,
@@ -187,7 +76,7 @@ impl fmt::Debug for EventOrder<'_> {
 }
 
 impl<'a> EventOrder<'a> {
-    fn new(log: &'a EventLog) -> Self {
+    pub(crate) fn new(log: &'a EventLog) -> Self {
         let mut order = Self {
             log,
             cursors: Vec::new(),
@@ -196,7 +85,7 @@ impl<'a> EventOrder<'a> {
             told: Told::default(),
         };
         for chunks in log
-            .chunks
+            .chunks()
             .chunk_by(|left, right| left.stream == right.stream)
         {
             let number = order.cursors.len();
@@ -289,7 +178,7 @@ impl<'a> Cursor<'a> {
     fn new(chunks: &'a [EventChunk]) -> Self {
         Self {
             chunks,
-            buffer: Vec::new(),
+            buffer: ChunkBuffer::default(),
             at: 0,
             decoder: None,
             thread: 0,
@@ -310,7 +199,7 @@ impl<'a> Cursor<'a> {
     #[inline]
     fn run(&mut self, receiver: &mut impl Receiver) {
         if let Some(decoder) = &mut self.decoder {
-            decoder.run(&self.buffer, &mut self.at, receiver);
+            decoder.run(self.buffer.events(), &mut self.at, receiver);
         }
     }
 
@@ -318,7 +207,7 @@ impl<'a> Cursor<'a> {
     fn advance(&mut self, log: &EventLog, told: &mut Told) {
         loop {
             if let Some(decoder) = &mut self.decoder {
-                match decoder.next(&self.buffer, &mut self.at) {
+                match decoder.next(self.buffer.events(), &mut self.at) {
                     Ok(Some((moment, event))) => {
                         // Damage must not turn time around.
                         let moment = moment.max(self.last);
@@ -366,13 +255,12 @@ impl<'a> Cursor<'a> {
             Some(decoder) => **decoder = Decoder::new(),
             None => self.decoder = Some(Box::default()),
         }
-        self.at = CHUNK_HEADER_BYTES;
+        self.at = 0;
         if let Err(error) = log.read(chunk, &mut self.buffer) {
             told.warnings
                 .add(WarningKind::DamagedEvents, Some(chunk.offset), || {
                     format!("a chunk of events could not be read: {error}")
                 });
-            self.buffer.clear();
         }
         told.bytes_read += chunk.bytes;
         true

@@ -11,13 +11,16 @@
 //! Events are not held: [`Capture::events`] reads them again whenever they are wanted.
 #![forbid(unsafe_code)]
 
+mod chunks;
 mod definitions;
 mod error;
 mod events;
 mod liveness;
+mod packing;
 mod process;
 mod reader;
 mod records;
+mod rewrite;
 mod segments;
 mod signal;
 mod source;
@@ -29,11 +32,13 @@ use std::path::{Path, PathBuf};
 
 use heaptide_format::{Cell, HeapWord, Identity, Lifecycle, Node, OwnCost, Sample, Slot, Thread};
 
+pub use chunks::{EventChunk, EventLog};
 pub use definitions::{Code, CodeFixedFields, Definitions, Metadata};
 pub use error::Error;
-pub use events::{EventChunk, EventLog, EventOrder, EventVisitor, PlacedEvent};
+pub use events::{EventOrder, EventVisitor, PlacedEvent};
 pub use liveness::{DeathCause, Ending, Liveness};
 pub use process::{ProcessState, process_state};
+pub use rewrite::{RewriteError, Rewritten, rewrite};
 pub use segments::SegmentSummary;
 pub use signal::signal_name;
 pub use table::Table;

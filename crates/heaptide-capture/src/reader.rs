@@ -7,8 +7,8 @@ use std::io;
 use std::path::Path;
 
 use heaptide_format::{
-    Cell, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle, MAGIC, Mode,
-    OwnCost, Sample, SegmentKind, State, offsets,
+    Cell, FEATURE_PACKED_EVENTS, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity,
+    Lifecycle, MAGIC, Mode, OwnCost, Sample, SegmentKind, State, offsets,
 };
 use zerocopy::{FromBytes, FromZeros};
 
@@ -155,10 +155,10 @@ fn checked_identity(
         warnings.add(WarningKind::DamagedIdentity, Some(0), || {
             "the identity block of the header is damaged; process id, times and settings may be wrong".to_owned()
         });
-    } else if identity.required_features != 0 {
+    } else if identity.required_features & !FEATURE_PACKED_EVENTS != 0 {
         return Err(Error::UnknownFeatures {
             path: path(),
-            bits: identity.required_features,
+            bits: identity.required_features & !FEATURE_PACKED_EVENTS,
         });
     }
     if identity.header_bytes as usize != HEADER_BYTES {

@@ -44,6 +44,12 @@ impl FileSource {
     }
 }
 
+impl From<File> for FileSource {
+    fn from(file: File) -> Self {
+        Self(file)
+    }
+}
+
 impl Source for FileSource {
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())

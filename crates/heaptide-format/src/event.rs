@@ -31,8 +31,8 @@ pub struct ChunkHeader {
     pub sequence: u32,
     /// Number of the thread.
     pub thread: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Bytes of its events in a [`crate::PackedBlock`], else zero.
+    pub event_bytes: u32,
 }
 
 /// Size of a [`ChunkHeader`].

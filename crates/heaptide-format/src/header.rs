@@ -13,6 +13,9 @@ pub const FORMAT_VERSION: u32 = 1;
 /// Size of the header page; the first segment follows it.
 pub const HEADER_BYTES: usize = 4096;
 
+/// Bit of [`Identity::required_features`]: events are in segments of [`crate::SegmentKind::PackedEvents`].
+pub const FEATURE_PACKED_EVENTS: u64 = 1;
+
 /// Byte offsets of the blocks of the header page.
 pub mod offsets {
     /// [`super::Identity`]
@@ -37,7 +40,7 @@ pub struct Identity {
     pub version: u32,
     /// [`HEADER_BYTES`]; a reader finds the first segment here.
     pub header_bytes: u32,
-    /// Bits a reader must know, or refuse the file. None are defined in version 1.
+    /// Bits a reader must know, or refuse the file: [`FEATURE_PACKED_EVENTS`].
     pub required_features: u64,
     /// Bits a reader may ignore.
     pub optional_features: u64,

@@ -14,13 +14,16 @@ compile_error!(
     "the capture format is little-endian and is mapped directly: big-endian hosts are not supported"
 );
 
+mod columns;
 mod decoder;
 mod definition;
 mod event;
 mod header;
+mod packed;
 mod record;
 mod segment;
 
+pub use columns::{COLUMNS, Column, Mover, move_events};
 pub use decoder::{BadEvent, Decoder, Receiver};
 pub use definition::{CodeFixed, DefinitionHeader, DefinitionKind, MetadataKey, StringEncoding};
 pub use event::{
@@ -28,9 +31,10 @@ pub use event::{
     next_shared_turn, turn_is_shared,
 };
 pub use header::{
-    FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle, MAGIC, Mode, Origin,
-    Outcome, OwnCost, PythonAllocator, State, StopReason, offsets,
+    FEATURE_PACKED_EVENTS, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle,
+    MAGIC, Mode, Origin, Outcome, OwnCost, PythonAllocator, State, StopReason, offsets,
 };
+pub use packed::{LARGEST_BLOCK_BYTES, PACKED_BLOCK_BYTES, PackedBlock, Packing};
 pub use record::{
     Allocator, Cell, CellKind, HISTOGRAM_BINS, NO_CODE, NODE_OVERFLOW, NODE_ROOT, Node, Sample,
     Slot, THREAD_OVERFLOW, Thread, histogram_bin, histogram_bounds,

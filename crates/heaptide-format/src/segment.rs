@@ -81,5 +81,7 @@ code_enum! {
         Modules = 9 => "modules",
         /// Native frames.
         NativeFrames = 10 => "native frames",
+        /// Events of a capture that is finished, in blocks ([`crate::PackedBlock`]).
+        PackedEvents = 11 => "packed events",
     }
 }

@@ -227,7 +227,7 @@ impl Recorder {
             stream: stream.number,
             sequence: stream.sequence,
             thread: number,
-            reserved: 0,
+            event_bytes: 0,
         };
         // SAFETY: a chunk is at least a page, aligned, and nobody else writes it.
         unsafe {

@@ -133,6 +133,11 @@ impl CaptureFile {
         &self.file
     }
 
+    #[cfg(test)]
+    pub(crate) fn samples_offset(&self) -> u64 {
+        self.samples_offset
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -121,8 +121,8 @@ struct Member {
 pub(crate) struct Family<'a> {
     watcher: &'a Watcher,
     members: Vec<Member>,
-    /// How many captures were seen.
-    pub(crate) seen: u64,
+    /// The captures that were seen.
+    pub(crate) seen: Vec<PathBuf>,
     interval: Duration,
     next: Instant,
     next_heartbeat: Instant,
@@ -133,7 +133,7 @@ impl<'a> Family<'a> {
         Self {
             watcher,
             members: Vec::new(),
-            seen: 0,
+            seen: Vec::new(),
             interval: Duration::from_millis(interval_ms.into()),
             next: Instant::now(),
             next_heartbeat: Instant::now(),
@@ -181,7 +181,7 @@ impl<'a> Family<'a> {
             else {
                 continue;
             };
-            self.seen += 1;
+            self.seen.push(path);
             // The same process as another program: its earlier capture has ended.
             self.members.retain(|member| member.pid != pid);
             if self.interval.is_zero() || self.members.len() >= MOST_SAMPLED {
@@ -319,7 +319,7 @@ mod tests {
         let mut family = Family::new(&watcher, 10);
         std::fs::write(directory.path().join("a.tide.14"), "not a capture").unwrap();
         family.tick(Instant::now(), &|| 1, (0, 0));
-        assert_eq!(family.seen, 0);
+        assert!(family.seen.is_empty());
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! 3. [`agent`]: a file on disk that the loader can preload;
 //! 4. [`session`]: fork, make the capture ([`capture`]), exec;
 //! 5. [`supervise`]: sleep, sample memory ([`samples`], [`cgroup`]), pass signals on ([`signals`]);
-//! 6. [`outcome`]: how it ended, noted in the capture.
+//! 6. [`outcome`]: how it ended, noted in the capture;
+//! 7. `compress`: the captures of those that ended well made small.
 //!
 //! The program must not notice us: it keeps its arguments, streams, signal dispositions and
 //! process group, and the supervisor does nothing but sleep and take a few numbers from `/proc`.
@@ -22,6 +23,7 @@
 pub mod agent;
 pub mod capture;
 pub mod cgroup;
+mod compress;
 mod error;
 pub mod family;
 mod launch;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use heaptide_format::{Lifecycle, Sample, State, StopReason};
@@ -34,7 +35,7 @@ pub struct Ended {
     /// What the capture says about the run; `None` when it cannot be read any more.
     pub lifecycle: Option<Lifecycle>,
     /// Captures of other processes that were seen to appear.
-    pub followed: u64,
+    pub followed: Vec<PathBuf>,
     /// Things that went wrong in the supervisor, for the user to read. The program did not notice.
     pub problems: Vec<String>,
 }
@@ -100,7 +101,7 @@ impl Session {
             family.finish(pid, waited.end, oom_kills, watch.clock.now());
         }
         Ok(Ended {
-            followed: watch.family.as_ref().map_or(0, |family| family.seen),
+            followed: watch.family.map_or_else(Vec::new, |family| family.seen),
             end: waited.end,
             core_dumped: waited.core_dumped,
             oom_kills,

@@ -136,6 +136,17 @@ pub(crate) fn prove_shared_mapping(file: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives an open file without a name (`O_TMPFILE`) its first one. `from` is its `/proc/self/fd` path.
+pub(crate) fn link_open_file(from: &CStr, to: &CStr) -> io::Result<()> {
+    let here = libc::AT_FDCWD;
+    let follow = libc::AT_SYMLINK_FOLLOW;
+    // SAFETY: two NUL-terminated paths.
+    if unsafe { libc::linkat(here, from.as_ptr(), here, to.as_ptr(), follow) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// An anonymous file in memory.
 pub(crate) fn memory_file(name: &CStr) -> io::Result<File> {
     use std::os::fd::FromRawFd;

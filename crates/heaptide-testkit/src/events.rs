@@ -74,7 +74,7 @@ impl EventWriter {
                 stream: number,
                 sequence: stream.sequence,
                 thread: stream.thread,
-                reserved: 0,
+                event_bytes: 0,
             };
             stream.chunk.extend_from_slice(header.as_bytes());
             stream.encoder.begin_chunk();

@@ -60,6 +60,15 @@ pub(crate) struct Arguments {
     #[arg(long)]
     aggregate: bool,
 
+    /// Compress the capture when the program has ended well (the default). While it runs, and when it is
+    /// killed, the capture is as it was written
+    #[arg(long, conflicts_with = "no_compress")]
+    compress_on_exit: bool,
+
+    /// Leave the capture as it was written
+    #[arg(long)]
+    no_compress: bool,
+
     /// Record children that the program forks, too, each in a capture of its own: FILE.<pid>
     #[arg(long)]
     follow_fork: bool,
@@ -157,7 +166,7 @@ fn watch(
 ) -> ExitCode {
     let messages = Messages::new(session, arguments.quiet, terminal);
     messages.started();
-    let ended = match session.supervise() {
+    let mut ended = match session.supervise() {
         Ok(ended) => ended,
         Err(error) => {
             let error = anyhow::Error::new(error).context("cannot wait for the program");
@@ -165,6 +174,12 @@ fn watch(
             return ExitCode::from(EXIT_FAILURE);
         }
     };
+    let compress = arguments.compress_on_exit || !arguments.no_compress;
+    if compress && ended.tracked() {
+        let problems =
+            session.compress(&ended, &mut |path, bytes| messages.compressing(path, bytes));
+        ended.problems.extend(problems);
+    }
     messages.ended(&ended);
     // Before `end_like`, which never returns: the agent may be in a directory that has to go.
     drop(agent);
@@ -223,6 +238,20 @@ mod tests {
 
         let (_, target) = check("-c pass -f -- --help");
         assert_eq!(target, Target::Code("pass".into(), words("-f -- --help")));
+    }
+
+    #[test]
+    fn a_capture_is_compressed_or_not() {
+        let parse = |line: &str| Wrapper::try_parse_from(line.split(' '));
+        assert!(
+            !parse("run --compress-on-exit a.py")
+                .unwrap()
+                .run
+                .no_compress
+        );
+        assert!(parse("run --no-compress a.py").unwrap().run.no_compress);
+        let error = parse("run --no-compress --compress-on-exit a.py").unwrap_err();
+        assert_eq!(error.exit_code(), i32::from(EXIT_USAGE));
     }
 
     #[test]

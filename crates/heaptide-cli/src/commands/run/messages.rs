@@ -28,12 +28,9 @@ pub(super) struct Messages<'a> {
 
 impl<'a> Messages<'a> {
     pub(super) fn new(session: &'a Session, quiet: bool, terminal: &'a Terminal) -> Self {
-        let here = std::env::current_dir().unwrap_or_default();
-        let path = session.capture().path();
-        let path = path.strip_prefix(here).unwrap_or(path).to_owned();
         Self {
             session,
-            path,
+            path: relative(session.capture().path()),
             quiet,
             terminal,
         }
@@ -43,6 +40,18 @@ impl<'a> Messages<'a> {
     pub(super) fn started(&self) {
         if !self.quiet {
             self.note(&format!("writing {}", self.path.display()));
+        }
+    }
+
+    /// The program has ended, and it takes a while to make the capture small.
+    pub(super) fn compressing(&self, path: &Path, bytes: u64) {
+        if !self.quiet {
+            let path = relative(path);
+            self.note(&format!(
+                "compressing {} ({}); Ctrl-C leaves it as it is",
+                path.display(),
+                heaptide_report::bytes_text(bytes)
+            ));
         }
     }
 
@@ -92,7 +101,7 @@ impl<'a> Messages<'a> {
 
     /// The captures of other processes.
     fn followed(&self, ended: &Ended) {
-        let count = match ended.followed {
+        let count = match ended.followed.len() {
             0 => return,
             1 => "that of another process is".to_owned(),
             count => format!("those of {count} other processes are"),
@@ -115,7 +124,7 @@ impl<'a> Messages<'a> {
 
     /// An empty capture helps nobody: it is removed, and the reason is given.
     fn nothing_recorded(&self, ended: &Ended) {
-        if ended.followed > 0 && ended.stop_reason().is_none() {
+        if !ended.followed.is_empty() && ended.stop_reason().is_none() {
             // A shell script, say, whose Python programs were recorded.
             let _ = self.session.capture().remove();
             if !self.quiet {
@@ -154,6 +163,12 @@ impl<'a> Messages<'a> {
         let title = self.terminal.stderr_style("33", "warning:");
         say(&format!("heaptide: {title} {text}"));
     }
+}
+
+/// A path below the current directory as one would type it.
+fn relative(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).unwrap_or(path).to_owned()
 }
 
 /// stderr may be closed, and that is no reason to fail the program.
@@ -228,7 +243,7 @@ mod tests {
             oom_kills,
             peak_resident_bytes: 0,
             lifecycle: None,
-            followed: 0,
+            followed: vec![],
             problems: vec![],
         }
     }

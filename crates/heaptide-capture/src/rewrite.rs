@@ -1,0 +1,272 @@
+//! Writes a capture anew when its program has ended: events packed, and nothing that was only of use to the
+//! writer (tables of working memory, room that was not needed).
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use heaptide_format::{
+    CHUNK_HEADER_BYTES, ChunkHeader, FEATURE_PACKED_EVENTS, HEADER_BYTES, Header, Identity,
+    LARGEST_BLOCK_BYTES, MAGIC, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind,
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::chunks::{ChunkBuffer, EventChunk, EventLog};
+use crate::packing;
+use crate::segments::{SegmentSummary, list_segments};
+use crate::source::{FileSource, Source};
+use crate::warning::Warnings;
+
+/// A block takes chunks up to so many bytes of events: what a reader holds of each stream.
+const BLOCK_BYTES: usize = 256 << 10;
+const MOST_CHUNKS: usize = 64;
+/// Blocks are gathered up to about this size for a segment.
+const SEGMENT_BYTES: usize = 1 << 20;
+const COPY_BYTES: u64 = 256 << 10;
+
+/// Why a capture was not written anew. The original has not been touched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RewriteError {
+    /// It is no whole capture of this version; what is there is better left alone.
+    #[error("the capture is damaged: {0}")]
+    Damaged(String),
+    /// The caller wanted no more of it.
+    #[error("interrupted")]
+    Interrupted,
+    /// Reading or writing failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Length of the original.
+    pub bytes_before: u64,
+    /// Length now.
+    pub bytes_after: u64,
+}
+
+/// Writes the capture `original`, which nobody writes any more, to the empty file `target`. Records and
+/// events are the same, byte for byte. `go_on` is asked often, with the bytes read so far and those in all.
+///
+/// Memory: a few MiB, and 40 bytes for each chunk of events.
+///
+/// # Errors
+/// See [`RewriteError`]; `target` then holds anything.
+pub fn rewrite(
+    original: &File,
+    target: &File,
+    go_on: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Rewritten, RewriteError> {
+    let source = FileSource::from(original.try_clone()?);
+    let mut header = read_header(&source)?;
+    let mut warnings = Warnings::default();
+    let segments = list_segments(
+        &source,
+        HEADER_BYTES as u64,
+        header.lifecycle.allocated_end,
+        &mut warnings,
+    )?;
+    let log = EventLog::new(Box::new(source), &segments, &mut warnings);
+    if let Some(warning) = warnings.into_vec().first() {
+        return Err(RewriteError::Damaged(warning.to_string()));
+    }
+    let bytes_before = original.metadata()?.len();
+    let mut writer = Writer {
+        original,
+        target,
+        page: (header.identity.page_bytes as usize).clamp(HEADER_BYTES, 1 << 16),
+        end: HEADER_BYTES as u64,
+        done: 0,
+        total: bytes_before,
+        go_on,
+    };
+    for segment in &segments {
+        let events = segment.kind == Some(SegmentKind::Events);
+        let scratch = segment.kind == Some(SegmentKind::Scratch);
+        if !events && !scratch && segment.readable > 0 {
+            writer.copy(segment)?;
+        }
+    }
+    let packed = writer.pack_all(&log)?;
+    header.lifecycle.allocated_end = writer.end;
+    if packed {
+        header.identity.required_features |= FEATURE_PACKED_EVENTS;
+        header.identity.checksum = Identity::expected_checksum(&header.identity);
+    }
+    let bytes_after = writer.end;
+    target.set_len(bytes_after)?;
+    // Last: without it the file is no capture.
+    target.write_all_at(header.as_bytes(), 0)?;
+    Ok(Rewritten {
+        bytes_before,
+        bytes_after,
+    })
+}
+
+fn read_header(source: &FileSource) -> Result<Header, RewriteError> {
+    let damaged = |what: &str| RewriteError::Damaged(what.to_owned());
+    let mut bytes = [0; HEADER_BYTES];
+    if source.read_at(0, &mut bytes)? < bytes.len() {
+        return Err(damaged("it has no whole header"));
+    }
+    let header = Header::read_from_bytes(&bytes).map_err(|_| damaged("it has no header"))?;
+    let identity = &header.identity;
+    if identity.magic != MAGIC
+        || identity.version != heaptide_format::FORMAT_VERSION
+        || identity.checksum != identity.expected_checksum()
+    {
+        return Err(damaged("its identity is not whole"));
+    }
+    if identity.required_features != 0 {
+        return Err(damaged("it has been written anew before"));
+    }
+    Ok(header)
+}
+
+struct Writer<'a> {
+    original: &'a File,
+    target: &'a File,
+    page: usize,
+    /// Where the next segment goes.
+    end: u64,
+    done: u64,
+    total: u64,
+    go_on: &'a mut dyn FnMut(u64, u64) -> bool,
+}
+
+impl Writer<'_> {
+    /// So many more bytes of the original are done.
+    fn advance(&mut self, bytes: u64) -> Result<(), RewriteError> {
+        self.done += bytes;
+        if (self.go_on)(self.done, self.total) {
+            Ok(())
+        } else {
+            Err(RewriteError::Interrupted)
+        }
+    }
+
+    /// The header of a segment for `payload` bytes; returns where the payload goes.
+    fn begin_segment(
+        &mut self,
+        kind: u32,
+        first_index: u64,
+        record_bytes: u32,
+        payload: u64,
+    ) -> io::Result<u64> {
+        let start = self.end;
+        let capacity = (SEGMENT_HEADER_BYTES as u64 + payload).next_multiple_of(self.page as u64);
+        let mut header = SegmentHeader::new(
+            SegmentKind::PackedEvents,
+            capacity,
+            first_index,
+            record_bytes,
+        );
+        // Kinds that we do not know are copied as well.
+        header.kind = kind;
+        header.checksum = header.expected_checksum();
+        header.committed = payload;
+        self.target.write_all_at(header.as_bytes(), start)?;
+        self.end = start + capacity;
+        Ok(start + SEGMENT_HEADER_BYTES as u64)
+    }
+
+    /// A segment without the room that it did not need.
+    fn copy(&mut self, segment: &SegmentSummary) -> Result<(), RewriteError> {
+        let to = self.begin_segment(
+            segment.raw_kind,
+            segment.first_index,
+            segment.record_bytes,
+            segment.readable,
+        )?;
+        let mut buffer = vec![0; COPY_BYTES.min(segment.readable) as usize];
+        let mut at = 0;
+        while at < segment.readable {
+            let piece = &mut buffer[..COPY_BYTES.min(segment.readable - at) as usize];
+            self.original
+                .read_exact_at(piece, segment.payload_offset() + at)?;
+            self.target.write_all_at(piece, to + at)?;
+            at += piece.len() as u64;
+            self.advance(piece.len() as u64)?;
+        }
+        Ok(())
+    }
+
+    /// The events of all streams, one after the other; false when there are none.
+    fn pack_all(&mut self, log: &EventLog) -> Result<bool, RewriteError> {
+        let mut segment = Vec::new();
+        let mut buffer = ChunkBuffer::default();
+        for stream in log
+            .chunks()
+            .chunk_by(|left, right| left.stream == right.stream)
+        {
+            let mut block = Block::default();
+            for chunk in stream {
+                log.read(chunk, &mut buffer)?;
+                let events = buffer.events();
+                if events.len() + CHUNK_HEADER_BYTES != chunk.bytes as usize
+                    || events.len() > LARGEST_BLOCK_BYTES as usize
+                {
+                    return Err(RewriteError::Damaged(
+                        "a chunk of events has an impossible length".to_owned(),
+                    ));
+                }
+                if !block.takes(events.len()) {
+                    block.finish_into(&mut segment);
+                    self.write_segment(&mut segment, SEGMENT_BYTES)?;
+                }
+                block.push(chunk, events);
+                self.advance(chunk.bytes)?;
+            }
+            block.finish_into(&mut segment);
+            self.write_segment(&mut segment, SEGMENT_BYTES)?;
+        }
+        self.write_segment(&mut segment, 1)?;
+        Ok(!log.chunks().is_empty())
+    }
+
+    /// Writes the gathered blocks once there are `least` bytes of them.
+    fn write_segment(&mut self, blocks: &mut Vec<u8>, least: usize) -> io::Result<()> {
+        if blocks.len() >= least {
+            let kind = SegmentKind::PackedEvents as u32;
+            let to = self.begin_segment(kind, 0, 0, blocks.len() as u64)?;
+            self.target.write_all_at(blocks, to)?;
+            blocks.clear();
+        }
+        Ok(())
+    }
+}
+
+/// A block that is being filled.
+#[derive(Default)]
+struct Block {
+    chunks: Vec<ChunkHeader>,
+    events: Vec<u8>,
+}
+
+impl Block {
+    fn takes(&self, bytes: usize) -> bool {
+        self.chunks.is_empty()
+            || (self.events.len() + bytes <= BLOCK_BYTES && self.chunks.len() < MOST_CHUNKS)
+    }
+
+    fn push(&mut self, chunk: &EventChunk, events: &[u8]) {
+        self.chunks.push(ChunkHeader {
+            stream: chunk.stream,
+            sequence: chunk.sequence,
+            thread: chunk.thread,
+            event_bytes: u32::try_from(events.len()).unwrap_or_default(),
+        });
+        self.events.extend_from_slice(events);
+    }
+
+    fn finish_into(&mut self, segment: &mut Vec<u8>) {
+        if !self.chunks.is_empty() {
+            segment.extend_from_slice(&packing::pack(&self.chunks, &self.events));
+            self.chunks.clear();
+            self.events.clear();
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! A capture written anew says what the original said, and its packed blocks bear any damage.
+
+use std::fs::File;
+
+use heaptide_capture::{
+    Capture, EventVisitor, PlacedEvent, RewriteError, Rewritten, WarningKind, rewrite,
+};
+use heaptide_format::{
+    CHUNK_HEADER_BYTES, ChunkHeader, Encoder, Event, FEATURE_PACKED_EVENTS, HEADER_BYTES, Identity,
+    MOST_EVENT_BYTES, Mode, Receiver, SegmentKind, Site,
+};
+use heaptide_testkit::builder::push_segment;
+use heaptide_testkit::{CaptureBuilder, fixtures};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// A chunk as the agent writes it: allocations and frees in turns that the streams take one after the other.
+fn chunk(stream: u32, sequence: u32, events: u64) -> Vec<u8> {
+    let header = ChunkHeader {
+        stream,
+        sequence,
+        thread: stream + 1,
+        event_bytes: 0,
+    };
+    let mut bytes = header.as_bytes().to_vec();
+    let mut encoder = Encoder::new();
+    let mut out = [0; MOST_EVENT_BYTES];
+    for number in 0..events {
+        let place = u64::from(sequence) * events + number;
+        if number % 10 == 0 {
+            let turn = (place / 10 * 8 + u64::from(stream)) * 2;
+            let length = encoder.turn(&mut out, turn);
+            bytes.extend_from_slice(&out[..length]);
+        }
+        let address = 0x5500_0000_0000 + (place / 2 * 7919 % 4096) * 64;
+        let site = Site {
+            node: (place % 7) as u32,
+            allocator: 6,
+            size: place % 1000,
+        };
+        let length = match number % 2 {
+            0 => encoder.allocated(&mut out, address, site, 0),
+            _ => encoder.freed(&mut out, address, 0),
+        };
+        bytes.extend_from_slice(&out[..length]);
+    }
+    bytes
+}
+
+/// Three streams with chunks in between one another and among scratch, and room that was never used.
+fn with_events() -> Vec<u8> {
+    let mut builder = fixtures::killed_service();
+    builder.header.identity.mode = Mode::All as u32;
+    builder.records_per_segment = 2;
+    let mut bytes = builder.build();
+    let mut segments = Vec::new();
+    push_segment(&mut segments, SegmentKind::Scratch, 0, 0, &[1; 20_000]);
+    for sequence in 0..4 {
+        for stream in 0..3 {
+            let payload = chunk(stream, sequence, 500 << (2 * sequence));
+            push_segment(&mut segments, SegmentKind::Events, 0, 0, &payload);
+        }
+        push_segment(&mut segments, SegmentKind::Scratch, 0, 0, &[2; 9000]);
+    }
+    push_segment(&mut segments, SegmentKind::Events, 0, 0, &[]);
+    bytes.extend_from_slice(&segments);
+    set_end(&mut bytes);
+    bytes
+}
+
+fn set_end(bytes: &mut [u8]) {
+    let at = heaptide_format::offsets::LIFECYCLE
+        + std::mem::offset_of!(heaptide_format::Lifecycle, allocated_end);
+    let end = bytes.len() as u64;
+    bytes[at..at + 8].copy_from_slice(&end.to_le_bytes());
+}
+
+fn rewritten(bytes: &[u8]) -> Result<(Vec<u8>, Rewritten), RewriteError> {
+    let directory = tempfile::tempdir().unwrap();
+    let original = directory.path().join("original");
+    std::fs::write(&original, bytes).unwrap();
+    let target = directory.path().join("target");
+    let figures = rewrite(
+        &File::open(&original).unwrap(),
+        &File::create(&target).unwrap(),
+        &mut |done, total| {
+            assert!(done <= total);
+            true
+        },
+    )?;
+    assert_eq!(std::fs::read(&original).unwrap(), bytes);
+    Ok((std::fs::read(&target).unwrap(), figures))
+}
+
+fn read(bytes: &[u8]) -> Capture {
+    Capture::from_bytes(bytes, "x.tide").unwrap()
+}
+
+fn events(capture: &Capture) -> Vec<PlacedEvent> {
+    capture.events.in_order().collect()
+}
+
+#[test]
+fn every_record_and_every_event_is_the_same() {
+    let bytes = with_events();
+    let (packed, figures) = rewritten(&bytes).unwrap();
+    assert_eq!(
+        (figures.bytes_before, figures.bytes_after),
+        (bytes.len() as u64, packed.len() as u64)
+    );
+    let (before, after) = (read(&bytes), read(&packed));
+    assert_eq!(
+        (before.warnings.as_slice(), after.warnings.as_slice()),
+        (&[][..], &[][..])
+    );
+    assert!(before.nodes.iter().eq(after.nodes.iter()));
+    assert!(before.cells.iter().eq(after.cells.iter()));
+    fn raw<T: IntoBytes + zerocopy::Immutable>(table: &heaptide_capture::Table<T>) -> Vec<&[u8]> {
+        table.iter().map(|(_, record)| record.as_bytes()).collect()
+    }
+    assert_eq!(raw(&before.threads), raw(&after.threads));
+    assert_eq!(raw(&before.slots), raw(&after.slots));
+    assert_eq!(before.samples, after.samples);
+    assert_eq!(before.heap, after.heap);
+    assert_eq!(
+        before.metadata.command_line(),
+        after.metadata.command_line()
+    );
+    assert_eq!(
+        before.liveness_given(|| panic!("it has ended")),
+        after.liveness_given(|| panic!())
+    );
+    let (all, same) = (events(&before), events(&after));
+    assert_eq!(all.len(), 3 * (500 + 2000 + 8000 + 32_000));
+    assert!(all == same);
+    assert_eq!(before.events.bytes(), after.events.bytes());
+    assert!(after.segments.iter().all(|segment| {
+        !matches!(
+            segment.kind,
+            Some(SegmentKind::Events | SegmentKind::Scratch)
+        )
+    }));
+    assert!(
+        packed.len() * 3 < bytes.len(),
+        "{} of {}",
+        packed.len(),
+        bytes.len()
+    );
+}
+
+#[test]
+fn an_aggregated_capture_loses_its_scratch_only() {
+    let mut bytes = CaptureBuilder::new().build();
+    let length = bytes.len();
+    push_segment(&mut bytes, SegmentKind::Scratch, 0, 0, &[1; 100_000]);
+    set_end(&mut bytes);
+    let (packed, _) = rewritten(&bytes).unwrap();
+    // Empty segments are gone as well.
+    assert!(packed.len() <= length);
+    let (before, after) = (read(&bytes), read(&packed));
+    assert!(before.nodes.iter().eq(after.nodes.iter()));
+    assert_eq!(after.identity.required_features, 0);
+    assert!(after.warnings.is_empty());
+}
+
+#[test]
+fn an_old_reader_is_told_and_nothing_is_packed_twice() {
+    let (packed, _) = rewritten(&with_events()).unwrap();
+    let identity = Identity::read_from_prefix(&packed).unwrap().0;
+    assert_eq!(identity.required_features, FEATURE_PACKED_EVENTS);
+    assert_eq!(identity.checksum, identity.expected_checksum());
+    assert!(matches!(rewritten(&packed), Err(RewriteError::Damaged(_))));
+}
+
+#[test]
+fn what_is_not_whole_is_not_written_anew() {
+    let bytes = with_events();
+    for end in [0, 100, HEADER_BYTES, bytes.len() - 5000] {
+        assert!(
+            matches!(rewritten(&bytes[..end]), Err(RewriteError::Damaged(_))),
+            "{end}"
+        );
+    }
+    let mut damaged = bytes;
+    damaged[100] ^= 1;
+    assert!(matches!(rewritten(&damaged), Err(RewriteError::Damaged(_))));
+}
+
+#[test]
+fn it_stops_when_it_is_told_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("original");
+    std::fs::write(&path, with_events()).unwrap();
+    let target = File::create(directory.path().join("target")).unwrap();
+    let mut calls = 0;
+    let result = rewrite(&File::open(&path).unwrap(), &target, &mut |_, _| {
+        calls += 1;
+        calls < 9
+    });
+    assert!(matches!(result, Err(RewriteError::Interrupted)));
+    assert_eq!(calls, 9);
+}
+
+/// The packed segment: where it is and its payload's end.
+fn packed_segment(bytes: &[u8]) -> (usize, usize) {
+    let capture = read(bytes);
+    let found = capture
+        .segments
+        .iter()
+        .find(|segment| segment.kind == Some(SegmentKind::PackedEvents));
+    let segment = found.expect("a packed segment");
+    let start = segment.payload_offset() as usize;
+    (start, start + segment.readable as usize)
+}
+
+struct Counter(usize);
+
+impl Receiver for Counter {
+    fn allocated(&mut self, _: u64, _: &Site) {
+        self.0 += 1;
+    }
+
+    fn freed(&mut self, _: u64) {
+        self.0 += 1;
+    }
+}
+
+impl EventVisitor for Counter {
+    fn place(&mut self, _: u64, _: usize, _: u32) {}
+
+    fn rare(&mut self, _: Event) {
+        self.0 += 1;
+    }
+
+    fn read(&mut self, _: u64) {}
+}
+
+#[test]
+fn damage_in_a_block_is_told_and_costs_that_block() {
+    let (packed, _) = rewritten(&with_events()).unwrap();
+    let whole = events(&read(&packed));
+    let (start, end) = packed_segment(&packed);
+    let mut noticed = 0;
+    for at in (start..end).step_by(397) {
+        let mut damaged = packed.clone();
+        damaged[at] ^= 0x10;
+        let capture = read(&damaged);
+        let left = events(&capture).len();
+        let mut counter = Counter(0);
+        let mut warnings = capture.events.in_order().visit(&mut counter).into_vec();
+        assert_eq!(counter.0, left);
+        warnings.extend(capture.warnings.clone());
+        if left == whole.len() {
+            // Bytes that mean nothing.
+            continue;
+        }
+        noticed += 1;
+        assert!(left < whole.len());
+        assert!(
+            warnings
+                .iter()
+                .any(|warning| warning.kind == WarningKind::DamagedEvents),
+            "byte {at}: {warnings:?}"
+        );
+    }
+    assert!(noticed > 20, "{noticed}");
+}
+
+#[test]
+fn a_block_that_is_cut_off_is_told() {
+    let (packed, _) = rewritten(&with_events()).unwrap();
+    let whole = events(&read(&packed)).len();
+    let (start, end) = packed_segment(&packed);
+    for length in (start..end).step_by((end - start) / 50) {
+        let capture = read(&packed[..length]);
+        assert!(!capture.warnings.is_empty());
+        assert!(events(&capture).len() < whole);
+    }
+}
+
+#[test]
+fn a_block_that_claims_too_much_is_refused() {
+    let (packed, _) = rewritten(&with_events()).unwrap();
+    let (start, _) = packed_segment(&packed);
+    let head = heaptide_format::PackedBlock::read_from_prefix(&packed[start..])
+        .unwrap()
+        .0;
+    let heads = heaptide_format::PACKED_BLOCK_BYTES + head.chunks as usize * CHUNK_HEADER_BYTES;
+    for claim in [heaptide_format::LARGEST_BLOCK_BYTES, u32::MAX] {
+        let mut lying = packed.clone();
+        let mut head = head;
+        head.event_bytes = claim;
+        // Such a head would be whole by its checksum.
+        let mut covered = head.as_bytes()[..24].to_vec();
+        covered
+            .extend_from_slice(&packed[start + heaptide_format::PACKED_BLOCK_BYTES..start + heads]);
+        head.checksum = heaptide_format::checksum(&covered);
+        lying[start..start + heaptide_format::PACKED_BLOCK_BYTES].copy_from_slice(head.as_bytes());
+        let capture = read(&lying);
+        assert!(!capture.warnings.is_empty(), "{claim}");
+    }
+}
