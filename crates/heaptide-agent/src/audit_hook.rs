@@ -12,6 +12,7 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::python_allocators::{Access, Functions, RAW};
 use crate::real::find;
 
 /// Present in CPython 3.8 and later; its absence means: not a CPython.
@@ -20,21 +21,6 @@ pub(crate) const ADD: &CStr = c"PySys_AddAuditHook";
 pub(crate) type Add = unsafe extern "C" fn(Hook, *mut c_void) -> c_int;
 /// `Py_AuditHookFunction`
 pub(crate) type Hook = unsafe extern "C" fn(*const c_char, *mut c_void, *mut c_void) -> c_int;
-
-/// `PyMemAllocatorEx`
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Allocator {
-    context: *mut c_void,
-    malloc: unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
-    calloc: *mut c_void,
-    realloc: *mut c_void,
-    free: *mut c_void,
-}
-
-/// `PYMEM_DOMAIN_RAW`
-const RAW: c_int = 0;
-type SetAllocator = unsafe extern "C" fn(c_int, *mut Allocator);
 
 /// The entry: address of the next one, the hook, its data.
 static ENTRY: AtomicUsize = AtomicUsize::new(0);
@@ -46,32 +32,24 @@ static PLACE: AtomicUsize = AtomicUsize::new(0);
 /// # Safety
 /// In the constructor, before the interpreter exists and while the process has one thread.
 pub(crate) unsafe fn add(add: Add, hook: Hook) {
-    let (get, set, runtime) = (
-        find(c"PyMem_GetAllocator"),
-        find(c"PyMem_SetAllocator"),
-        find(c"_PyRuntime"),
-    );
-    if get.is_null() || set.is_null() || runtime.is_null() {
+    let runtime = find(c"_PyRuntime");
+    let Some(access) = Access::find().filter(|_| !runtime.is_null()) else {
         // SAFETY: the caller's promise.
         unsafe { add(hook, core::ptr::null_mut()) };
         return;
-    }
+    };
     // SAFETY: both functions may be called before the interpreter is initialised; the allocator is
     // put back as it was; nobody else runs meanwhile.
     unsafe {
-        let get: SetAllocator = core::mem::transmute(get);
-        let set: SetAllocator = core::mem::transmute(set);
-        let mut original = core::mem::MaybeUninit::<Allocator>::uninit();
-        get(RAW, original.as_mut_ptr());
-        let mut original = original.assume_init();
-        let mut watched = Allocator {
-            context: (&raw mut original).cast(),
+        let original = access.get(RAW);
+        let watched = Functions {
+            context: (&raw const original).cast_mut().cast(),
             malloc: watched_malloc,
             ..original
         };
-        set(RAW, &raw mut watched);
+        access.set(RAW, watched);
         add(hook, core::ptr::null_mut());
-        set(RAW, &raw mut original);
+        access.set(RAW, original);
         find_place(runtime.cast());
     }
 }
@@ -80,7 +58,7 @@ pub(crate) unsafe fn add(add: Add, hook: Hook) {
 unsafe extern "C" fn watched_malloc(original: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: `add` passes the original allocator as context.
     unsafe {
-        let original = &*original.cast::<Allocator>();
+        let original = &*original.cast::<Functions>();
         let block = (original.malloc)(original.context, size);
         ENTRY.store(block as usize, Ordering::Relaxed);
         block

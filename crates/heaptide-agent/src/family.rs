@@ -1,6 +1,6 @@
 //! The program's other processes: what was asked for, and the captures of children.
 //!
-//! `HEAPTIDE_FOLLOW=1;<what>;<mode>;<node budget>;<interval>;<root pid>;<group id>;<output>` with `what` 1 for
+//! `HEAPTIDE_FOLLOW=1;<what>;<mode>;<node budget>;<interval>;<options>;<root pid>;<group id>;<output>` with `what` 1 for
 //! forks, 3 for started programs too. See `docs/design/004-processes.md`.
 
 use core::cell::UnsafeCell;
@@ -44,6 +44,7 @@ struct Plan {
     mode: u32,
     node_budget: u32,
     interval: u32,
+    options: u32,
     root_pid: u32,
     group_id: [u8; 16],
     base: [u8; 4096],
@@ -76,19 +77,21 @@ pub(crate) fn read() {
 }
 
 fn parse(text: &[u8]) -> Option<(u8, Plan)> {
-    let mut fields = text.splitn(8, |byte| *byte == b';');
+    let mut fields = text.splitn(9, |byte| *byte == b';');
     if fields.next()? != b"1" {
         return None;
     }
     let mut number = || session::number(fields.next()?);
     let what = u8::try_from(number()?).ok()?;
-    let (mode, node_budget, interval, root_pid) = (number()?, number()?, number()?, number()?);
+    let (mode, node_budget, interval) = (number()?, number()?, number()?);
+    let (options, root_pid) = (number()?, number()?);
     let digits = fields.next()?;
     let path = fields.next()?;
     let mut plan = Plan {
         mode,
         node_budget,
         interval,
+        options,
         root_pid,
         group_id: [0; 16],
         base: [0; 4096],
@@ -112,6 +115,11 @@ pub(crate) fn follows_forks() -> bool {
 /// Are programs recorded that this one starts?
 pub(crate) fn follows_children() -> bool {
     WHAT.load(Ordering::Relaxed) & CHILDREN != 0
+}
+
+/// What else is to be recorded in programs that are followed, see `Identity::options`.
+pub(crate) fn options() -> u32 {
+    plan().map_or(0, |plan| plan.options)
 }
 
 fn own_pid() -> u32 {
@@ -225,6 +233,7 @@ fn create(
     identity.memory_interval_ms = plan.interval;
     identity.temporary_threshold = TEMPORARY_THRESHOLD;
     identity.stack_node_budget = plan.node_budget;
+    identity.options = plan.options;
     identity.group_id = plan.group_id;
     identity.origin = origin as u32;
     identity.origin_unix_ns = origin_unix_ns;
@@ -508,18 +517,18 @@ mod tests {
 
     #[test]
     fn a_plan_is_read() {
-        let text = b"1;3;2;1000;10;42;000102030405060708090a0b0c0d0e0f;/tmp/a;b.tide";
+        let text = b"1;3;2;1000;10;1;42;000102030405060708090a0b0c0d0e0f;/tmp/a;b.tide";
         let (what, plan) = parse(text).unwrap();
         assert_eq!(what, FORKS | CHILDREN);
         assert_eq!((plan.mode, plan.node_budget), (2, 1000));
-        assert_eq!((plan.interval, plan.root_pid), (10, 42));
+        assert_eq!((plan.interval, plan.options, plan.root_pid), (10, 1, 42));
         assert_eq!(plan.group_id[15], 15);
         assert_eq!(plan.base(), b"/tmp/a;b.tide");
         for bad in [
-            &b"2;3;2;1;1;42;000102030405060708090a0b0c0d0e0f;/a"[..],
-            b"1;0;2;1;1;42;000102030405060708090a0b0c0d0e0f;/a",
-            b"1;3;2;1;1;42;0001;/a",
-            b"1;3;2;1;1;42;000102030405060708090a0b0c0d0e0f;a",
+            &b"2;3;2;1;1;0;42;000102030405060708090a0b0c0d0e0f;/a"[..],
+            b"1;0;2;1;1;0;42;000102030405060708090a0b0c0d0e0f;/a",
+            b"1;3;2;1;1;0;42;0001;/a",
+            b"1;3;2;1;1;0;42;000102030405060708090a0b0c0d0e0f;a",
             b"1;3",
         ] {
             assert!(parse(bad).is_none());

@@ -78,7 +78,7 @@ hook_table! {
 
 /// Records an allocation that has just succeeded.
 #[inline(always)]
-fn allocated(turn: &mut Turn, allocator: Allocator, block: *mut c_void, bytes: usize) {
+pub(crate) fn allocated(turn: &mut Turn, allocator: Allocator, block: *mut c_void, bytes: usize) {
     let state = turn.state();
     timed(state, |state| {
         let node = walk::current_stack(state)?;
@@ -98,7 +98,7 @@ fn allocated(turn: &mut Turn, allocator: Allocator, block: *mut c_void, bytes: u
 /// Records a free that is about to happen. Never walks a stack: greenlet frees memory in the middle
 /// of a switch, when the frame chain leads into overwritten memory.
 #[inline(always)]
-fn freed(turn: &mut Turn, block: *mut c_void) {
+pub(crate) fn freed(turn: &mut Turn, block: *mut c_void) {
     let state = turn.state();
     timed(state, |state| {
         // SAFETY: as in `allocated`.
@@ -166,9 +166,8 @@ unsafe extern "C" fn realloc(old: *mut c_void, size: usize) -> *mut c_void {
         return unsafe { real::realloc::get()(old, size) };
     };
     // SAFETY: see `malloc`.
-    reallocated(&mut turn, old, size, || unsafe {
-        real::realloc::get()(old, size)
-    })
+    let call = || unsafe { real::realloc::get()(old, size) };
+    reallocated(&mut turn, Allocator::Realloc, old, size, true, call)
 }
 
 unsafe extern "C" fn reallocarray(old: *mut c_void, count: usize, size: usize) -> *mut c_void {
@@ -178,19 +177,22 @@ unsafe extern "C" fn reallocarray(old: *mut c_void, count: usize, size: usize) -
     };
     // A product that overflows fails, and must not look like the zero that frees.
     // SAFETY: see `malloc`.
-    reallocated(&mut turn, old, count.saturating_mul(size), || unsafe {
-        real::reallocarray::get()(old, count, size)
-    })
+    let call = || unsafe { real::reallocarray::get()(old, count, size) };
+    let bytes = count.saturating_mul(size);
+    reallocated(&mut turn, Allocator::Realloc, old, bytes, true, call)
 }
 
 /// A free and an allocation in one. The old block leaves the table before the real call, since its
 /// address may belong to another thread the moment that returns; but it counts as live until then,
-/// since it is: a process killed while it copies a large block still held it.
+/// since it is: a process killed while it copies a large block still held it. Of some functions a size of
+/// zero `frees_at_zero`; of others no block means that they failed, whatever the size.
 #[inline(always)]
-fn reallocated(
+pub(crate) fn reallocated(
     turn: &mut Turn,
+    allocator: Allocator,
     old: *mut c_void,
     size: usize,
+    frees_at_zero: bool,
     call: impl FnOnce() -> *mut c_void,
 ) -> *mut c_void {
     let mut taken = None;
@@ -209,7 +211,7 @@ fn reallocated(
     }
     let block = call();
     let state = turn.state();
-    if block.is_null() && size != 0 {
+    if block.is_null() && !(frees_at_zero && size == 0) {
         // It failed: the old block is as it was.
         if let Some(taken) = taken {
             recording(|| RECORDER.put_back(taken));
@@ -235,7 +237,7 @@ fn reallocated(
             RECORDER.allocated(
                 &mut state.record,
                 node,
-                Allocator::Realloc,
+                allocator,
                 block as u64,
                 size as u64,
             )

@@ -31,6 +31,7 @@ mod interpreter;
 mod loader;
 mod names;
 mod own_heap;
+mod python_allocators;
 mod real;
 mod session;
 mod start;

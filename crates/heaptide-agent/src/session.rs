@@ -1,6 +1,6 @@
 //! The session: what the supervisor asked for, and the removal of all traces of it.
 //!
-//! `HEAPTIDE_SESSION=1;<pid>;<node budget>;<capture path>`, `LD_PRELOAD=<agent>[:<rest>]`.
+//! `HEAPTIDE_SESSION=1;<pid>;<node budget>;<options>;<capture path>`, `LD_PRELOAD=<agent>[:<rest>]`.
 
 use core::ffi::{CStr, c_char};
 
@@ -20,6 +20,8 @@ pub(crate) struct Session {
     pub(crate) pid: u32,
     /// Budget of stack nodes.
     pub(crate) node_budget: u32,
+    /// What else is recorded, see `Identity::options`.
+    pub(crate) options: u32,
     path: [u8; 4096],
     path_length: usize,
 }
@@ -31,10 +33,11 @@ impl Session {
     }
 
     /// For a program that a followed one has started.
-    pub(crate) fn of_started(pid: u32) -> Self {
+    pub(crate) fn of_started(pid: u32, options: u32) -> Self {
         Self {
             pid,
             node_budget: 0,
+            options,
             path: [0; 4096],
             path_length: 0,
         }
@@ -43,16 +46,18 @@ impl Session {
     /// Reads the session from the environment, which stays as it is.
     pub(crate) fn read() -> Option<Self> {
         let text = entries().find_map(|entry| entry.strip_prefix(SESSION))?;
-        let mut fields = text.splitn(4, |byte| *byte == b';');
+        let mut fields = text.splitn(5, |byte| *byte == b';');
         if fields.next()? != b"1" {
             return None;
         }
         let pid = number(fields.next()?)?;
         let node_budget = number(fields.next()?)?;
+        let options = number(fields.next()?)?;
         let path = fields.next()?;
         let mut session = Self {
             pid,
             node_budget,
+            options,
             path: [0; 4096],
             path_length: path.len(),
         };

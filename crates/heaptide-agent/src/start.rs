@@ -3,12 +3,15 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use heaptide_format::{MetadataKey, PythonAllocator, StopReason};
+use heaptide_format::{MetadataKey, PYTHON_ALLOCATORS, PythonAllocator, StopReason};
 use heaptide_recorder::SpinLock;
 
 use crate::interpreter;
 use crate::session::{self, Session};
-use crate::{RECORDER, audit_hook, code, family, fork, guard, loader, names, real, switch, thread};
+use crate::{
+    RECORDER, audit_hook, code, family, fork, guard, loader, names, python_allocators, real,
+    switch, thread,
+};
 
 static SESSION: SpinLock<Option<Session>> = SpinLock::new(None);
 static BEGUN: AtomicBool = AtomicBool::new(false);
@@ -31,7 +34,7 @@ pub(crate) fn loaded() {
     session::remove_traces(family::follows_children());
     let session = match session {
         Some(session) if session.pid == pid => session,
-        _ if family::follows_children() => Session::of_started(pid),
+        _ if family::follows_children() => Session::of_started(pid, family::options()),
         _ => return,
     };
     *SESSION.lock() = Some(session);
@@ -59,6 +62,7 @@ unsafe extern "C" fn audit(
         EXEC_ASKED.store(false, Ordering::Relaxed);
         RECORDER.exec_failed();
     }
+    python_allocators::look_after();
     // Most events are none of ours: look at one letter first.
     match event.first() {
         Some(b'c')
@@ -138,6 +142,10 @@ fn begin() {
         rustix::thread::gettid().as_raw_nonzero().get() as u32,
     );
     thread::alone_for_now();
+    if session.options & PYTHON_ALLOCATORS != 0 {
+        // SAFETY: the GIL is held.
+        unsafe { python_allocators::install() };
+    }
     switch::turn_on();
     // The main thread gets the first number.
     family::name_main_thread();
@@ -160,6 +168,8 @@ fn finish() {
         }
         RECORDER.tracking_ends();
     }
+    // SAFETY: the GIL is held, in an audit hook as in a callable.
+    unsafe { python_allocators::remove() };
 }
 
 /// As a Python callable, run by `atexit` after the program's own handlers.

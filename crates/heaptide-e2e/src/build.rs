@@ -45,7 +45,7 @@ pub fn heaptide() -> &'static Path {
 }
 
 /// What is built of which source, and how it is linked.
-const LIBRARIES: [(&str, &str, &[&str]); 3] = [
+const LIBRARIES: [(&str, &str, &[&str]); 4] = [
     ("helper.so", "helper.c", &["-Wl,-z,lazy"]),
     // All of the GOT read-only before the first call, and calls through GLOB_DAT words
     (
@@ -54,6 +54,7 @@ const LIBRARIES: [(&str, &str, &[&str]); 3] = [
         &["-fno-plt", "-Wl,-z,relro", "-Wl,-z,now"],
     ),
     ("lockstep.so", "lockstep.c", &["-Wl,-z,lazy"]),
+    ("pycounter.so", "pycounter.c", &["-ldl"]),
 ];
 
 /// A directory with the C helpers.
@@ -74,10 +75,10 @@ pub fn helper() -> &'static Path {
                     "-Wextra",
                     "-Werror",
                 ])
-                .args(flags)
                 .arg("-o")
                 .arg(directory.join(name))
                 .arg(sources.join(source))
+                .args(flags)
                 .args(["-pthread", "-lrt"])
                 .status()
                 .expect("a C compiler (cc) is needed");

@@ -66,6 +66,8 @@ pub struct Cell {
     pub stack: Vec<Frame>,
     /// `MALLOC` and so on.
     pub allocator: String,
+    /// `raw`, `mem` or `object`, of a request to Python's own allocators.
+    pub domain: Option<String>,
     /// The kernel's id of the thread.
     pub thread_id: u32,
     /// Its name.

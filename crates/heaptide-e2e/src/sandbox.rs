@@ -127,6 +127,14 @@ impl Sandbox {
         self.profiled_in(mode_under_test().unwrap_or(Mode::Aggregated))
     }
 
+    /// As [`Self::profiled`], with further options.
+    #[must_use]
+    pub fn profiled_with(&self, options: &[&str]) -> Command {
+        let mut command = self.profiled();
+        command.args(options);
+        command
+    }
+
     /// As [`Self::profiled`], in this mode.
     #[must_use]
     pub fn profiled_in(&self, mode: Mode) -> Command {

@@ -28,6 +28,10 @@ fn kill_once(sandbox: &Sandbox, seed: u64, victim: Victim) -> Result<(), String>
     let _ = std::fs::remove_file(&page_path);
     let modes = modes();
     let mut command = sandbox.profiled_in(modes[seed as usize % modes.len()]);
+    // With and without the storm's requests to Python's allocators
+    if seed / modes.len() as u64 % 2 == 1 {
+        command.arg("--trace-python-allocators");
+    }
     command
         .arg(sandbox.inside("storm.py"))
         .arg(sandbox.inside("page"))
@@ -85,6 +89,7 @@ fn kill_once(sandbox: &Sandbox, seed: u64, victim: Victim) -> Result<(), String>
         // Python's threads allocate on a line of the program; C's have no stack
         let seen: Counters = capture.sum(|cell| {
             u64::from(cell.thread_id) == truth.thread_id
+                && cell.domain.is_none()
                 && match cell.stack.first() {
                     Some(frame) => {
                         number < 3

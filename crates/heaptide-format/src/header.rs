@@ -16,6 +16,9 @@ pub const HEADER_BYTES: usize = 4096;
 /// Bit of [`Identity::required_features`]: events are in segments of [`crate::SegmentKind::PackedEvents`].
 pub const FEATURE_PACKED_EVENTS: u64 = 1;
 
+/// In [`Identity::options`]: requests to Python's own allocators are recorded.
+pub const PYTHON_ALLOCATORS: u32 = 1;
+
 /// Byte offsets of the blocks of the header page.
 pub mod offsets {
     /// [`super::Identity`]
@@ -70,8 +73,8 @@ pub struct Identity {
     pub temporary_threshold: u32,
     /// How many stack nodes may exist before stacks are folded.
     pub stack_node_budget: u32,
-    /// Zero.
-    pub reserved0: u32,
+    /// What else is recorded, a bit for each: [`PYTHON_ALLOCATORS`].
+    pub options: u32,
     /// The same in all captures of one session; zero when processes are not followed.
     pub group_id: [u8; 16],
     /// When the process was forked or started, nanoseconds since the Unix epoch; zero in the root's capture.
@@ -207,6 +210,12 @@ impl Identity {
     pub fn expected_checksum(&self) -> u32 {
         let bytes = self.as_bytes();
         crate::checksum(&bytes[..bytes.len() - 4])
+    }
+
+    /// Are requests to Python's own allocators recorded?
+    #[must_use]
+    pub const fn traces_python_allocators(&self) -> bool {
+        self.options & PYTHON_ALLOCATORS != 0
     }
 }
 

@@ -32,12 +32,12 @@ pub use event::{
 };
 pub use header::{
     FEATURE_PACKED_EVENTS, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle,
-    MAGIC, Mode, Origin, Outcome, OwnCost, PythonAllocator, State, StopReason, offsets,
+    MAGIC, Mode, Origin, Outcome, OwnCost, PYTHON_ALLOCATORS, PythonAllocator, State, StopReason, offsets,
 };
 pub use packed::{LARGEST_BLOCK_BYTES, PACKED_BLOCK_BYTES, PackedBlock, Packing};
 pub use record::{
-    Allocator, Cell, CellKind, HISTOGRAM_BINS, NO_CODE, NODE_OVERFLOW, NODE_ROOT, Node, Sample,
-    Slot, THREAD_OVERFLOW, Thread, histogram_bin, histogram_bounds,
+    Allocator, Cell, CellKind, HISTOGRAM_BINS, NO_CODE, NODE_OVERFLOW, NODE_ROOT, Node,
+    PythonDomain, Sample, Slot, THREAD_OVERFLOW, Thread, histogram_bin, histogram_bounds,
 };
 pub use segment::{SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader, SegmentKind};
 

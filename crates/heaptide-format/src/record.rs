@@ -199,7 +199,8 @@ code_enum! {
 }
 
 code_enum! {
-    /// The function that made a block. The numbers are those of Memray 1.19 and later.
+    /// The function that made a block. The numbers are those of Memray 1.19 and later; for requests to
+    /// Python's own allocators that is the low half byte, and the high one is the [`PythonDomain`].
     Allocator {
         /// `free`
         Free = 5 => "FREE",
@@ -223,5 +224,75 @@ code_enum! {
         Mmap = 14 => "MMAP",
         /// `munmap`
         Munmap = 15 => "MUNMAP",
+        /// `PyMem_RawFree`
+        RawFree = 17 => "PYMALLOC_FREE",
+        /// `PyMem_RawMalloc`
+        RawMalloc = 18 => "PYMALLOC_MALLOC",
+        /// `PyMem_RawCalloc`
+        RawCalloc = 19 => "PYMALLOC_CALLOC",
+        /// `PyMem_RawRealloc`
+        RawRealloc = 20 => "PYMALLOC_REALLOC",
+        /// `PyMem_Free`
+        MemFree = 33 => "PYMALLOC_FREE",
+        /// `PyMem_Malloc`
+        MemMalloc = 34 => "PYMALLOC_MALLOC",
+        /// `PyMem_Calloc`
+        MemCalloc = 35 => "PYMALLOC_CALLOC",
+        /// `PyMem_Realloc`
+        MemRealloc = 36 => "PYMALLOC_REALLOC",
+        /// `PyObject_Free`
+        ObjectFree = 49 => "PYMALLOC_FREE",
+        /// `PyObject_Malloc`
+        ObjectMalloc = 50 => "PYMALLOC_MALLOC",
+        /// `PyObject_Calloc`
+        ObjectCalloc = 51 => "PYMALLOC_CALLOC",
+        /// `PyObject_Realloc`
+        ObjectRealloc = 52 => "PYMALLOC_REALLOC",
+    }
+}
+
+code_enum! {
+    /// Which of Python's own allocators a request went to.
+    PythonDomain {
+        /// `PyMem_RawMalloc` and its kin: may be asked without the GIL.
+        Raw = 1 => "raw",
+        /// `PyMem_Malloc` and its kin: buffers.
+        Mem = 2 => "mem",
+        /// `PyObject_Malloc` and its kin: objects.
+        Object = 3 => "object",
+    }
+}
+
+impl Allocator {
+    /// The domain, of a request to one of Python's own allocators.
+    #[must_use]
+    pub const fn python_domain(self) -> Option<PythonDomain> {
+        PythonDomain::from_raw(self as u32 >> 4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_python_allocators_tell_kind_and_domain() {
+        let mut found = 0;
+        for raw in 0..256 {
+            let Some(allocator) = Allocator::from_raw(raw) else {
+                continue;
+            };
+            let domain = allocator.python_domain();
+            assert_eq!(domain.is_some(), allocator.name().starts_with("PYMALLOC_"));
+            if let Some(domain) = domain {
+                assert_eq!(domain as u32, raw >> 4);
+                let kinds = ["FREE", "MALLOC", "CALLOC", "REALLOC"];
+                let kind = kinds[(raw & 0xf) as usize - 1];
+                assert_eq!(allocator.name().strip_prefix("PYMALLOC_"), Some(kind));
+                found += 1;
+            }
+        }
+        assert_eq!(found, 12);
+        assert_eq!(Allocator::from_raw(50), Some(Allocator::ObjectMalloc));
     }
 }

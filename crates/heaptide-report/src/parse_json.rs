@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use heaptide_capture::{Capture, Liveness, signal_name};
 use heaptide_engine::{Entry, Profile, StackId};
 use heaptide_format::{
-    Mode, Origin, Outcome, PythonAllocator, SegmentKind, State, StopReason, histogram_bounds,
+    Mode, Origin, Outcome, PythonAllocator, PythonDomain, SegmentKind, State, StopReason,
+    histogram_bounds,
 };
 use serde_json::Value;
 
@@ -169,6 +170,7 @@ fn header(capture: &Capture) -> Object {
         "memory_interval_ms": identity.memory_interval_ms,
         "temporary_threshold": identity.temporary_threshold,
         "stack_node_budget": identity.stack_node_budget,
+        "trace_python_allocators": identity.traces_python_allocators(),
         "group_id": (identity.group_id != [0; 16]).then(|| hex(&identity.group_id)),
         "origin": Origin::from_raw(identity.origin).map(Origin::name),
         "origin_unix_ns": identity.origin_unix_ns,
@@ -274,6 +276,7 @@ fn cell(profile: &Profile, entry: &Entry, options: ParseOptions) -> Object {
         "stack": Field::List(frames),
         "stack_cut": cut,
         "allocator": entry.allocator.name(),
+        "domain": entry.allocator.python_domain().map(PythonDomain::name),
         "thread": thread.number,
         "thread_id": thread.thread_id,
         "thread_name": thread.name.as_str(),

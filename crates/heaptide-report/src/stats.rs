@@ -85,6 +85,9 @@ pub fn stats_text(
     if started != 0 {
         writeln!(out, "Tracking started   {}", time_text(started))?;
     }
+    if capture.identity.traces_python_allocators() {
+        writeln!(out, "Python allocators  traced, request by request")?;
+    }
     writeln!(out)?;
     writeln!(out, "Peak memory        {}", amount_text(figures.peak))?;
     let live_title = match options.part {
@@ -240,12 +243,24 @@ fn write_allocators(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     }
     rows.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.allocated.count));
     writeln!(out, "\nAllocators")?;
-    for (allocator, figures) in rows {
+    let rows: Vec<(String, Amount)> = rows
+        .into_iter()
+        .map(|(allocator, figures)| {
+            let name = allocator.name();
+            let text = match allocator.python_domain() {
+                Some(domain) => format!("{name} ({})", domain.name()),
+                None => name.to_owned(),
+            };
+            (text, figures.allocated)
+        })
+        .collect();
+    let width = rows.iter().map(|row| row.0.len()).max().unwrap_or(0);
+    for (name, amount) in rows {
         writeln!(
             out,
-            "  {:<14}  {}",
-            allocator.name(),
-            amount_text(figures.allocated)
+            "  {name:<width$}  {}",
+            amount_text(amount),
+            width = width.max(14)
         )?;
     }
     Ok(())

@@ -33,17 +33,19 @@ pub fn stats_json(
     let known = |count: u64| (options.part != Part::Interval).then_some(count);
     let rows = by_location(profile);
     let module_rows = by_module(capture, profile, Metric::Allocated);
-    let mut allocators = by_allocator(profile);
-    allocators.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.allocated.count));
-    let allocators = allocators
+    let mut by_name: Vec<(&str, u64)> = Vec::new();
+    for (allocator, figures) in by_allocator(profile) {
+        let name = allocator.name();
+        match by_name.iter_mut().find(|row| row.0 == name) {
+            Some(row) => row.1 += figures.allocated.count,
+            None => by_name.push((name, figures.allocated.count)),
+        }
+    }
+    by_name.sort_by_key(|row| std::cmp::Reverse(row.1));
+    let allocators = by_name
         .into_iter()
-        .filter(|(_, figures)| !figures.allocated.is_zero())
-        .map(|(allocator, figures)| {
-            (
-                allocator.name().to_owned(),
-                Value::from(figures.allocated.count),
-            )
-        })
+        .filter(|&(_, count)| count > 0)
+        .map(|(name, count)| (name.to_owned(), Value::from(count)))
         .collect();
     let report = object! {
         "schema_version": SCHEMA_VERSION,
@@ -166,7 +168,7 @@ fn metadata(
         "main_thread_id": lifecycle.main_thread_id,
         "python_allocator": allocator.name(),
         "has_native_traces": false,
-        "trace_python_allocators": false,
+        "trace_python_allocators": capture.identity.traces_python_allocators(),
         "file_format": if capture.holds_events() { MEMRAY_ALL } else { MEMRAY_AGGREGATED },
     }
 }
@@ -230,9 +232,27 @@ fn heaptide(
         "sample_weight": capture.identity.sample_weight,
         "python_version": capture.metadata.text(MetadataKey::PythonVersion),
         "hostname": capture.metadata.text(MetadataKey::Hostname),
+        "python_allocators": Field::List(python_allocators(profile)),
         "threads": Field::List(threads(profile)),
         "warnings": Field::List(warnings(profile)),
     }
+}
+
+/// Requests to Python's own allocators, by domain.
+fn python_allocators(profile: &Profile) -> Vec<Object> {
+    let rows = by_allocator(profile).into_iter();
+    rows.filter_map(|(allocator, figures)| {
+        let domain = allocator.python_domain()?;
+        Some(object! {
+            "allocator": allocator.name(),
+            "domain": domain.name(),
+            "allocated": amount(figures.allocated),
+            "live": amount(figures.live),
+            "peak": amount(figures.peak),
+            "temporary": amount(figures.temporary),
+        })
+    })
+    .collect()
 }
 
 fn threads(profile: &Profile) -> Vec<Object> {

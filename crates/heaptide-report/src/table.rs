@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use heaptide_capture::{Capture, Liveness};
 use heaptide_engine::{Amount, LocationId, Metric, Profile};
-use heaptide_format::Allocator;
 use rustc_hash::FxHashMap;
 
 use crate::SCHEMA_VERSION;
@@ -26,7 +25,8 @@ pub struct TableOptions {
 /// What one place allocated by one function.
 struct Row {
     thread: Option<u32>,
-    allocator: Allocator,
+    /// Its name: the domains of Python's allocators are not told apart, as in Memray.
+    allocator: &'static str,
     location: Option<LocationId>,
     amount: Amount,
 }
@@ -43,11 +43,12 @@ fn rows(profile: &Profile, options: TableOptions) -> Vec<Row> {
         let frame = profile.stacks.innermost(entry.stack);
         let location = frame.map(|frame| frame.location);
         let thread = options.split_threads.then_some(entry.thread);
-        let key = (thread, entry.allocator, location);
+        let allocator = entry.allocator.name();
+        let key = (thread, allocator, location);
         let index = *indices.entry(key).or_insert_with(|| {
             rows.push(Row {
                 thread,
-                allocator: entry.allocator,
+                allocator,
                 location,
                 amount: Amount::default(),
             });
@@ -100,7 +101,7 @@ pub fn table_json(profile: &Profile, options: TableOptions, out: &mut dyn Write)
         object! {
             "thread_id": thread.map(|thread| thread.thread_id),
             "thread_name": thread.map(|thread| thread.name.as_str()),
-            "allocator": row.allocator.name(),
+            "allocator": row.allocator,
             "function": place.map(|place| profile.stacks.text(place.function)),
             "file": place.map(|place| profile.stacks.text(place.file)),
             "line": place.map(|place| place.line),

@@ -38,6 +38,8 @@ pub struct Facts {
     pub stack_node_budget: u32,
     /// What it will hold.
     pub mode: Mode,
+    /// What else it will hold, see [`Identity::options`].
+    pub options: u32,
     /// The group of followed processes; zero when none are followed.
     pub group_id: [u8; 16],
     /// Facts about the run, in the order in which they are written.
@@ -306,6 +308,7 @@ fn header(facts: &Facts, page: usize, allocated_end: u64) -> Header {
     identity.memory_interval_ms = facts.memory_interval_ms;
     identity.temporary_threshold = TEMPORARY_THRESHOLD;
     identity.stack_node_budget = facts.stack_node_budget;
+    identity.options = facts.options;
     if facts.group_id != [0; 16] {
         identity.group_id = facts.group_id;
         identity.origin = Origin::Root as u32;
@@ -413,6 +416,7 @@ pub fn run_metadata(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use heaptide_format::PYTHON_ALLOCATORS;
     use std::os::unix::fs::PermissionsExt;
     use zerocopy::FromBytes;
 
@@ -430,6 +434,7 @@ mod tests {
             memory_interval_ms: 10,
             stack_node_budget: 1000,
             mode: Mode::Aggregated,
+            options: PYTHON_ALLOCATORS,
             group_id: [0; 16],
             metadata,
         }
@@ -453,6 +458,7 @@ mod tests {
             header.identity.expected_checksum()
         );
         assert_eq!(header.identity.pid, 42);
+        assert!(header.identity.traces_python_allocators());
         assert_eq!(header.lifecycle.state, State::Armed as u32);
         assert_eq!(header.lifecycle.allocated_end, bytes.len() as u64);
 

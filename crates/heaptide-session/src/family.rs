@@ -19,7 +19,7 @@ use heaptide_format::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::capture::{CaptureFile, SamplesSegment};
+use crate::capture::{CaptureFile, Facts, SamplesSegment};
 use crate::outcome::End;
 use crate::samples::SampleTable;
 use crate::system;
@@ -266,15 +266,7 @@ impl Member {
 }
 
 /// The value of `HEAPTIDE_FOLLOW`. Fields by position; the path is last, so it may hold anything.
-pub(crate) fn follow_value(
-    follow: Follow,
-    mode: Mode,
-    stack_node_budget: u32,
-    interval_ms: u32,
-    pid: u32,
-    group_id: &[u8; 16],
-    path: &Path,
-) -> Option<Vec<u8>> {
+pub(crate) fn follow_value(follow: Follow, facts: &Facts, path: &Path) -> Option<Vec<u8>> {
     use std::fmt::Write;
     let what = match follow {
         Follow::Nothing => return None,
@@ -282,10 +274,14 @@ pub(crate) fn follow_value(
         Follow::Children => 3,
     };
     let mut text = format!(
-        "1;{what};{};{stack_node_budget};{interval_ms};{pid};",
-        mode as u32
+        "1;{what};{};{};{};{};{};",
+        facts.mode as u32,
+        facts.stack_node_budget,
+        facts.memory_interval_ms,
+        facts.options,
+        facts.pid
     );
-    for byte in group_id {
+    for byte in &facts.group_id {
         let _ = write!(text, "{byte:02x}");
     }
     let mut value = text.into_bytes();
@@ -324,10 +320,19 @@ mod tests {
 
     #[test]
     fn the_variable_of_the_agent() {
-        let value =
-            |follow| follow_value(follow, Mode::All, 9, 10, 42, &[0xab; 16], Path::new("/a;b"));
+        let facts = Facts {
+            pid: 42,
+            process_start_ticks: 0,
+            memory_interval_ms: 10,
+            stack_node_budget: 9,
+            mode: Mode::All,
+            options: 1,
+            group_id: [0xab; 16],
+            metadata: Vec::new(),
+        };
+        let value = |follow| follow_value(follow, &facts, Path::new("/a;b"));
         assert_eq!(value(Follow::Nothing), None);
-        let expected = format!("1;3;2;9;10;42;{};/a;b", "ab".repeat(16));
+        let expected = format!("1;3;2;9;10;1;42;{};/a;b", "ab".repeat(16));
         assert_eq!(value(Follow::Children), Some(expected.into_bytes()));
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use heaptide_format::Mode;
+use heaptide_format::{Mode, PYTHON_ALLOCATORS};
 
 use crate::agent::PlacedAgent;
 use crate::capture::{CaptureFile, Facts, run_metadata};
@@ -36,6 +36,8 @@ pub struct Plan {
     pub stack_node_budget: u32,
     /// Every event, or counters only (`--aggregate`).
     pub mode: Mode,
+    /// `--trace-python-allocators`
+    pub trace_python_allocators: bool,
     /// `--follow-fork`, `--follow-children`
     pub follow: Follow,
 }
@@ -76,12 +78,18 @@ impl Session {
             Follow::Nothing => [0; 16],
             _ => system::random_id(),
         };
+        let options = if plan.trace_python_allocators {
+            PYTHON_ALLOCATORS
+        } else {
+            0
+        };
         let facts = Facts {
             pid,
             process_start_ticks: system::process_start_ticks(pid),
             memory_interval_ms: plan.memory_interval_ms,
             stack_node_budget: plan.stack_node_budget,
             mode: plan.mode,
+            options,
             group_id,
             metadata: run_metadata(
                 &plan.program.arguments,
@@ -92,16 +100,8 @@ impl Session {
             ),
         };
         let capture = CaptureFile::create(&path, plan.replace, &facts)?;
-        let session = session_value(pid, plan.stack_node_budget, path.as_os_str());
-        let follow = family::follow_value(
-            plan.follow,
-            plan.mode,
-            plan.stack_node_budget,
-            plan.memory_interval_ms,
-            pid,
-            &group_id,
-            &path,
-        );
+        let session = session_value(pid, plan.stack_node_budget, options, path.as_os_str());
+        let follow = family::follow_value(plan.follow, &facts, &path);
         // Where a directory cannot be watched children are recorded all the same, without samples.
         let watcher = follow
             .as_ref()
@@ -147,8 +147,8 @@ fn choose_output(plan: &Plan, pid: u32) -> Result<PathBuf, SessionError> {
 }
 
 /// Fields by position; the path is last, so it may hold anything.
-fn session_value(pid: u32, stack_node_budget: u32, path: &OsStr) -> Vec<u8> {
-    let mut value = format!("{PROTOCOL};{pid};{stack_node_budget};").into_bytes();
+fn session_value(pid: u32, stack_node_budget: u32, options: u32, path: &OsStr) -> Vec<u8> {
+    let mut value = format!("{PROTOCOL};{pid};{stack_node_budget};{options};").into_bytes();
     value.extend_from_slice(path.as_bytes());
     value
 }

@@ -69,6 +69,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     no_compress: bool,
 
+    /// Record every request to Python's own allocators, too: objects, buffers and raw memory, one by one
+    #[arg(long)]
+    trace_python_allocators: bool,
+
     /// Record children that the program forks, too, each in a capture of its own: FILE.<pid>
     #[arg(long)]
     follow_fork: bool,
@@ -149,6 +153,7 @@ fn start(arguments: &Arguments, command: bool) -> Result<(Session, PlacedAgent),
         } else {
             Mode::All
         },
+        trace_python_allocators: arguments.trace_python_allocators,
         follow: match (arguments.follow_children, arguments.follow_fork) {
             (true, _) => Follow::Children,
             (false, true) => Follow::Forks,
@@ -232,8 +237,8 @@ mod tests {
             Target::Module("pytest".into(), words("-q -x --aggregate"))
         );
 
-        let (run, target) = check("--aggregate -mpytest -q");
-        assert!(!run.quiet);
+        let (run, target) = check("--aggregate --trace-python-allocators -mpytest -q");
+        assert!(!run.quiet && run.trace_python_allocators);
         assert_eq!(target, Target::Module("pytest".into(), words("-q")));
 
         let (_, target) = check("-c pass -f -- --help");
