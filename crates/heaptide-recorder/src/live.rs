@@ -134,13 +134,14 @@ fn shard_of(address: u64) -> usize {
     (mix(address >> REGION_BITS, 0) >> 57) as usize
 }
 
-/// Where an address belongs among `capacity` entries: a kibibyte of addresses is hashed to a place,
-/// and its blocks lie there side by side as they do in memory, for blocks made together are mostly
-/// freed together. The hash is scaled, so any capacity will do.
+/// Where an address belongs among `capacity` entries: a few neighbours are hashed to one place, side by side
+/// on one cache line, for blocks made together are mostly freed together. So few, because small
+/// objects are 32 bytes apart: where more neighbours than have room at their place crowd together, runs
+/// of entries grow long. The hash is scaled, so any capacity will do.
 #[inline]
 fn home(address: u64, capacity: usize) -> usize {
-    let group = (mix(address >> 10, 0) & 0xffff_ffff) as usize;
-    let position = ((group * capacity) >> 32) + (address >> 6 & 15) as usize;
+    let group = (mix(address >> 7, 0) & 0xffff_ffff) as usize;
+    let position = ((group * capacity) >> 32) + (address >> 5 & 3) as usize;
     if position < capacity {
         position
     } else {
