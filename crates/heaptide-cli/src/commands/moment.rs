@@ -2,9 +2,6 @@
 
 use heaptide_engine::Metric;
 
-use super::Loaded;
-use crate::failure::Failure;
-
 /// What a report counts; without any of these, what was live at the peak.
 #[derive(Debug, clap::Args)]
 #[group(id = "kind", multiple = false)]
@@ -36,20 +33,5 @@ impl MomentArgument {
         self.temporary_allocation_threshold.or(self
             .temporary_allocations
             .then_some(Self::DEFAULT_THRESHOLD))
-    }
-
-    /// Fails when the capture cannot say what is temporary by the threshold that was asked for.
-    pub(crate) fn check(&self, loaded: &Loaded) -> Result<(), Failure> {
-        let recorded = loaded.capture.identity.temporary_threshold;
-        match self.temporary_threshold() {
-            Some(threshold) if threshold != recorded => Err(Failure {
-                what: format!("temporary allocations of threshold {threshold} were not counted"),
-                why: Some(format!(
-                    "they were counted with threshold {recorded} while the program ran"
-                )),
-                hint: Some(format!("give --temporary-allocation-threshold={recorded}")),
-            }),
-            _ => Ok(()),
-        }
     }
 }

@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    #[derive(Parser)]
+    #[derive(Debug, Parser)]
     struct Wrapper {
         #[command(flatten)]
         run: Arguments,
