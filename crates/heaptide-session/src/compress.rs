@@ -232,6 +232,7 @@ mod tests {
             // No process has this number.
             pid: 0x7fff_fff0,
             process_start_ticks: 0,
+            options: 0,
             memory_interval_ms: 0,
             stack_node_budget: 1,
             mode: Mode::All,
