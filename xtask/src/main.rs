@@ -28,7 +28,7 @@ cargo xtask <chore>
   lint                formatting, clippy, Python files, licences
   web                 is the page of the HTML reports fresh, and does a browser show it
   fuzz [--seconds N]  run each fuzz target for N seconds (60)
-  bench [--quick] [--rounds N] [--only W]
+  bench [--quick] [--rounds N] [--only W] [--mode M]... [--python 3.N]
                       compare with plain Python and Memray, write docs/benchmarks.md";
 
 fn main() -> ExitCode {

@@ -14,6 +14,8 @@ use serde_json::Value;
 pub(crate) struct Measurement {
     /// CPU time of the workload's body, seconds; without interpreter and profiler start-up.
     pub(crate) body_cpu: f64,
+    /// Wall time of the workload's body, seconds.
+    pub(crate) body_wall: f64,
     /// Wall time of the whole process, seconds.
     pub(crate) wall: f64,
     /// CPU time of the whole process and of the children it waited for, seconds.
@@ -48,6 +50,7 @@ pub(crate) fn measure(command: &mut Command, result: Option<&Path>) -> Result<Me
         let text = std::fs::read_to_string(result).context("the workload left no figures")?;
         let line: Value = serde_json::from_str(text.lines().last().unwrap_or_default())?;
         measurement.body_cpu = line["body_cpu_s"].as_f64().context("body_cpu_s")?;
+        measurement.body_wall = line["body_s"].as_f64().context("body_s")?;
         measurement.check = line["check"].clone();
         if let Some(peak) = line["VmHWM"].as_f64() {
             measurement.peak_resident = peak / 1024.0;
