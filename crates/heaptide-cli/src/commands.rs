@@ -1,5 +1,6 @@
 //! The subcommands, one module each.
 
+mod completions;
 mod export;
 mod flamegraph;
 mod merge;
@@ -35,7 +36,7 @@ pub(crate) enum Command {
     Stats(stats::Arguments),
     /// Memory per function, in a table
     Summary(summary::Arguments),
-    /// Who called whom, and what that holds
+    /// Who called whom, and what that holds: full screen in a terminal, else as text
     Tree(tree::Arguments),
     /// One HTML page that shows which calls hold the memory; it needs no network
     Flamegraph(flamegraph::Arguments),
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Export(export::Arguments),
     /// Print every record of a capture
     Parse(parse::Arguments),
+    /// Print a script that has a shell complete commands and options
+    Completions(completions::Arguments),
 }
 
 impl Command {
@@ -65,6 +68,7 @@ impl Command {
             Self::Transform(arguments) => transform::run(&arguments, terminal)?,
             Self::Export(arguments) => export::run(&arguments, terminal)?,
             Self::Parse(arguments) => parse::run(&arguments, terminal)?,
+            Self::Completions(arguments) => completions::run(&arguments)?,
         }
         Ok(ExitCode::SUCCESS)
     }

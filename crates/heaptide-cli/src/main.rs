@@ -23,20 +23,24 @@ use crate::terminal::{ColorChoice, Terminal};
 #[command(name = "heaptide", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct CommandLine {
     /// Say more; may be given more than once
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = EVERYWHERE)]
     verbose: u8,
-    /// Use colours
-    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN")]
+    /// Use colours; auto: on a terminal, unless the environment says otherwise
+    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN", help_heading = EVERYWHERE)]
     color: ColorChoice,
     #[command(subcommand)]
     command: Command,
 }
 
+/// Where options are listed that every command has.
+const EVERYWHERE: &str = "Options of every command";
+
 const EXAMPLES: &str = "\
 Examples:
   heaptide run --aggregate app.py          record a program's memory
   heaptide stats app.4711.tide             totals, sizes and the largest locations
-  heaptide tree --leaks app.4711.tide      who holds what is never given back
+  heaptide tree app.4711.tide              who holds what, full screen; `?` lists the keys
+  heaptide tree --leaks app.4711.tide      what is never given back
   heaptide flamegraph app.4711.tide        one HTML page, no network needed
 
 Exit codes: 0 success (a damaged capture is read as far as it goes), 1 failure, 2 wrong usage;

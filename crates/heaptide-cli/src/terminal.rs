@@ -6,11 +6,11 @@ use std::io::{IsTerminal, stderr, stdin, stdout};
 /// When to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum ColorChoice {
-    /// On a terminal, unless the environment says otherwise
+    // On a terminal, unless the environment says otherwise. No words of help on these: clap would
+    // spend seven lines on every page.
     Auto,
-    /// Also in files and pipes
+    // Also in files and pipes.
     Always,
-    /// Not at all
     Never,
 }
 

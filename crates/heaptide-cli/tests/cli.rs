@@ -220,3 +220,67 @@ fn version() {
     let output = Place::new().run(&["-V"]);
     assert_eq!(stdout(&output), concat!(env!("CARGO_PKG_VERSION"), "\n"));
 }
+
+#[test]
+fn shells_complete_commands_and_options() {
+    let place = Place::new();
+    for (shell, sign) in [
+        ("bash", "complete -F _heaptide"),
+        ("zsh", "#compdef heaptide"),
+        ("fish", "complete -c heaptide"),
+    ] {
+        let output = place.run(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0));
+        let script = stdout(&output);
+        for word in [
+            sign,
+            "flamegraph",
+            "temporary-allocation-threshold",
+            "speedscope",
+        ] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    assert_eq!(place.run(&["completions", "dos"]).status.code(), Some(2));
+}
+
+/// Every page of the help is there, and the examples name commands that there are.
+#[test]
+fn help_pages() {
+    let place = Place::new();
+    let whole = stdout(&place.run(&["--help"]));
+    let commands: Vec<&str> = whole
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        // Lines that go on are further in.
+        .filter_map(|line| {
+            line.strip_prefix("  ")
+                .filter(|line| !line.starts_with(' '))
+        })
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(commands.len() >= 11, "{commands:?}");
+    for command in commands.iter().filter(|command| **command != "help") {
+        let help = place.run(&[command, "--help"]);
+        assert_eq!(help.status.code(), Some(0));
+        assert!(stderr(&help).is_empty());
+        let text = stdout(&help);
+        assert!(
+            text.contains(&format!("Usage: heaptide {command}")),
+            "{text}"
+        );
+    }
+    let pages = commands.iter().filter(|command| **command != "help");
+    let pages = pages.map(|command| stdout(&place.run(&[command, "--help"])));
+    for page in pages.chain([whole.clone()]) {
+        for example in page
+            .lines()
+            .filter_map(|line| line.strip_prefix("  heaptide "))
+        {
+            let command = example.split(' ').next().unwrap_or_default();
+            assert!(commands.contains(&command), "{example}");
+        }
+    }
+}

@@ -183,7 +183,11 @@ fn write_places(profile: &Profile, strings: &mut Strings, out: &mut dyn Write) -
             outer.message(field::FUNCTION, |message| {
                 message.integer(1, next);
                 message.integer(2, name);
-                message.integer(3, system_name);
+                // Where both are the same, readers take the name for a mangled one of C++, and `<module>` for
+                // parameters of a template, which they cut off.
+                if system_name != name {
+                    message.integer(3, system_name);
+                }
                 message.integer(4, file);
             });
             out.write_all(outer.as_bytes())?;

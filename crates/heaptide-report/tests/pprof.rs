@@ -115,6 +115,10 @@ fn pprof_names_the_frames() {
             "<module> /srv/app.py:3"
         ]
     );
+    // The same name twice would be taken for one of C++.
+    for function in file.messages(5) {
+        assert_ne!(function.integer(2), function.integer(3));
+    }
     let label = cached.messages(3).next().unwrap();
     assert_eq!(text(label.integer(2)), "worker-1");
     assert_eq!(text(file.integer(14)), "peak_space");

@@ -13,6 +13,11 @@ use crate::output::OutputArguments;
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  heaptide merge captures/
+  heaptide merge --json app.tide app.tide.4712 | jq .combined_peak
+  heaptide tree --process 4712 captures/")]
 pub(crate) struct Arguments {
     /// Captures, or directories of captures
     #[arg(value_name = "CAPTURE", required = true)]

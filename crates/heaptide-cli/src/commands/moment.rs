@@ -5,6 +5,7 @@ use heaptide_engine::Metric;
 /// What a report counts; without any of these, what was live at the peak.
 #[derive(Debug, clap::Args)]
 #[group(id = "kind", multiple = false)]
+#[command(next_help_heading = "What to show")]
 pub(crate) struct MomentArgument {
     /// Show what is live at the end (or now), never given back, instead of the peak
     #[arg(long)]

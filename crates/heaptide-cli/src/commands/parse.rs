@@ -11,6 +11,10 @@ use crate::output::write_stdout;
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  heaptide parse app.4711.tide | less
+  heaptide parse --json app.4711.tide | jq 'select(.record == \"warning\")'")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     capture: CaptureArgument,

@@ -11,6 +11,7 @@ use crate::failure::Failure;
 
 /// Which part of a capture a report shows.
 #[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "What to show")]
 pub(crate) struct SelectionArguments {
     /// Only what this thread allocated, by its name or number; may be given more than once
     #[arg(long, value_name = "THREAD")]

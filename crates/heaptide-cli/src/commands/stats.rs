@@ -10,6 +10,12 @@ use crate::output::{OutputArguments, beside};
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  heaptide stats app.4711.tide
+  heaptide stats -n 20 --thread worker-1 app.4711.tide
+  heaptide stats --between 10 50% app.4711.tide      from second 10 to half of the run
+  heaptide stats --json app.4711.tide | jq .metadata.peak_memory")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     capture: CaptureArgument,

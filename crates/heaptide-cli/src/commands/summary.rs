@@ -8,6 +8,11 @@ use crate::output::OutputArguments;
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  heaptide summary app.4711.tide                     what was held at the peak, largest first
+  heaptide summary --leaks -s own -r 20 app.4711.tide
+  heaptide summary --json --split-threads app.4711.tide | jq .rows")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     capture: CaptureArgument,
@@ -15,7 +20,7 @@ pub(crate) struct Arguments {
     moment: MomentArgument,
     #[command(flatten)]
     selection: SelectionArguments,
-    /// Sort by a column: 1 total, 2 its share, 3 own, 4 its share, 5 count; or by its name
+    /// Sort by a column: 1 total, 2 its share, 3 own, 4 its share, 5 count; or total, own, count, location
     #[arg(short, long, value_name = "COLUMN", default_value = "1", value_parser = sort_column)]
     sort_column: SummaryColumn,
     /// Show at most N rows [default: what fits the terminal, all in a pipe]

@@ -35,9 +35,13 @@ impl Format {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Written beside the capture as heaptide-FORMAT-NAME.SUFFIX unless -o says otherwise."
-)]
+#[command(after_help = "\
+Written beside the capture as heaptide-FORMAT-NAME.SUFFIX unless -o says otherwise. `heaptide export` has
+further formats.
+
+Examples:
+  heaptide transform speedscope app.4711.tide
+  heaptide transform csv --leaks -o - app.4711.tide > leaks.csv")]
 pub(crate) struct Arguments {
     /// The format to write
     #[arg(value_name = "FORMAT", value_parser = FormatName)]

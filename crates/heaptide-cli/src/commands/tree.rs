@@ -16,6 +16,14 @@ use crate::output::OutputArguments;
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+In a terminal the tree is full screen; `?` lists its keys. An option that is about printing, a pipe or -o prints it.
+
+Examples:
+  heaptide tree app.4711.tide
+  heaptide tree --temporary-allocations -b 1000 app.4711.tide
+  heaptide tree --text --leaks --focus 'cache\\.py' app.4711.tide
+  heaptide tree --between 40% 60% captures/           all processes of a group, by their directory")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     capture: CaptureArgument,
