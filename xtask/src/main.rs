@@ -29,7 +29,9 @@ cargo xtask <chore>
   web                 is the page of the HTML reports fresh, and does a browser show it
   fuzz [--seconds N]  run each fuzz target for N seconds (60)
   bench [--quick] [--rounds N] [--only W] [--mode M]... [--python 3.N]
-                      compare with plain Python and Memray, write docs/benchmarks.md";
+                      compare with plain Python and Memray, write docs/benchmarks.md
+  bench-readers [--quick] [--rounds N]
+                      compare how long reports take with Memray, write that section of docs/benchmarks.md";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -53,6 +55,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "web" => web::run(),
         "fuzz" => fuzz::run(rest),
         "bench" => bench::run(rest),
+        "bench-readers" => bench::readers::run(rest),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
             Ok(())

@@ -25,6 +25,7 @@ use heaptide_report::{status_lines, visible};
 pub(crate) use self::moment::MomentArgument;
 pub(crate) use self::selection::SelectionArguments;
 use crate::failure::Failure;
+use crate::progress::ProgressLine;
 use crate::terminal::Terminal;
 
 /// One variant a subcommand, in the order of the help.
@@ -132,15 +133,18 @@ pub(crate) fn load(
 pub(crate) fn open(path: &Path, temporary_threshold: Option<u32>) -> anyhow::Result<Loaded> {
     let mut capture = Capture::open(path).map_err(|error| failure_of(path, &error))?;
     let liveness = capture.liveness();
+    let mut line = ProgressLine::new("reading events");
+    let mut report = |progress| line.report(progress);
     let options = ProfileOptions {
         temporary_threshold,
-        ..ProfileOptions::default()
+        progress: Some(&mut report),
     };
     let profile = Profile::with(&capture, options).map_err(|error| Failure {
         what: format!("{} cannot answer this", path.display()),
         why: Some(error.to_string()),
         hint: None,
     })?;
+    drop(line);
     profile.complete(&mut capture);
     Ok(Loaded {
         capture,

@@ -18,6 +18,15 @@ fn read_and_make(bytes: &[u8], pages: bool) {
         return;
     };
     let profile = Profile::new(&capture);
+    let temporal = Temporal::new(&capture, &profile, TemporalOptions::default());
+    assert_eq!(temporal.is_ok(), capture.holds_events());
+    if let Ok(temporal) = temporal {
+        let held = temporal.held_at_peak(0..=temporal.intervals());
+        let sum = held
+            .iter()
+            .fold(0u64, |sum, (_, amount)| sum.saturating_add(amount.bytes));
+        assert_eq!(sum, profile.totals.figures.peak.bytes);
+    }
     let liveness = capture.liveness_given(|| ProcessState::Gone);
     let out = &mut io::sink();
     let stats = report::StatsOptions::default();
@@ -120,9 +129,34 @@ fn every_single_bit_flipped() {
 }
 
 #[test]
+fn every_single_bit_of_the_events_flipped() {
+    let mut bytes = fixtures::tiny_events().build();
+    let whole = Capture::from_bytes(&bytes, "whole.tide").unwrap();
+    assert_eq!(Profile::new(&whole).warnings, []);
+    let chunks = whole.events.chunks().iter();
+    let places: Vec<usize> = chunks
+        .flat_map(|chunk| chunk.offset..chunk.offset + chunk.bytes)
+        .map(|place| place as usize)
+        .collect();
+    assert!(places.len() > 80, "{}", places.len());
+    for place in places {
+        for bit in 0..8 {
+            bytes[place] ^= 1 << bit;
+            read_and_make(&bytes, bit % 4 == 0);
+            bytes[place] ^= 1 << bit;
+        }
+    }
+}
+
+#[test]
 fn random_bytes_over_a_whole_capture() {
-    let whole = fixtures::tiny().build();
-    let ranges = used_ranges(&whole);
+    for capture in [fixtures::tiny(), fixtures::tiny_events()] {
+        random_bytes_over(&capture.build());
+    }
+}
+
+fn random_bytes_over(whole: &[u8]) {
+    let ranges = used_ranges(whole);
     let mut random = 0x1234_5678_9ABC_DEF1u64;
     let mut next = || {
         random ^= random << 13;
@@ -131,7 +165,7 @@ fn random_bytes_over_a_whole_capture() {
         random
     };
     for _ in 0..3000 {
-        let mut bytes = whole.clone();
+        let mut bytes = whole.to_vec();
         for _ in 0..1 + next() % 16 {
             let range = &ranges[next() as usize % ranges.len()];
             let place = range.start + next() as usize % range.len();

@@ -116,6 +116,61 @@ pub fn tiny() -> CaptureBuilder {
     capture
 }
 
+/// The smallest capture of every event that has one of each sort, in own and in shared turns.
+#[must_use]
+pub fn tiny_events() -> CaptureBuilder {
+    let mut capture = CaptureBuilder::new();
+    capture.metadata(MetadataKey::CommandLine, b"python\0e.py\0");
+    let threads = [
+        capture.thread(4711, "python", ""),
+        capture.thread(4712, "python", "w"),
+    ];
+    let module = capture.function("<module>", "/e.py", 1, 4);
+    let outer = capture.frame(0, module, 0);
+    let inner = capture.frame(outer, module, 1);
+    let mut writer = EventWriter::new(&threads, 4096);
+    let allocated = |node, allocator, address, size| Event::Allocated {
+        address,
+        site: Site {
+            node,
+            allocator: allocator as u8,
+            size,
+        },
+    };
+    let freed = |address| Event::Freed { address };
+    let sample = |capture: &mut CaptureBuilder, writer: &mut EventWriter| {
+        let turn = writer.sample();
+        capture.samples.push(Sample {
+            unix_ns: START_UNIX_NS + turn,
+            resident_bytes: MIB,
+            turn,
+            ..Sample::default()
+        });
+    };
+    writer.event(0, allocated(inner, Allocator::Malloc, 0x1000, 100));
+    writer.event(0, allocated(inner, Allocator::Malloc, 0x2000, 100));
+    writer.event(0, freed(0x1000));
+    sample(&mut capture, &mut writer);
+    writer.share_turns(true);
+    writer.event(1, allocated(outer, Allocator::Mmap, 0x10_0000, 8 * KIB));
+    writer.event(0, allocated(inner, Allocator::Calloc, 0x1000, 3000));
+    writer.event(1, freed(0x2000));
+    writer.event(1, Event::FreeUndone);
+    let part = Event::Unmapped {
+        address: 0x10_1000,
+        length: 4 * KIB,
+    };
+    writer.event(1, part);
+    writer.event(1, Event::UnmapUndone);
+    writer.share_turns(false);
+    sample(&mut capture, &mut writer);
+    writer.event(1, part);
+    writer.event(0, freed(0x2000));
+    writer.event(0, freed(0x3000));
+    writer.finish(&mut capture);
+    capture
+}
+
 /// A tree of about `nodes` stacks with names as hostile as they come when `hostile` is set.
 #[must_use]
 pub fn wide_tree(nodes: u32, hostile: bool) -> CaptureBuilder {

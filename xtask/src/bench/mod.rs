@@ -3,6 +3,7 @@
 mod machine;
 mod measure;
 mod modes;
+pub(crate) mod readers;
 mod report;
 mod statistics;
 
@@ -134,7 +135,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let text = report::markdown(&rows, &options.modes, &start_up, &machine, options.rounds);
     println!("\n{text}");
     if options.is_full() {
-        std::fs::write(shell::project().join("docs/benchmarks.md"), text)?;
+        let path = shell::project().join("docs/benchmarks.md");
+        let old = std::fs::read_to_string(&path).unwrap_or_default();
+        // Made by another chore.
+        let readers = readers::section_of(&old);
+        let space = if readers.is_empty() { "" } else { "\n" };
+        std::fs::write(path, format!("{text}{space}{readers}"))?;
     } else {
         shell::note("docs/benchmarks.md is only written by a full run");
     }

@@ -11,6 +11,7 @@ use super::merge::{load_one, load_selected};
 use super::{CaptureArgument, Loaded, MomentArgument, SelectionArguments};
 use crate::failure::Failure;
 use crate::output::{FileArguments, write_stdout};
+use crate::progress::ProgressLine;
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
@@ -137,9 +138,11 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
 }
 
 fn history(loaded: &Loaded, max_records: usize) -> Result<Temporal, Failure> {
+    let mut line = ProgressLine::new("reading events again");
+    let mut report = |progress| line.report(progress);
     let options = TemporalOptions {
         max_records,
-        progress: None,
+        progress: Some(&mut report),
     };
     Temporal::new(&loaded.capture, &loaded.profile, options).map_err(|error| Failure {
         what: "cannot make a temporal flame graph".to_owned(),

@@ -8,6 +8,7 @@ use heaptide_report::{Part, end_unix_ns, keep_interval, keep_threads, visible};
 
 use super::Loaded;
 use crate::failure::Failure;
+use crate::progress::ProgressLine;
 
 /// Which part of a capture a report shows.
 #[derive(Debug, Default, clap::Args)]
@@ -174,8 +175,15 @@ fn no_such_thread(wanted: &str, threads: &[ThreadInfo]) -> Failure {
 
 /// Gives the stretch that was taken, in nanoseconds since the Unix epoch: whole intervals between samples.
 fn narrow_one(one: &mut Loaded, from: u64, to: u64) -> Result<(u64, u64), Failure> {
-    let temporal = Temporal::new(&one.capture, &one.profile, TemporalOptions::default())
+    let mut line = ProgressLine::new("reading events again");
+    let mut report = |progress| line.report(progress);
+    let options = TemporalOptions {
+        progress: Some(&mut report),
+        ..TemporalOptions::default()
+    };
+    let temporal = Temporal::new(&one.capture, &one.profile, options)
         .map_err(|error| history_failure(&one.capture, &error))?;
+    drop(line);
     let times = &temporal.times_unix_ns;
     let first = times.partition_point(|&time| time <= from);
     let last = times.partition_point(|&time| time < to).max(first);

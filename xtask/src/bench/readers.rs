@@ -1,0 +1,273 @@
+//! `cargo xtask bench-readers`: what reading a capture of every event costs, against Memray's reader.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::machine;
+use super::measure::{Affinity, Measurement, measure};
+use super::statistics::{median, paired};
+use super::{Bench, MINOR};
+use crate::shell;
+
+/// Where the section begins in `docs/benchmarks.md`; it is the last one.
+pub(crate) const HEADING: &str = "## Reading captures of every event";
+
+struct Options {
+    rounds: usize,
+    pairs: u64,
+    write: bool,
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Self> {
+        let mut options = Self {
+            rounds: 9,
+            pairs: 5_000_000,
+            write: true,
+        };
+        let mut words = arguments.iter();
+        while let Some(word) = words.next() {
+            let mut number = |name| words.next().context(format!("{name} needs a number"));
+            match word.as_str() {
+                "--rounds" => options.rounds = number("--rounds")?.parse()?,
+                "--quick" => {
+                    (options.rounds, options.pairs, options.write) = (3, 500_000, false);
+                }
+                other => bail!(
+                    "unknown option '{other}': cargo xtask bench-readers [--quick] [--rounds N]"
+                ),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// A report, as both have it.
+struct Report {
+    name: &'static str,
+    heaptide: &'static [&'static str],
+    memray: &'static [&'static str],
+    /// Does it write a file?
+    output: bool,
+}
+
+const REPORTS: [Report; 4] = [
+    Report {
+        name: "stats",
+        heaptide: &["stats"],
+        memray: &["stats"],
+        output: false,
+    },
+    Report {
+        name: "table",
+        heaptide: &["table"],
+        memray: &["table"],
+        output: true,
+    },
+    Report {
+        name: "flamegraph",
+        heaptide: &["flamegraph"],
+        memray: &["flamegraph"],
+        output: true,
+    },
+    Report {
+        name: "flamegraph --temporal",
+        heaptide: &["flamegraph", "--temporal"],
+        memray: &["flamegraph", "--temporal"],
+        output: true,
+    },
+];
+
+struct Row {
+    report: &'static str,
+    heaptide: Vec<Measurement>,
+    memray: Vec<Measurement>,
+}
+
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let options = Options::parse(arguments)?;
+    shell::build()?;
+    let bench = Bench::set_up(MINOR)?;
+    let affinity = Affinity::current()?;
+    affinity.one_core()?;
+    let script = shell::project().join("benches/workloads/w18_event_storm.py");
+    let captures = Captures::record(&bench, &script, options.pairs)?;
+    let mut rows = Vec::new();
+    for report in &REPORTS {
+        shell::step(&format!("{}, {} rounds", report.name, options.rounds));
+        match compare(&bench, &captures, report, options.rounds) {
+            Ok(row) => rows.push(row),
+            Err(error) => shell::note(&format!("{} is left out: {error:#}", report.name)),
+        }
+    }
+    affinity.all_cores()?;
+    let machine = machine::describe(&bench.python, bench.memray.as_deref());
+    let section = markdown(&rows, &captures, &machine, &options);
+    println!("\n{section}");
+    if options.write {
+        let path = shell::project().join("docs/benchmarks.md");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        std::fs::write(path, with_section(&text, &section))?;
+    } else {
+        shell::note("docs/benchmarks.md is only written by a full run");
+    }
+    Ok(())
+}
+
+/// The same program, recorded by both.
+struct Captures {
+    heaptide: PathBuf,
+    memray: Option<PathBuf>,
+    events: u64,
+}
+
+impl Captures {
+    fn record(bench: &Bench, script: &Path, pairs: u64) -> Result<Self> {
+        shell::step(&format!("recording {pairs} allocations and frees"));
+        let pairs = pairs.to_string();
+        let heaptide = bench.directory.join("readers.tide");
+        let mut command = Command::new(shell::heaptide());
+        command.args(["run", "--quiet", "--force", "--python"]);
+        command.arg(&bench.python).arg("-o").arg(&heaptide);
+        measure(command.arg(script).arg(&pairs), None)?;
+        let memray = bench.directory.join("readers.bin");
+        let recorded = bench.memray.as_ref().map(|_| {
+            let mut command = Command::new(&bench.python);
+            command.args(["-m", "memray", "run", "--quiet", "--force", "-o"]);
+            measure(command.arg(&memray).arg(script).arg(&pairs), None)
+        });
+        let memray = recorded.transpose()?.map(|_| memray);
+        let mut command = Command::new(shell::heaptide());
+        let text = shell::capture(command.args(["stats", "--json"]).arg(&heaptide));
+        let statistics: serde_json::Value =
+            serde_json::from_str(&text.context("heaptide stats failed")?)?;
+        let number = |value: &serde_json::Value| value.as_u64().unwrap_or(0);
+        Ok(Self {
+            events: number(&statistics["total_num_allocations"])
+                + number(&statistics["heaptide"]["deallocations"]),
+            heaptide,
+            memray,
+        })
+    }
+}
+
+fn compare(bench: &Bench, captures: &Captures, report: &Report, rounds: usize) -> Result<Row> {
+    let output = bench.directory.join("report.html");
+    let finish = |command: &mut Command, capture: &Path| {
+        if report.output {
+            command.arg("--force").arg("-o").arg(&output);
+        }
+        measure(command.arg(capture), None)
+    };
+    let mut row = Row {
+        report: report.name,
+        heaptide: Vec::new(),
+        memray: Vec::new(),
+    };
+    for _ in 0..rounds {
+        let mut command = Command::new(shell::heaptide());
+        let ours = finish(command.args(report.heaptide), &captures.heaptide)?;
+        row.heaptide.push(ours);
+        if let Some(capture) = &captures.memray {
+            let mut command = Command::new(&bench.python);
+            command.args(["-m", "memray"]).args(report.memray);
+            row.memray.push(finish(&mut command, capture)?);
+        }
+    }
+    Ok(row)
+}
+
+fn markdown(rows: &[Row], captures: &Captures, machine: &str, options: &Options) -> String {
+    let mut text = format!("{HEADING}\n\n");
+    let _ = writeln!(
+        text,
+        "Made by `cargo xtask bench-readers` on {machine}.\n\n\
+         The program is `w18_event_storm`, {} events, recorded by each profiler in its default mode. {} interleaved rounds on one pinned\n\
+         core: CPU time of the whole command, user and system, and its largest resident set; medians, and medians of the ratios within\n\
+         a round.\n\n\
+         | report | heaptide s | Memray s | Memray / heaptide | heaptide ns/event | heaptide MiB | Memray MiB |\n\
+         |---|--:|--:|--:|--:|--:|--:|",
+        captures.events, options.rounds
+    );
+    for row in rows {
+        let cpu = |runs: &[Measurement]| median(runs.iter().map(|run| run.cpu));
+        let memory = |runs: &[Measurement]| median(runs.iter().map(|run| run.peak_resident));
+        let memray = |value: f64, digits: usize| {
+            if row.memray.is_empty() {
+                "–".to_owned()
+            } else {
+                format!("{value:.digits$}")
+            }
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {:.3} | {} | {} | {:.1} | {:.1} | {} |",
+            row.report,
+            cpu(&row.heaptide),
+            memray(cpu(&row.memray), 3),
+            memray(
+                paired(&row.memray, &row.heaptide, |memray, ours| memray.cpu
+                    / ours.cpu),
+                1
+            ),
+            cpu(&row.heaptide) * 1e9 / (captures.events.max(1) as f64),
+            memory(&row.heaptide),
+            memray(memory(&row.memray), 1),
+        );
+    }
+    text
+}
+
+/// The section of a document, if it has one: it goes to the end.
+pub(crate) fn section_of(text: &str) -> &str {
+    text.find(HEADING).map_or("", |start| &text[start..])
+}
+
+/// A document with its section exchanged.
+fn with_section(text: &str, section: &str) -> String {
+    let before = text.find(HEADING).map_or(text, |start| &text[..start]);
+    format!("{}\n\n{section}", before.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_is_exchanged_and_the_rest_stays() {
+        let old = format!("# Benchmarks\n\nfirst\n\n{HEADING}\n\nold\n");
+        assert_eq!(section_of(&old), format!("{HEADING}\n\nold\n"));
+        let new = format!("{HEADING}\n\nnew\n");
+        let expected = format!("# Benchmarks\n\nfirst\n\n{new}");
+        assert_eq!(with_section(&old, &new), expected);
+        assert_eq!(with_section("# Benchmarks\n\nfirst\n", &new), expected);
+        assert_eq!(section_of("# Benchmarks\n"), "");
+    }
+
+    #[test]
+    fn a_table_without_memray_has_dashes() {
+        let row = Row {
+            report: "stats",
+            heaptide: vec![Measurement {
+                cpu: 0.1,
+                peak_resident: 14.0,
+                ..Measurement::default()
+            }],
+            memray: Vec::new(),
+        };
+        let captures = Captures {
+            heaptide: PathBuf::new(),
+            memray: None,
+            events: 10_000_000,
+        };
+        let options = Options::parse(&[]).unwrap();
+        let text = markdown(&[row], &captures, "a machine", &options);
+        assert!(
+            text.ends_with("| stats | 0.100 | – | – | 10.0 | 14.0 | – |\n"),
+            "{text}"
+        );
+    }
+}
