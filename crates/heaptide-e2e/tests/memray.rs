@@ -51,7 +51,13 @@ struct Reference {
     peak: Vec<Row>,
     live: Vec<Row>,
     temporary: Vec<Row>,
+    /// `temporary_N`
+    #[serde(flatten)]
+    by_threshold: BTreeMap<String, Vec<Row>>,
 }
+
+/// How many other allocations a temporary block may see, besides the usual one.
+const THRESHOLDS: [&str; 3] = ["0", "2", "9"];
 
 /// Stack, thread, and the allocator where Memray keeps allocators apart.
 type Key = (Vec<Place>, String, Option<String>);
@@ -155,6 +161,19 @@ fn top(stats: &Value, list: &str, figure: &str) -> BTreeMap<String, u64> {
     .collect()
 }
 
+/// Sums of what lies on the program's own lines.
+fn by_place(rows: impl Iterator<Item = (Place, (u64, u64))>) -> BTreeMap<Place, (u64, u64)> {
+    let mut places: BTreeMap<Place, (u64, u64)> = BTreeMap::new();
+    for (place, (count, bytes)) in rows {
+        if of_the_program(vec![place.clone()]).is_some() {
+            let sum = places.entry(place).or_default();
+            sum.0 += count;
+            sum.1 += bytes;
+        }
+    }
+    places
+}
+
 struct Run<'a> {
     sandbox: &'a Sandbox,
     interpreter: &'a Path,
@@ -197,8 +216,8 @@ impl Run<'_> {
         let finished = run(self
             .sandbox
             .command(self.interpreter)
-            .arg("memray_figures.py")
-            .arg("memray.bin"));
+            .args(["memray_figures.py", "memray.bin"])
+            .args(THRESHOLDS));
         finished.expect_success("memray_figures.py");
         let parse = |bytes: &[u8]| serde_json::from_slice(bytes).expect("JSON");
         let figures = serde_json::from_slice(&finished.stdout).expect("JSON");
@@ -229,8 +248,28 @@ impl Run<'_> {
         (Capture::read(&path), all)
     }
 
+    /// Temporary blocks by place, with another threshold, of the capture of every event just made.
+    fn temporary_places(&self, threshold: &str) -> BTreeMap<Place, (u64, u64)> {
+        let mut command = std::process::Command::new(heaptide_e2e::heaptide());
+        command
+            .args(["table", "--json", "--temporary-allocation-threshold"])
+            .arg(threshold)
+            .arg(self.sandbox.capture());
+        let finished = run(&mut command);
+        finished.expect_success("heaptide table");
+        let table: Value = serde_json::from_slice(&finished.stdout).expect("JSON");
+        let rows = table["rows"].as_array().expect("a list").iter();
+        let row = |row: &Value| {
+            let place = serde_json::from_value(row.clone()).ok()?;
+            let number = |key: &str| row[key].as_u64().expect("a number");
+            Some((place, (number("count"), number("size"))))
+        };
+        by_place(rows.filter_map(row))
+    }
+
     fn compare(&self) {
-        let (reference, reference_stats) = self.reference();
+        let (mut reference, reference_stats) = self.reference();
+        let by_threshold = std::mem::take(&mut reference.by_threshold);
         let allocated = of_memray(reference.allocated, true);
         // Memray shows one row per stack, with the allocator of any of its blocks.
         let peak = of_memray(reference.peak, false);
@@ -270,6 +309,17 @@ impl Run<'_> {
                 let places = top(&reference_stats, list, figure);
                 assert!(!places.is_empty(), "{}", name(list));
                 assert_eq!(places, top(&own_stats, list, figure), "{}", name(list));
+            }
+            if mode == Mode::All {
+                for threshold in THRESHOLDS {
+                    let rows = by_threshold[&format!("temporary_{threshold}")].iter();
+                    let row = |row: &Row| {
+                        let place = row.stack.first()?.clone();
+                        Some((place, (row.count, row.bytes)))
+                    };
+                    let memray = by_place(rows.filter_map(row));
+                    assert_eq!(memray, self.temporary_places(threshold), "{threshold}");
+                }
             }
         }
     }

@@ -1,4 +1,5 @@
-"""Prints, as JSON, what Memray's own reader finds in a capture of every event: its argument."""
+"""Prints, as JSON, what Memray's own reader finds in a capture of every event: its first argument. The others are thresholds of
+temporary allocations."""
 import json
 import sys
 
@@ -28,4 +29,6 @@ figures = dict(
     live=reader.get_leaked_allocation_records(merge_threads=False),
     temporary=reader.get_temporary_allocation_records(merge_threads=False, threshold=1),
 )
+for threshold in sys.argv[2:]:
+    figures["temporary_" + threshold] = reader.get_temporary_allocation_records(merge_threads=False, threshold=int(threshold))
 json.dump({name: list(rows(records)) for name, records in figures.items()}, sys.stdout)
