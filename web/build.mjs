@@ -7,7 +7,8 @@ import { build } from "esbuild";
 const target = new URL("../crates/heaptide-report/page/", import.meta.url);
 const here = (name) => new URL(name, import.meta.url).pathname;
 
-const options = { bundle: true, minify: true, write: false, target: ["chrome90", "firefox113", "safari16.4"], charset: "ascii", legalComments: "none" };
+// --plain leaves names and lines as they are, to look for what takes long.
+const options = { bundle: true, minify: !process.argv.includes("--plain"), write: false, target: ["chrome90", "firefox113", "safari16.4"], charset: "ascii", legalComments: "none" };
 const bundle = async (entry, more) => (await build({ ...options, ...more, entryPoints: [here(entry)] })).outputFiles[0].text.trim();
 
 const script = await bundle("src/main.ts", { format: "iife" });

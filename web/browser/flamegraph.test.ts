@@ -187,3 +187,26 @@ test("a narrow window", async () => {
   const wide = await page.evaluate(() => document.documentElement.scrollWidth);
   expect(wide).toBeLessThanOrEqual(420);
 });
+
+test("the source of a frame, with what allocates marked", async () => {
+  await start("source.html");
+  await clickBox(2, 0.2);
+  expect(await page.textContent("#details h2")).toBe("cart");
+  const lines = await page.locator(".source .line").allTextContents();
+  expect(lines).toEqual([
+    "1# <b>not bold</b> \\u202e and not turned around",
+    "2def cart(rows):",
+    "3\treturn [dict(row) for row in rows]",
+    "4",
+    "5x = cart(range(1_000_000))",
+  ]);
+  expect(await page.textContent(".source .here")).toContain("return [dict");
+  // Bytes 4 to 20 of the line, as the line tables of the testkit say.
+  expect(await page.locator(".source mark").allTextContents()).toEqual(["\treturn [dict(row) for row in rows]".slice(4, 20)]);
+  expect(await page.textContent("#details .hint")).toContain("changed after the recording");
+  await shoot(page, "source");
+  const bounds = await page.locator("#graph").boundingBox();
+  await page.mouse.move((bounds?.x ?? 0) + 60, (bounds?.y ?? 0) + 2 * 22 + 10);
+  await settle(page);
+  expect(await page.textContent("#tooltip code")).toBe("return [dict(row) for row in rows]");
+});

@@ -14,9 +14,10 @@ import {
   ownOf,
   pathOf,
   pathOfAddress,
+  type View,
 } from "./model/view.ts";
 import { blocksText, bytesText, countText, shareText } from "./text.ts";
-import { lowerBound, type Series, TimeChart } from "./views/chart.ts";
+import { curveOf, lowerBound, type Series, TimeChart, upperBound } from "./views/chart.ts";
 import { type Selection, showDetails } from "./views/details.ts";
 import { button, element, make, pressed } from "./views/dom.ts";
 import { FlameGraph, type GraphState } from "./views/graph.ts";
@@ -60,8 +61,13 @@ export class App {
     this.inverted = head.inverted;
     this.view = this.start.view;
     this.flags = flagsOfLocations(data);
+    this.readHidden();
     this.cells = data.cells[this.metric];
-    this.state = { view: this.makeView(), zoom: 0, selected: -1, flames: false, matched: null, rootLabel: "" };
+    const none = { bytes: new Float64Array(1), counts: new Float64Array(1) };
+    const nothing = { ...data.tree, size: 1, parents: new Int32Array(1) };
+    const view = makeView(nothing, 1, none, { inverted: false, hidden: null, unit: "bytes" });
+    // Until the address is read, which decides what is shown first.
+    this.state = { view, zoom: 0, selected: -1, flames: false, matched: null, rootLabel: "" };
     this.theme = startTheme(() => this.repaint());
     this.graph = new FlameGraph(data, this.theme, this.state, {
       hover: (node, event) => this.hover(node, event),
@@ -99,12 +105,15 @@ export class App {
     empty.textContent = `Nothing was ${this.metric === "allocated" || this.metric === "temporary" ? "allocated that counts here" : "held"}: ${this.words().toLowerCase()}.`;
   }
 
-  private makeView() {
-    const { data } = this;
+  private readHidden(): void {
     const wanted =
       (element<HTMLInputElement>("hide-irrelevant").checked ? IRRELEVANT : 0) |
       (element<HTMLInputElement>("hide-imports").checked ? IMPORT_SYSTEM : 0);
     this.hidden = wanted === 0 ? null : this.flags.map((flags) => ((flags & wanted) !== 0 ? 1 : 0));
+  }
+
+  private makeView(): View {
+    const { data } = this;
     const own = ownOf(data.tree.size, this.cells, this.thread);
     return makeView(data.tree, data.locations.size, own, {
       inverted: this.inverted,
@@ -248,8 +257,6 @@ export class App {
     this.metric = this.canShow(address.metric) ? address.metric : this.start.metric;
     this.inverted = address.inverted;
     this.view = this.data.head.report === "table" ? "table" : address.view;
-    // The options decide which frames are hidden, and so what the path is; `makeView` reads them.
-    this.makeView();
     this.recompute(pathOfAddress(this.data.tree, this.hidden, address.zoom));
   }
 
@@ -259,7 +266,13 @@ export class App {
     const { temporal, samples, head } = this.data;
     const measured = temporal !== null && temporal.seconds.length > 1 ? temporal : samples;
     if (measured.seconds.length < 2) return null;
-    const series: Series = { ...measured, limitBytes: head.time.limit_bytes };
+    const end = head.time.microseconds / 1e6;
+    const curve =
+      measured === temporal
+        ? curveOf(temporal.seconds, temporal.heap, temporal.peakBytes, end)
+        : { seconds: samples.seconds, bytes: samples.heap };
+    const { seconds, resident, heap } = measured;
+    const series: Series = { seconds, resident, heap, limitBytes: head.time.limit_bytes, end, curve };
     element("memory").hidden = false;
     element("memory").classList.toggle("temporal", temporal !== null);
     const chart = new TimeChart(series, this.theme, temporal === null ? null : (range) => this.setRange(range));
@@ -281,16 +294,21 @@ export class App {
   private intervals(): Range | null {
     const { temporal } = this.data;
     if (this.range === null || temporal === null) return null;
-    return { first: lowerBound(temporal.seconds, this.range[0]), last: lowerBound(temporal.seconds, this.range[1]) };
+    const first = upperBound(temporal.seconds, this.range[0]);
+    return { first, last: Math.max(first, lowerBound(temporal.seconds, this.range[1])) };
   }
 
   private showChart(): void {
     const { chart } = this;
     const { temporal, samples, head } = this.data;
     if (chart === null) return;
-    chart.range = this.range;
+    chart.range = null;
     if (temporal !== null) {
-      const range = this.intervals() ?? { first: 0, last: temporal.peakBytes.length - 1 };
+      const chosen = this.intervals();
+      const range = chosen ?? { first: 0, last: temporal.peakBytes.length - 1 };
+      // Whole intervals are shown, so they are what is marked.
+      const ends = [temporal.seconds[range.first - 1] ?? 0, temporal.seconds[range.last] ?? chart.duration] as const;
+      chart.range = chosen === null ? null : [ends[0], ends[1]];
       const interval = peakInterval(temporal, range);
       const before = temporal.seconds[interval - 1] ?? 0;
       const seconds = (before + (temporal.seconds[interval] ?? chart.duration)) / 2;
@@ -377,7 +395,10 @@ export class App {
       unit.addEventListener("click", () => this.setUnit(unit.dataset["unit"] === "blocks" ? "blocks" : "bytes"));
     }
     for (const id of ["hide-irrelevant", "hide-imports"]) {
-      element(id).addEventListener("change", () => this.recompute(pathOf(this.state.view, this.state.zoom)));
+      element(id).addEventListener("change", () => {
+        this.readHidden();
+        this.recompute(pathOf(this.state.view, this.state.zoom));
+      });
     }
     element("reset").addEventListener("click", () => this.reset());
     const search = element<HTMLInputElement>("search");

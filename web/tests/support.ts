@@ -114,7 +114,7 @@ export function example(more: Example = {}): PageData {
     files: more.files ?? ["/x/a.py", ""],
     modules: more.modules ?? ["a", null],
     sources: [{ file: "/x/a.py", changed: false, first: 1, lines: ["b(é, b())", "b(", "  1)"] }],
-    time: { start_unix_ms: 1000, limit_bytes: 0, samples: 2 },
+    time: { start_unix_ms: 1000, microseconds: 2e6, limit_bytes: 0, samples: 2 },
     temporal: false,
     ...more.head,
   };

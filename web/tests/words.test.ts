@@ -3,7 +3,7 @@ import { readAddress, writeAddress } from "../src/address.ts";
 import { rowsOf, sortRows } from "../src/model/rows.ts";
 import { commonIndent, segmentsOf } from "../src/model/source.ts";
 import { bytesText, countText, secondsText, shareText, visible } from "../src/text.ts";
-import { csvOf, lowerBound, thinned, ticks } from "../src/views/chart.ts";
+import { csvOf, curveOf, lowerBound, thinned, ticks, upperBound } from "../src/views/chart.ts";
 import { hashOf, oklch, paintOf } from "../src/views/colors.ts";
 import { marksOf } from "../src/views/details.ts";
 import { example } from "./support.ts";
@@ -88,6 +88,13 @@ test("curves keep their peaks when they are thinned", () => {
   expect(thinned(xs.slice(0, 3), ys, 100).length).toBe(3);
   expect(lowerBound(xs, 7.5)).toBe(8);
   expect(lowerBound(xs, 1e9)).toBe(10_000);
+  expect([upperBound(xs, 7), upperBound(xs, 7.5), upperBound(xs, 1e9)]).toEqual([8, 8, 10_000]);
+});
+
+test("between samples the heap's peaks are known", () => {
+  const curve = curveOf(Float64Array.of(1, 2), Float64Array.of(5, 6), Float64Array.of(7, 8, 9), 4);
+  expect(Array.from(curve.seconds)).toEqual([0.5, 1, 1.5, 2, 3]);
+  expect(Array.from(curve.bytes)).toEqual([7, 5, 8, 6, 9]);
 });
 
 test("axes have round steps", () => {
@@ -98,7 +105,7 @@ test("axes have round steps", () => {
 
 test("the curve as CSV", () => {
   const data = example();
-  expect(csvOf({ ...data.samples, limitBytes: 0 }, 1000)).toBe("unix_ms,resident_bytes,heap_bytes\r\n1000,10,1\r\n2500,20,2\r\n");
+  expect(csvOf(data.samples, 1000)).toBe("unix_ms,resident_bytes,heap_bytes\r\n1000,10,1\r\n2500,20,2\r\n");
 });
 
 test("colours stay", () => {

@@ -47,7 +47,8 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("stderr is UTF-8")
 }
 
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
+    ("flamegraph --no-web", "heaptide-flamegraph-app.py.17.html"),
     ("transform csv", "heaptide-csv-app.py.17.csv"),
     ("transform gprof2dot", "heaptide-gprof2dot-app.py.17.json"),
     (
@@ -355,4 +356,62 @@ fn what_is_no_capture_is_told_apart() {
             assert!(stderr(&output).contains(why), "{}", stderr(&output));
         }
     }
+}
+
+/// The head of a page, and the rest of it that is not compressed.
+fn page_head(page: &str) -> serde_json::Value {
+    let (_, rest) = page.split_once("id=\"data\">").expect("the page has data");
+    let (text, _) = rest.split_once("</script>").expect("they end");
+    let python = "import base64, json, struct, sys, zlib\n\
+        data = zlib.decompress(base64.b64decode(sys.stdin.read()))\n\
+        print(data[4:4 + struct.unpack('<I', data[:4])[0]].decode())";
+    let mut child = Command::new("python3")
+        .args(["-c", python])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3 starts");
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    let output = child.wait_with_output().expect("python3 ends");
+    serde_json::from_slice(&output.stdout).expect("the head is JSON")
+}
+
+#[test]
+fn flame_graphs_take_memrays_options() {
+    let place = Place::new();
+    let head = |options: &str| page_head(&place.stdout(&format!("flamegraph -o - {options}")));
+    assert_eq!(head("--no-web")["metric"], "peak");
+    assert_eq!(head("--leaks")["metric"], "live");
+    assert_eq!(head("--temporary-allocations")["metric"], "temporary");
+    let threshold = head("--temporary-allocation-threshold 1 --confidential-files none");
+    assert_eq!(threshold["metric"], "temporary");
+    assert_eq!(head("--inverted")["inverted"], true);
+    let split = head("--split-threads --confidential-files all --max-memory-records 2");
+    assert_eq!(split["threads"][2], "0x1268 (worker-1)");
+    assert_eq!(
+        page_head(&place.stdout("table --leaks -o -"))["metric"],
+        "live"
+    );
+    let tree = place.stdout("flamegraph --json");
+    assert!(tree.lines().all(|line| line.starts_with('{')));
+}
+
+#[test]
+fn flame_graphs_that_cannot_be() {
+    let place = Place::new();
+    let both = place.run("flamegraph --leaks --temporary-allocations");
+    assert_eq!(both.status.code(), Some(2));
+    let temporary = place.run("flamegraph --temporal --temporary-allocations");
+    assert_eq!(temporary.status.code(), Some(1));
+    assert!(
+        stderr(&temporary).contains("Can't create a temporal flame graph of temporary allocations")
+    );
+    let counters = place.run("flamegraph --temporal");
+    assert_eq!(counters.status.code(), Some(1));
+    assert!(stderr(&counters).contains("record without --aggregate"));
+    assert!(!place.path("heaptide-flamegraph-app.py.17.html").exists());
+    let threshold = place.run("flamegraph --temporary-allocation-threshold 7");
+    assert_eq!(threshold.status.code(), Some(1));
+    let unknown = place.run("flamegraph --confidential-files some");
+    assert_eq!(unknown.status.code(), Some(2));
 }

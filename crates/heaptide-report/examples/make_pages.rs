@@ -6,11 +6,12 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use heaptide_capture::{Capture, ProcessState};
-use heaptide_engine::{Metric, Profile};
+use heaptide_engine::{Metric, Profile, Temporal, TemporalOptions};
+use heaptide_format::{Allocator, MetadataKey};
 use heaptide_report::{
     ConfidentialFiles, FlamegraphOptions, TableOptions, flamegraph_html, table_html,
 };
-use heaptide_testkit::{CaptureBuilder, fixtures};
+use heaptide_testkit::{CaptureBuilder, Simulation, fixtures};
 
 struct Page {
     capture: Capture,
@@ -50,6 +51,32 @@ impl Page {
     }
 }
 
+/// A program whose source is beside its page; every line allocates from the columns that the testkit's
+/// line tables have.
+fn with_source(directory: &str) -> io::Result<CaptureBuilder> {
+    let path = std::fs::canonicalize(directory)?.join("shop.py");
+    let lines = [
+        "# <b>not bold</b> \u{202e} and not turned around",
+        "def cart(rows):",
+        "\treturn [dict(row) for row in rows]",
+        "",
+        "x = cart(range(1_000_000))",
+    ];
+    std::fs::write(&path, lines.join("\n"))?;
+    let mut capture = CaptureBuilder::new();
+    capture.metadata(MetadataKey::CommandLine, b"python\0shop.py\0");
+    let thread = capture.thread(4711, "python", "");
+    let path = path.to_string_lossy();
+    let module = capture.function("<module>", &path, 1, 5);
+    let cart = capture.function("cart", &path, 2, 2);
+    let outer = capture.frame(0, module, 4);
+    let inner = capture.frame(outer, cart, 1);
+    let mut program = Simulation::new();
+    program.allocate(&mut capture, thread, inner, Allocator::Malloc, 3 << 20);
+    program.allocate(&mut capture, thread, outer, Allocator::Malloc, 1 << 20);
+    Ok(capture)
+}
+
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let directory = arguments.first().map_or(".", String::as_str);
@@ -70,6 +97,22 @@ fn main() -> io::Result<()> {
         ..FlamegraphOptions::default()
     };
     service.flamegraph("service-inverted.html", inverted)?;
+
+    Page::new(&with_source(directory)?, directory).flamegraph("source.html", split)?;
+
+    let phases = Page::new(&fixtures::phases(), directory);
+    let temporal = Temporal::new(&phases.capture, &phases.profile, TemporalOptions::default());
+    let temporal = temporal.map_err(io::Error::other)?;
+    let history = FlamegraphOptions {
+        temporal: Some(&temporal),
+        ..split
+    };
+    phases.flamegraph("phases.html", history)?;
+    let left = FlamegraphOptions {
+        metric: Metric::Live,
+        ..history
+    };
+    phases.flamegraph("phases-leaks.html", left)?;
 
     let hostile = Page::new(&fixtures::wide_tree(200, true), directory);
     hostile.flamegraph("hostile.html", split)?;

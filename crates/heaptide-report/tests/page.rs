@@ -220,3 +220,18 @@ fn counters_have_no_history() {
     let profile = Profile::new(&capture);
     assert!(Temporal::new(&capture, &profile, TemporalOptions::default()).is_err());
 }
+
+#[test]
+fn leaks_of_pooled_objects_are_warned_of() {
+    let notes = |trace: bool, metric| {
+        let mut service = fixtures::killed_service();
+        if trace {
+            service.header.identity.options |= heaptide_format::PYTHON_ALLOCATORS;
+        }
+        let html = flamegraph(&service, FlamegraphOptions { metric, ..OPTIONS });
+        Decoded::of(&html).head["notes"].to_string()
+    };
+    assert!(notes(false, Metric::Live).contains("may be reported as leaks"));
+    assert!(!notes(false, Metric::Peak).contains("may be reported as leaks"));
+    assert!(!notes(true, Metric::Live).contains("may be reported as leaks"));
+}

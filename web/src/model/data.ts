@@ -42,7 +42,8 @@ interface Head {
   files: string[];
   modules: (string | null)[];
   sources: SourceRun[];
-  time: { start_unix_ms: number; limit_bytes: number; samples: number };
+  /** `microseconds` is how long the run took. */
+  time: { start_unix_ms: number; microseconds: number; limit_bytes: number; samples: number };
   temporal: boolean;
 }
 
@@ -101,7 +102,7 @@ export interface PageData {
 export function readData(block: Block): PageData {
   const head = block.head as Head;
   if (head.schema_version !== 1) throw new Error("the page and its data are of different versions");
-  const integers = (name: string) => Int32Array.from(block.column(name));
+  const integers = (name: string) => new Int32Array(block.column(name));
   const functions = integers("location.function");
   const counts = integers("location.spans");
   const firstSpan = new Int32Array(counts.length + 1);

@@ -38,7 +38,7 @@ export interface Range {
 }
 
 export function readTemporal(block: Block): Temporal {
-  const integers = (name: string) => Int32Array.from(block.column(name));
+  const integers = (name: string) => new Int32Array(block.column(name));
   const from = integers("at_peak.from");
   const length = block.column("at_peak.length");
   return {

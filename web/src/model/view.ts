@@ -55,53 +55,32 @@ export function ownOf(size: number, cells: Cells, thread: number): Own {
 
 /** Numbers for pairs (parent, location), in open addressing. */
 class PairTable {
-  private keys: Float64Array;
-  private values: Int32Array;
-  private mask: number;
-  private used = 0;
+  private readonly keys: Float64Array;
+  private readonly values: Int32Array;
+  private readonly mask: number;
 
-  constructor(expected: number) {
+  /** For at most `most` pairs. */
+  constructor(most: number) {
     let capacity = 1024;
-    while (capacity < expected * 2) capacity *= 2;
+    while (capacity < most * 2) capacity *= 2;
     this.mask = capacity - 1;
     this.keys = new Float64Array(capacity).fill(-1);
     this.values = new Int32Array(capacity);
   }
 
-  /** The number of the pair, or -1 after noting `fresh` as its number. */
+  /** The number of the pair, or -1 after noting `fresh` as its number, if that is one. */
   lookUp(parent: number, location: number, locations: number, fresh: number): number {
-    if (this.used * 2 > this.mask) this.grow();
     const key = parent * locations + location;
     let slot = mix(parent, location) & this.mask;
-    for (;;) {
-      const found = this.keys[slot]!;
+    for (let found = this.keys[slot]!; found !== -1; found = this.keys[slot]!) {
       if (found === key) return this.values[slot]!;
-      if (found === -1) break;
       slot = (slot + 1) & this.mask;
     }
-    if (fresh < 0) return -1;
-    this.keys[slot] = key;
-    this.values[slot] = fresh;
-    this.used += 1;
-    this.hashes[fresh] = mix(parent, location);
-    return -1;
-  }
-
-  // The hash of each number, for growing.
-  private hashes: number[] = [];
-
-  private grow(): void {
-    const { keys, values } = this;
-    this.mask = this.mask * 2 + 1;
-    this.keys = new Float64Array(this.mask + 1).fill(-1);
-    this.values = new Int32Array(this.mask + 1);
-    for (let index = 0; index < keys.length; index++) {
-      if (keys[index] === -1) continue;
-      let slot = this.hashes[values[index]!]! & this.mask;
-      while (this.keys[slot] !== -1) slot = (slot + 1) & this.mask;
-      this.keys[slot] = keys[index]!;
-      this.values[slot] = values[index]!;
+    if (fresh >= 0) {
+      this.keys[slot] = key;
+      this.values[slot] = fresh;
     }
+    return -1;
   }
 }
 
@@ -113,9 +92,9 @@ function mix(parent: number, location: number): number {
 
 /** Which shown node each node of the page is part of; a hidden frame is part of its caller. */
 function topDown(tree: BaseTree, hidden: Uint8Array | null, locations: number): Topology & { shown: Int32Array | null } {
-  const hides = hidden !== null && tree.locations.some((location, node) => node > 0 && hidden[location] === 1);
-  if (!hides || hidden === null) {
-    const origins = Int32Array.from(tree.parents.keys());
+  if (hidden === null || !hidden.includes(1)) {
+    const origins = new Int32Array(tree.size);
+    for (let node = 0; node < tree.size; node++) origins[node] = node;
     return { parents: tree.parents, locations: tree.locations, origins, shown: null };
   }
   const shown = new Int32Array(tree.size);
@@ -162,16 +141,16 @@ function inverted(
   }
   // The largest first, so that what does not fit is small.
   leaves.sort((left, right) => own.bytes[right]! - own.bytes[left]! || left - right);
-  let capacity = Math.max(1024, Math.min(most, tree.size * 2));
-  let parents = new Int32Array(capacity);
-  let places = new Int32Array(capacity);
-  let origins = new Int32Array(capacity);
-  let bytes = new Float64Array(capacity);
-  let counts = new Float64Array(capacity);
-  const grow = <T extends Int32Array | Float64Array>(old: T, fresh: T): T => {
-    fresh.set(old);
-    return fresh;
-  };
+  // No tree has more nodes than its stacks have frames.
+  const depths = depthsOf(tree.parents);
+  let frames = 1;
+  for (const leaf of leaves) frames += depths[leaf]!;
+  const capacity = Math.min(frames, most);
+  const parents = new Int32Array(capacity);
+  const places = new Int32Array(capacity);
+  const origins = new Int32Array(capacity);
+  const bytes = new Float64Array(capacity);
+  const counts = new Float64Array(capacity);
   const table = new PairTable(capacity);
   let size = 1;
   let cut = false;
@@ -190,14 +169,6 @@ function inverted(
         cut = true;
         break;
       }
-      if (size === capacity) {
-        capacity *= 2;
-        parents = grow(parents, new Int32Array(capacity));
-        places = grow(places, new Int32Array(capacity));
-        origins = grow(origins, new Int32Array(capacity));
-        bytes = grow(bytes, new Float64Array(capacity));
-        counts = grow(counts, new Float64Array(capacity));
-      }
       parents[size] = at;
       places[size] = location;
       origins[size] = leaf;
@@ -214,6 +185,12 @@ function inverted(
     own: { bytes: bytes.slice(0, size), counts: counts.slice(0, size) },
     cut,
   };
+}
+
+function depthsOf(parents: Int32Array): Int32Array {
+  const depths = new Int32Array(parents.length);
+  for (let node = 1; node < parents.length; node++) depths[node] = depths[parents[node]!]! + 1;
+  return depths;
 }
 
 /** The tree to show. */
@@ -255,12 +232,9 @@ export function makeView(
     bytes[parents[node]!]! += bytes[node]!;
     counts[parents[node]!]! += counts[node]!;
   }
-  const depths = new Int32Array(size);
+  const depths = depthsOf(parents);
   const firstChild = new Int32Array(size + 1);
-  for (let node = 1; node < size; node++) {
-    depths[node] = depths[parents[node]!]! + 1;
-    firstChild[parents[node]! + 1]! += 1;
-  }
+  for (let node = 1; node < size; node++) firstChild[parents[node]! + 1]! += 1;
   for (let node = 0; node < size; node++) firstChild[node + 1]! += firstChild[node]!;
   const children = new Int32Array(Math.max(size - 1, 0));
   const next = firstChild.slice();

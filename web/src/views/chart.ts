@@ -15,6 +15,10 @@ export interface Series {
   resident: Float64Array;
   heap: Float64Array;
   limitBytes: number;
+  /** Of the run, which goes on after the last sample. */
+  end: number;
+  /** The heap where more is known of it than at the samples. */
+  curve: { seconds: Float64Array; bytes: Float64Array };
 }
 
 /** Points of a curve, at most four a pixel: first, least, most, last of each column. */
@@ -55,6 +59,13 @@ export function lowerBound(values: Float64Array, wanted: number): number {
   return low;
 }
 
+/** The first index whose value is above `wanted`. */
+export function upperBound(values: Float64Array, wanted: number): number {
+  let at = lowerBound(values, wanted);
+  while (at < values.length && values[at] === wanted) at += 1;
+  return at;
+}
+
 /** Round steps for an axis: about `wanted` of them up to `largest`. */
 export function ticks(largest: number, wanted: number, base: 10 | 1024): number[] {
   if (!(largest > 0)) return [0];
@@ -88,9 +99,10 @@ export class TimeChart {
     this.theme = theme;
     const { seconds, resident, heap } = series;
     this.start = Math.min(0, seconds[0] ?? 0);
-    this.end = Math.max(seconds[seconds.length - 1] ?? 0, this.start + 1e-6);
+    this.end = Math.max(series.end, seconds[seconds.length - 1] ?? 0, this.start + 1e-6);
     let largest = 1;
     for (let index = 0; index < seconds.length; index++) largest = Math.max(largest, resident[index]!, heap[index]!);
+    largest = Math.max(largest, maximum(series.curve.bytes));
     // A limit far above all memory would press the curves flat.
     this.limitShown = series.limitBytes > 0 && series.limitBytes < largest * 4;
     this.largest = (this.limitShown ? Math.max(largest, series.limitBytes) : largest) * 1.06;
@@ -154,8 +166,8 @@ export class TimeChart {
     this.drawAxes(pen, x, y, width, floor);
     const chosen = this.drag ?? (this.range === null ? null : { from: this.range[0], to: this.range[1] });
     if (chosen !== null) this.drawRange(pen, x(Math.min(chosen.from, chosen.to)), x(Math.max(chosen.from, chosen.to)), width, floor);
-    this.drawCurve(pen, x, y, series.resident, theme.color("resident"), floor, width);
-    this.drawCurve(pen, x, y, series.heap, theme.color("heap"), floor, width);
+    this.drawCurve(pen, x, y, series.seconds, series.resident, theme.color("resident"), floor, width);
+    this.drawCurve(pen, x, y, series.curve.seconds, series.curve.bytes, theme.color("heap"), floor, width);
     if (this.limitShown) {
       pen.setLineDash([5, 4]);
       this.line(pen, LEFT, y(series.limitBytes), width - RIGHT, y(series.limitBytes), theme.color("bad"));
@@ -202,16 +214,17 @@ export class TimeChart {
     pen: CanvasRenderingContext2D,
     x: (seconds: number) => number,
     y: (bytes: number) => number,
+    seconds: Float64Array,
     values: Float64Array,
     color: string,
     floor: number,
     width: number,
   ): void {
-    const points = thinned(this.series.seconds, values, Math.max(width - LEFT - RIGHT, 1));
+    const points = thinned(seconds, values, Math.max(width - LEFT - RIGHT, 1));
     const [first, last] = [points[0], points.at(-1)];
     if (first === undefined || last === undefined) return;
     pen.beginPath();
-    for (const [seconds, bytes] of points) pen.lineTo(x(seconds), y(bytes));
+    for (const [at, bytes] of points) pen.lineTo(x(at), y(bytes));
     pen.strokeStyle = color;
     pen.lineWidth = 1.75;
     pen.lineJoin = "round";
@@ -289,8 +302,23 @@ function maximum(values: Float64Array): number {
   return largest;
 }
 
+/** The heap at boundaries, and between them its peak in the middle of each interval. */
+export function curveOf(seconds: Float64Array, heap: Float64Array, peaks: Float64Array, end: number): Series["curve"] {
+  const curve = { seconds: new Float64Array(heap.length + peaks.length), bytes: new Float64Array(heap.length + peaks.length) };
+  for (let interval = 0; interval < peaks.length; interval++) {
+    const from = seconds[interval - 1] ?? Math.min(0, seconds[0] ?? 0);
+    const to = seconds[interval] ?? Math.max(end, from);
+    curve.seconds[2 * interval] = (from + to) / 2;
+    curve.bytes[2 * interval] = peaks[interval]!;
+    if (interval === heap.length) continue;
+    curve.seconds[2 * interval + 1] = to;
+    curve.bytes[2 * interval + 1] = heap[interval]!;
+  }
+  return curve;
+}
+
 /** Time, resident memory and heap, for other programs. */
-export function csvOf(series: Series, startUnixMs: number): string {
+export function csvOf(series: Pick<Series, "seconds" | "resident" | "heap">, startUnixMs: number): string {
   const lines = ["unix_ms,resident_bytes,heap_bytes"];
   for (let index = 0; index < series.seconds.length; index++) {
     const time = startUnixMs + Math.round(series.seconds[index]! * 1000);

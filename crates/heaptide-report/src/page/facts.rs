@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{METRICS, PageRequest};
 use crate::format::{bytes_text, count_text, percent_text, time_text, visible};
 use crate::stats::{amount_text, process_text};
+use crate::stats_json::end_unix_ns;
 use crate::status::{live_title, own_cost_text, status_lines};
 
 /// The metrics with their totals.
@@ -47,21 +48,19 @@ pub(crate) fn facts(capture: &Capture, profile: &Profile, liveness: &Liveness) -
     let figures = &profile.totals.figures;
     let metadata = |key: MetadataKey| capture.metadata.text(key).unwrap_or_default();
     let lifecycle = &capture.lifecycle;
-    let (start, end) = (
-        lifecycle.tracking_start_unix_ns,
-        lifecycle.tracking_end_unix_ns,
-    );
-    let end = [end, lifecycle.ended_unix_ns, lifecycle.heartbeat_unix_ns];
-    let end = end.into_iter().find(|&time| time != 0).unwrap_or(0);
+    let (start, end) = (lifecycle.tracking_start_unix_ns, end_unix_ns(capture));
     let duration = match end.checked_sub(start) {
         Some(duration) if start != 0 => format!("{:.3} s", duration as f64 / 1e9),
         _ => String::new(),
     };
     let allocator = PythonAllocator::from_raw(lifecycle.python_allocator);
-    let recorded = if capture.holds_events() {
-        "every event"
-    } else {
-        "aggregated"
+    let recorded = match capture.holds_events() {
+        true => "every event",
+        false => "aggregated",
+    };
+    let recorded = match capture.identity.traces_python_allocators() {
+        true => format!("{recorded}, Python's own allocators too"),
+        false => recorded.to_owned(),
     };
     let threshold = match capture.identity.temporary_threshold {
         0 => String::new(),
@@ -102,7 +101,7 @@ pub(crate) fn facts(capture: &Capture, profile: &Profile, liveness: &Liveness) -
         (
             "Recording",
             vec![
-                ("Recorded", recorded.to_owned()),
+                ("Recorded", recorded),
                 ("Started", time_text(start)),
                 ("Ended", time_text(end)),
                 ("Duration", duration),
@@ -171,10 +170,12 @@ pub(crate) fn notes(request: &PageRequest) -> Vec<String> {
         Some(PythonAllocator::Mimalloc | PythonAllocator::MimallocDebug) => Some("mimalloc"),
         _ => None,
     };
-    if let Some(allocator) = pooled.filter(|_| request.metric == Metric::Live) {
+    let hidden = !capture.identity.traces_python_allocators();
+    if let Some(allocator) = pooled.filter(|_| hidden && request.metric == Metric::Live) {
         notes.push(format!(
-            "Python's {allocator} keeps memory of freed objects for later ones, and what it took from the system for \
-             that may be reported as leaks. Run the program with PYTHONMALLOC=malloc to see objects one by one."
+            "Python's {allocator} keeps the memory of freed objects for later ones, and what it took from the system \
+             for that may be reported as leaks. Record with --trace-python-allocators to see every object's own \
+             allocation."
         ));
     }
     notes

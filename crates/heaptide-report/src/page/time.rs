@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::block::Block;
 use super::{PageRequest, PageTree};
+use crate::stats_json::end_unix_ns;
 
 /// Writes memory over time, and with a history what belongs to which stretch of it. Gives what
 /// belongs to all of it.
@@ -44,6 +45,7 @@ pub(crate) fn write_time(request: &PageRequest, tree: &PageTree, block: &mut Blo
         .map_or(0, |last| last.cgroup_limit_bytes);
     json!({
         "start_unix_ms": start / 1_000_000,
+        "microseconds": microseconds(end_unix_ns(capture)),
         "limit_bytes": limit_bytes,
         "samples": capture.samples.len(),
     })
