@@ -231,6 +231,9 @@ fn small_stacks_are_one_row() {
     };
     let mut screen = Screen::with(&profile, 100, 20, options);
     screen.press(&[Action::Last]).check("rest.txt");
+    // The whole is the whole all the same.
+    let text = screen.press(&[Action::First]).text();
+    assert!(text.contains("peak       74.0 MiB in 10 blocks"), "{text}");
 }
 
 #[test]

@@ -41,8 +41,9 @@ impl Details {
         let mut threads: FxHashMap<u32, Amount> = FxHashMap::default();
         let mut allocators: FxHashMap<&str, Amount> = FxHashMap::default();
         for entry in &profile.entries {
+            // The root also has what is too small to be shown.
             let at = shown.counted_in(tree.node_of(entry.stack));
-            if !at.is_some_and(|at| shown.is_within(at, node)) {
+            if node != 0 && !at.is_some_and(|at| shown.is_within(at, node)) {
                 continue;
             }
             details.figures.add(&entry.figures);
