@@ -136,18 +136,58 @@ impl Former {
         }
     }
 
+    // Each by itself: a hook needs one, and atomic loads are not left out.
+
+    #[inline(always)]
+    fn word(&self, index: usize) -> usize {
+        self.functions[index].load(Ordering::Relaxed)
+    }
+
     /// # Safety
-    /// `store` was called.
-    unsafe fn load(&self) -> Functions {
-        let word = |index: usize| self.functions[index].load(Ordering::Relaxed);
+    /// For this and the next three: `store` was called.
+    #[inline(always)]
+    unsafe fn malloc(&self) -> Malloc {
         // SAFETY: what `store` has put there.
+        unsafe { core::mem::transmute::<usize, Malloc>(self.word(0)) }
+    }
+
+    /// # Safety
+    /// As `malloc`.
+    #[inline(always)]
+    unsafe fn calloc(&self) -> Calloc {
+        // SAFETY: what `store` has put there.
+        unsafe { core::mem::transmute::<usize, Calloc>(self.word(1)) }
+    }
+
+    /// # Safety
+    /// As `malloc`.
+    #[inline(always)]
+    unsafe fn realloc(&self) -> Realloc {
+        // SAFETY: what `store` has put there.
+        unsafe { core::mem::transmute::<usize, Realloc>(self.word(2)) }
+    }
+
+    /// # Safety
+    /// As `malloc`.
+    #[inline(always)]
+    unsafe fn free(&self) -> Free {
+        // SAFETY: what `store` has put there.
+        unsafe { core::mem::transmute::<usize, Free>(self.word(3)) }
+    }
+
+    /// All of them.
+    ///
+    /// # Safety
+    /// As `malloc`.
+    unsafe fn load(&self) -> Functions {
+        // SAFETY: the caller's promise.
         unsafe {
             Functions {
                 context: self.context.load(Ordering::Relaxed) as *mut c_void,
-                malloc: core::mem::transmute::<usize, Malloc>(word(0)),
-                calloc: core::mem::transmute::<usize, Calloc>(word(1)),
-                realloc: core::mem::transmute::<usize, Realloc>(word(2)),
-                free: core::mem::transmute::<usize, Free>(word(3)),
+                malloc: self.malloc(),
+                calloc: self.calloc(),
+                realloc: self.realloc(),
+                free: self.free(),
             }
         }
     }
@@ -178,7 +218,7 @@ macro_rules! domain {
                 }
                 // SAFETY: ours are in place, so the former ones are known; the arguments are the
                 // caller's. (The same holds for every call of `FORMER` in this file.)
-                let block = unsafe { (FORMER[$number].load().malloc)(context, size) };
+                let block = unsafe { FORMER[$number].malloc()(context, size) };
                 if let (Some(mut turn), false) = (turn, block.is_null()) {
                     allocated(&mut turn, Allocator::$malloc, block, size);
                 }
@@ -192,7 +232,7 @@ macro_rules! domain {
             ) -> *mut c_void {
                 let turn = Turn::begin();
                 // SAFETY: see `malloc`.
-                let block = unsafe { (FORMER[$number].load().calloc)(context, count, size) };
+                let block = unsafe { FORMER[$number].calloc()(context, count, size) };
                 if let (Some(mut turn), false) = (turn, block.is_null()) {
                     // It succeeded, so the product did not overflow.
                     let bytes = count.wrapping_mul(size);
@@ -207,7 +247,7 @@ macro_rules! domain {
                 size: usize,
             ) -> *mut c_void {
                 // SAFETY: see `malloc`.
-                let call = || unsafe { (FORMER[$number].load().realloc)(context, old, size) };
+                let call = || unsafe { FORMER[$number].realloc()(context, old, size) };
                 let Some(mut turn) = Turn::begin() else {
                     return call();
                 };
@@ -221,7 +261,7 @@ macro_rules! domain {
                     freed(turn, block);
                 }
                 // SAFETY: see `malloc`.
-                unsafe { (FORMER[$number].load().free)(context, block) };
+                unsafe { FORMER[$number].free()(context, block) };
             }
         }
     };
