@@ -8,7 +8,7 @@ use heaptide_cpython::Interpreter;
 use heaptide_format::PythonAllocator;
 
 use crate::real::find;
-use crate::{loader, switch};
+use crate::{early_stop, loader, switch};
 
 /// `PyCFunction`
 pub(crate) type Callable = unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void;
@@ -54,20 +54,19 @@ pub(crate) fn note_subinterpreter() {
     }
 }
 
-/// Innermost frame of the calling thread, or null: no Python on this thread.
+/// Python's state of the calling thread, or null: no Python on this thread.
 ///
 /// # Safety
 /// As `get`.
 #[inline(always)]
-pub(crate) unsafe fn top_frame(interpreter: &Interpreter) -> *const u8 {
+pub(crate) unsafe fn thread_state(interpreter: &Interpreter) -> *const u8 {
     // SAFETY: tracking ends before thread states are freed at finalisation.
     unsafe {
-        let state = if SUBINTERPRETERS.load(Ordering::Relaxed) {
+        if SUBINTERPRETERS.load(Ordering::Relaxed) {
             interpreter.thread_state()
         } else {
             interpreter.thread_state_of_only_interpreter()
-        };
-        interpreter.top_frame(state)
+        }
     }
 }
 
@@ -80,7 +79,9 @@ pub(crate) fn resolve() -> Result<u32, u32> {
             Ok(interpreter) => {
                 (*INTERPRETER.0.get()).write(interpreter);
                 RESOLVED.store(true, Ordering::Release);
-                NONE.store(find(c"_Py_NoneStruct") as usize, Ordering::Relaxed);
+                let none = find(c"_Py_NoneStruct") as usize;
+                NONE.store(none, Ordering::Relaxed);
+                early_stop::prepare(&interpreter.layout, none);
                 if interpreter.hexversion() < 0x030c_0000 {
                     let code = loader::code_around(find(c"PyThread_start_new_thread") as usize);
                     UNANNOUNCED[0].store(code.0, Ordering::Relaxed);

@@ -23,6 +23,7 @@
 
 mod audit_hook;
 mod code;
+mod early_stop;
 mod family;
 mod fork;
 mod guard;

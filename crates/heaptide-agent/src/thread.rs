@@ -16,6 +16,8 @@ pub(crate) struct ThreadState {
     activity: Activity,
     pub(crate) record: ThreadRecord,
     pub(crate) memo: Memo,
+    /// Of whole walks, where those that end early are checked.
+    pub(crate) whole: Memo,
     /// Counts events, to time one in so many.
     pub(crate) tick: u32,
     /// Has the Python name been looked for?
@@ -179,8 +181,10 @@ fn make_state() -> Result<Option<*mut ThreadState>, Stop> {
         RECORDER.thread_start(&raw mut (*state).record, thread_id, os_name())?;
         if is_new {
             (&raw mut (*state).memo).write(Memo::new());
+            (&raw mut (*state).whole).write(Memo::new());
         }
         (*state).memo.forget();
+        (*state).whole.forget();
         (&raw mut (*state).activity).write(Activity::RealCall);
         (&raw mut (*state).tick).write(0);
         (&raw mut (*state).named).write(false);

@@ -12,13 +12,14 @@
 use core::sync::atomic::Ordering;
 
 use heaptide_cpython::{
-    Family, Family39, Family311, Family313, FrameFamily, Layout, RawFrame, last_instruction,
+    Family, Family39, Family311, Family313, FrameFamily, Layout, Marking, Marks, RawFrame,
+    last_instruction,
 };
 use heaptide_format::{NODE_OVERFLOW, NODE_ROOT};
 use heaptide_recorder::{Mapping, Stop};
 
 use crate::thread::ThreadState;
-use crate::{RECORDER, code, interpreter, names};
+use crate::{RECORDER, code, early_stop, interpreter, names};
 
 /// Frames there is room for at first.
 const FIRST_FRAMES: usize = 120;
@@ -204,10 +205,10 @@ impl Memo {
         }
     }
 
-    /// Where `frame` is remembered among the first `below` entries, if near their end.
+    /// Where `frame` is remembered among the first `below` entries, if among the last `reach` of these.
     #[inline(always)]
-    fn meet(&self, frame: *const u8, below: usize) -> Option<usize> {
-        let reach = below.saturating_sub(MEETING_REACH);
+    fn meet(&self, frame: *const u8, below: usize, reach: usize) -> Option<usize> {
+        let reach = below.saturating_sub(reach);
         let mut position = below;
         while position > reach {
             position -= 1;
@@ -235,7 +236,10 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
     // SAFETY: tracking is on.
     let interpreter = unsafe { interpreter::get() };
     // SAFETY: as above.
-    let top = unsafe { interpreter::top_frame(interpreter) };
+    let (python, top) = unsafe {
+        let python = interpreter::thread_state(interpreter);
+        (python, interpreter.top_frame(python))
+    };
     if top.is_null() {
         return Ok(NODE_ROOT);
     }
@@ -243,16 +247,14 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
     if state.memo.generation != generation {
         state.memo.generation = generation;
         state.memo.length = 0;
+        state.whole.length = 0;
     }
     let layout = &interpreter.layout;
-    // SAFETY: `top` is the innermost frame of this thread, which stands still while it is in here;
-    // the family is the layout's own.
-    let node = unsafe {
-        match layout.family {
-            FrameFamily::V3_9 => walk::<Family39>(layout, top, &mut state.memo),
-            FrameFamily::V3_11 => walk::<Family311>(layout, top, &mut state.memo),
-            FrameFamily::V3_13 => walk::<Family313>(layout, top, &mut state.memo),
-        }
+    let node = match early_stop::marks() {
+        // SAFETY: `top` is the innermost frame of this thread, which stands still while it is in here.
+        None => unsafe { whole_walk(layout, top, &mut state.memo) },
+        // SAFETY: as above, and `python` is the state that has the frame.
+        Some(marks) => unsafe { early_walk(marks, layout, python, top, state) },
     }?;
     if state.memo.interned >= INTERNED_BETWEEN_LOOKS {
         state.memo.interned = 0;
@@ -267,6 +269,98 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
     Ok(node)
 }
 
+/// # Safety
+/// `top` is the innermost frame of this thread, and `layout` is its interpreter's.
+#[inline(always)]
+unsafe fn whole_walk(layout: &Layout, top: *const u8, memo: &mut Memo) -> Result<u32, Stop> {
+    // SAFETY: the caller's promise; the family is the layout's own.
+    unsafe {
+        match layout.family {
+            FrameFamily::V3_9 => walk::<Family39, NoMarks>(layout, &NoMarks, top, memo),
+            FrameFamily::V3_11 => walk::<Family311, NoMarks>(layout, &NoMarks, top, memo),
+            FrameFamily::V3_13 => walk::<Family313, NoMarks>(layout, &NoMarks, top, memo),
+        }
+    }
+}
+
+/// A walk that ends at the first frame that has provably stayed on the stack, and marks those that
+/// it passes. A whole one where marks would not tell the truth.
+///
+/// # Safety
+/// As [`whole_walk`]; `python` is the thread state that has the frame.
+#[inline(never)]
+unsafe fn early_walk(
+    marks: &Marks,
+    layout: &Layout,
+    python: *const u8,
+    top: *const u8,
+    state: &mut ThreadState,
+) -> Result<u32, Stop> {
+    // SAFETY: the caller's promise; `pthread_self` takes nothing and keeps nothing.
+    unsafe {
+        if !marks.are_valid(layout, python, libc::pthread_self()) {
+            return whole_walk(layout, top, &mut state.memo);
+        }
+        let memo = &mut state.memo;
+        let stops = Stops { marks, python };
+        let node = match layout.family {
+            FrameFamily::V3_9 => walk::<Family39, Stops<'_>>(layout, &stops, top, memo),
+            FrameFamily::V3_11 => walk::<Family311, NoMarks>(layout, &NoMarks, top, memo),
+            FrameFamily::V3_13 => walk::<Family313, Stops<'_>>(layout, &stops, top, memo),
+        }?;
+        if early_stop::is_checked() {
+            early_stop::compared(node, whole_walk(layout, top, &mut state.whole)?);
+        }
+        Ok(node)
+    }
+}
+
+/// What a walk does about marks.
+trait Watch<F> {
+    /// Has the frame been on the stack since it was remembered?
+    ///
+    /// # Safety
+    /// The frame is on this thread's stack.
+    unsafe fn has_stayed(&self, frame: *const u8) -> bool;
+
+    /// Sees to it that the question can be answered next time, if it can be.
+    ///
+    /// # Safety
+    /// As above, and the frame is shown and will be remembered, or the memo emptied.
+    unsafe fn mark(&self, layout: &Layout, frame: *const u8);
+}
+
+/// Nothing.
+struct NoMarks;
+
+impl<F> Watch<F> for NoMarks {
+    #[inline(always)]
+    unsafe fn has_stayed(&self, _frame: *const u8) -> bool {
+        false
+    }
+    #[inline(always)]
+    unsafe fn mark(&self, _layout: &Layout, _frame: *const u8) {}
+}
+
+/// Ends at marked frames.
+struct Stops<'a> {
+    marks: &'a Marks,
+    python: *const u8,
+}
+
+impl<F: Marking> Watch<F> for Stops<'_> {
+    #[inline(always)]
+    unsafe fn has_stayed(&self, frame: *const u8) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { F::is_marked(self.marks, frame) }
+    }
+    #[inline(always)]
+    unsafe fn mark(&self, layout: &Layout, frame: *const u8) {
+        // SAFETY: the caller's promise; marks were found to be valid for this state.
+        unsafe { F::mark(self.marks, layout, self.python, frame) }
+    }
+}
+
 /// Follows the frames for as long as they are the remembered ones (of which `ahead` are left), and
 /// returns where that ends. That a frame is to be shown was found out when it was remembered.
 ///
@@ -278,8 +372,9 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
 /// # Safety
 /// As `walk`; the memo holds `ahead` entries.
 #[inline(always)]
-unsafe fn in_step<F: Family>(
+unsafe fn in_step<F: Family, W: Watch<F>>(
     layout: Layout,
+    watch: &W,
     mut frame: *const u8,
     steps: *const Step,
     details: *const Detail,
@@ -304,6 +399,11 @@ unsafe fn in_step<F: Family>(
             {
                 break;
             }
+            if watch.has_stayed(here) {
+                // And so has all that it stands on.
+                return (core::ptr::null(), 0);
+            }
+            watch.mark(&layout, here);
             ahead -= 1;
             step = step.sub(1);
             frame = read.previous;
@@ -326,8 +426,9 @@ fn opaque(mut address: usize) -> usize {
 /// # Safety
 /// `frame` is a frame of this thread, `F` and `layout` fit the interpreter.
 #[inline(always)]
-unsafe fn walk<F: Family>(
+unsafe fn walk<F: Family, W: Watch<F>>(
     layout: &Layout,
+    watch: &W,
     mut frame: *const u8,
     memo: &mut Memo,
 ) -> Result<u32, Stop> {
@@ -336,10 +437,11 @@ unsafe fn walk<F: Family>(
     let mut ahead = memo.length;
     let mut run = memo.length;
     let mut fresh = 0usize;
+    let mut reaches = true;
     loop {
         // SAFETY: `ahead <= length`, and the chain is that of this thread's frames.
         (frame, ahead) =
-            unsafe { in_step::<F>(*layout, frame, memo.steps(), memo.details(), ahead) };
+            unsafe { in_step::<F, W>(*layout, watch, frame, memo.steps(), memo.details(), ahead) };
         if frame.is_null() {
             break;
         }
@@ -366,7 +468,33 @@ unsafe fn walk<F: Family>(
         // not at all (it is new: a call, or a generator resumed elsewhere).
         // SAFETY: the frame is on the stack and shown.
         let entry = unsafe { Entry::new::<F>(layout, frame, &raw) };
-        if let Some(met) = memo.meet(frame, ahead) {
+        // SAFETY: the frame is on the stack.
+        let has_stayed = unsafe { watch.has_stayed(frame) };
+        let mut met = memo.meet(frame, ahead, MEETING_REACH);
+        if has_stayed {
+            // Many callees may have returned. It may as well be remembered nowhere (marked by a walk of
+            // another greenlet's stack, say); all that is left is not gone through for each such frame.
+            if met.is_none() && reaches {
+                met = memo.meet(frame, ahead, usize::MAX);
+                reaches = met.is_some();
+            }
+            if let Some(met) = met {
+                // What it stands on is as remembered; where it is itself was read just now.
+                // SAFETY: `met < length`; room was made above.
+                unsafe {
+                    let known = memo.entry(met);
+                    if entry.equals(&known.step, &known.detail) {
+                        return intern(memo, met + 1, fresh);
+                    }
+                    *memo.fresh().add(fresh) = entry;
+                }
+                return intern(memo, met, fresh + 1);
+            }
+        } else {
+            // SAFETY: the frame is shown; all of this walk will be remembered.
+            unsafe { watch.mark(layout, frame) };
+        }
+        if let Some(met) = met {
             ahead = met + 1;
             // SAFETY: `met < length`.
             let known = unsafe { memo.entry(met) };

@@ -390,7 +390,7 @@ unsafe fn depends_on_generator(layout: &Layout, raw: &RawFrame) -> bool {
 
 /// The pointer in a `_PyStackRef`; null for its null, which has a bit set.
 #[inline(always)]
-fn untag(reference: *const u8) -> *const u8 {
+pub(crate) fn untag(reference: *const u8) -> *const u8 {
     reference.map_addr(|address| address & !REFERENCE_TAG)
 }
 

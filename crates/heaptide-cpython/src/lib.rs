@@ -43,6 +43,7 @@ mod frame;
 mod interpreter;
 pub mod layout;
 pub mod linetable;
+mod mark;
 mod unsupported;
 
 pub use code::{CodeView, RawStr, read_code, read_str};
@@ -53,4 +54,5 @@ pub use frame::{
 pub use interpreter::Interpreter;
 pub use layout::{FrameFamily, Layout, TYPE_DEALLOC_OFFSET};
 pub use linetable::{LineTableForm, Position, positions, resolve_position};
+pub use mark::{MarkLayout, Marking, Marks, stack_chunk};
 pub use unsupported::Unsupported;

@@ -230,6 +230,7 @@ impl Capture {
             "truncated_stacks",
             "dropped_code",
             "overflow_threads",
+            "early_stop_mismatches",
         ] {
             equal(key, number(&self.own_cost[key]), 0);
         }

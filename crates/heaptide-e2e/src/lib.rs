@@ -7,6 +7,7 @@
 //! - `HEAPTIDE_TEST_BINARY`: the `heaptide` to test, instead of a build of this workspace.
 //! - `HEAPTIDE_TEST_MODE`: `all` or `aggregated`: the one mode to test. Else most tests take the aggregated one, and
 //!   those of figures both.
+//! - `HEAPTIDE_TEST_EARLY_STOP`: `HEAPTIDE_EARLY_STOP` for all that is profiled; with `check` every early stop of every test must be right.
 //! - `HEAPTIDE_SUITE`: `quick` (default) or `full`, see `tests/cpython_suite.rs`.
 //!
 //! What cannot be tested on a machine is printed as `not tested: …`; a test never passes in silence

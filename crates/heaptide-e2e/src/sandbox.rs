@@ -75,6 +75,9 @@ impl Sandbox {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("PYTHONHASHSEED", "0")
             .env("PYTHONPATH", self.inside("").as_os_str());
+        if let Some(value) = std::env::var_os("HEAPTIDE_TEST_EARLY_STOP") {
+            command.env("HEAPTIDE_EARLY_STOP", value);
+        }
         let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).expect("no NUL");
         let root = self.python.root.as_deref().map(text);
         let place = text(&self.inside(""));

@@ -169,8 +169,12 @@ pub struct OwnCost {
     /// Threads without a number of their own: they go on under that of one that has ended, or share
     /// the overflow thread because the table was full.
     pub overflow_threads: u64,
+    /// Walks that ended early and were compared with a whole one (`HEAPTIDE_EARLY_STOP=check`).
+    pub early_stops_compared: u64,
+    /// Of these, how many were wrong.
+    pub early_stop_mismatches: u64,
     /// Zero.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 5],
 }
 
 /// The whole header page.

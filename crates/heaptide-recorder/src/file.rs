@@ -723,5 +723,7 @@ mirrored! {
         patched_objects: AtomicU64,
         patched_slots: AtomicU64,
         overflow_threads: AtomicU64,
+        early_stops_compared: AtomicU64,
+        early_stop_mismatches: AtomicU64,
     }
 }

@@ -228,6 +228,8 @@ fn own_cost(capture: &Capture) -> Object {
         "patched_objects": own.patched_objects,
         "patched_slots": own.patched_slots,
         "overflow_threads": own.overflow_threads,
+        "early_stops_compared": own.early_stops_compared,
+        "early_stop_mismatches": own.early_stop_mismatches,
     }
 }
 

@@ -42,6 +42,10 @@ pub fn status_lines(capture: &Capture, profile: &Profile, liveness: &Liveness) -
         "threads share a number with an earlier one (too many for a number each)",
     );
     note(
+        own.early_stop_mismatches,
+        "walks that ended early were wrong (please report this)",
+    );
+    note(
         profile.own.missed_reentrant,
         "events were missed (signal handler inside a hook)",
     );

@@ -84,6 +84,22 @@ static void frames(void)
 #endif
 }
 
+static void marks(void)
+{
+    FIELD("mark.tracing", PyThreadState, tracing);
+#if PY_VERSION_HEX < 0x030B0000
+    FIELD("mark.field", PyFrameObject, f_trace_lines);
+    FIELD("mark.generator", PyFrameObject, f_gen);
+#elif PY_VERSION_HEX >= 0x030D0000
+    FIELD("mark.field", _PyInterpreterFrame, f_locals);
+    FIELD("mark.event", PyThreadState, what_event);
+    FIELD("mark.stack_chunk", PyThreadState, datastack_chunk);
+    FIELD("mark.chunk_previous", _PyStackChunk, previous);
+    FIELD("mark.chunk_size", _PyStackChunk, size);
+    FIELD("mark.chunk_data", _PyStackChunk, data);
+#endif
+}
+
 static void codes(void)
 {
     SIZE("code.size", PyCodeObject);
@@ -163,6 +179,7 @@ int main(void)
     VALUE("version", PY_VERSION_HEX);
     threads();
     frames();
+    marks();
     codes();
     objects();
     debug_offsets();
