@@ -130,7 +130,7 @@ export class App {
     this.showPath();
     this.showMatched();
     this.showSelection();
-    element<HTMLButtonElement>("reset").disabled = this.state.zoom === 0;
+    element("reset").hidden = this.state.zoom === 0;
   }
 
   zoomTo(node: number): void {
@@ -445,6 +445,7 @@ export class App {
     const amount = this.unit === "bytes" ? bytesText(sum.bytes) : blocksText(sum.blocks);
     const frames = `${countText(sum.frames)} ${sum.frames === 1 ? "frame" : "frames"}`;
     output.textContent = `${shareText(sum.weight, view.weights[zoom]!)} matched: ${amount} in ${frames}`;
+    output.title = output.textContent;
   }
 
   private showPath(): void {

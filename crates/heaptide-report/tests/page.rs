@@ -235,3 +235,42 @@ fn leaks_of_pooled_objects_are_warned_of() {
     assert!(!notes(false, Metric::Peak).contains("may be reported as leaks"));
     assert!(!notes(true, Metric::Live).contains("may be reported as leaks"));
 }
+
+#[test]
+fn histories_add_up() {
+    let bytes = fixtures::phases().build();
+    let capture = Capture::from_bytes(&bytes, "test.tide").expect("readable");
+    let profile = Profile::new(&capture);
+    let temporal =
+        Temporal::new(&capture, &profile, TemporalOptions::default()).expect("it has every event");
+    for split_threads in [false, true] {
+        let options = FlamegraphOptions {
+            split_threads,
+            temporal: Some(&temporal),
+            ..OPTIONS
+        };
+        let data = Decoded::of(&flamegraph(&fixtures::phases(), options));
+        assert_eq!(data.head["temporal"], true);
+        assert!(
+            data.column("sample.heap").is_empty(),
+            "boundaries are samples"
+        );
+        assert_eq!(data.column("boundary.microseconds").len(), 3);
+        let runs = data.column("at_peak.from").iter();
+        let runs = runs.zip(data.column("at_peak.length"));
+        let runs: Vec<_> = runs.zip(data.column("at_peak.bytes")).collect();
+        for (interval, &peak) in data.column("interval.peak").iter().enumerate() {
+            let held = runs.iter().filter(|((from, length), _)| {
+                (**from..**from + **length).contains(&(interval as u64))
+            });
+            assert_eq!(held.map(|run| run.1).sum::<u64>(), peak, "{interval}");
+        }
+        let lives = data.column("lifetime.freed_before").iter();
+        let lives = lives.zip(data.column("lifetime.bytes"));
+        let alive = lives.filter(|(freed, _)| **freed == 0).map(|life| life.1);
+        assert_eq!(alive.sum::<u64>(), profile.totals.figures.live.bytes);
+        let keys = data.column("key.node").len() as u64;
+        assert!(data.column("at_peak.key").iter().all(|&key| key < keys));
+        assert!(data.column("lifetime.key").iter().all(|&key| key < keys));
+    }
+}

@@ -15,6 +15,14 @@ use crate::progress::ProgressLine;
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The page is one file. It shows the peak, what is never given back, everything allocated and what is
+temporary, each a click away; the options decide what it shows first.
+
+Examples:
+  heaptide flamegraph app.4711.tide                      what held the memory at the peak
+  heaptide flamegraph --leaks --split-threads app.4711.tide
+  heaptide flamegraph --temporal -o run.html app.4711.tide")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     capture: CaptureArgument,

@@ -8,6 +8,10 @@ use crate::output::{FileArguments, write_stdout};
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  heaptide table --leaks app.4711.tide
+  heaptide table --split-threads --json app.4711.tide > table.json")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     capture: CaptureArgument,
