@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use heaptide_capture::{Capture, Error, Liveness};
-use heaptide_engine::{Profile, ProfileOptions};
+use heaptide_engine::{EngineError, Profile, ProfileOptions, Temporal};
 use heaptide_report::{status_lines, visible};
 
 pub(crate) use self::moment::MomentArgument;
@@ -103,11 +103,53 @@ pub(crate) fn load(
     terminal: &Terminal,
 ) -> anyhow::Result<Loaded> {
     let loaded = open(path, temporary_threshold)?;
+    tell(&loaded, terminal);
+    Ok(loaded)
+}
+
+/// As [`load`], with the capture's history, in one pass over its events.
+pub(crate) fn load_with_history(
+    path: &Path,
+    max_records: usize,
+    terminal: &Terminal,
+) -> anyhow::Result<(Loaded, Temporal)> {
+    let mut capture = Capture::open(path).map_err(|error| failure_of(path, &error))?;
+    let liveness = capture.liveness();
+    let mut line = ProgressLine::new("reading events");
+    let mut report = |progress| line.report(progress);
+    let options = ProfileOptions {
+        progress: Some(&mut report),
+        ..ProfileOptions::default()
+    };
+    let (profile, temporal) =
+        Profile::with_history(&capture, options, max_records).map_err(no_history)?;
+    drop(line);
+    profile.complete(&mut capture);
+    let loaded = Loaded {
+        capture,
+        profile,
+        liveness,
+    };
+    tell(&loaded, terminal);
+    Ok((loaded, temporal))
+}
+
+/// Why there is no temporal report.
+pub(crate) fn no_history(error: EngineError) -> Failure {
+    Failure {
+        what: "cannot make a temporal flame graph".to_owned(),
+        why: Some(error.to_string()),
+        hint: Some("leave out --temporal".to_owned()),
+    }
+}
+
+/// Says on stderr in which state a capture is.
+fn tell(loaded: &Loaded, terminal: &Terminal) {
     let Loaded {
         capture,
         profile,
         liveness,
-    } = &loaded;
+    } = loaded;
     for line in status_lines(capture, profile, liveness) {
         let line = visible(&line).into_owned();
         let line = match line.strip_prefix("warning:") {
@@ -126,7 +168,6 @@ pub(crate) fn load(
             capture.file_bytes
         );
     }
-    Ok(loaded)
 }
 
 /// Reads a capture and says nothing.

@@ -8,7 +8,9 @@ use heaptide_report::{
 };
 
 use super::merge::{load_one, load_selected};
-use super::{CaptureArgument, Loaded, MomentArgument, SelectionArguments};
+use super::{
+    CaptureArgument, Loaded, MomentArgument, SelectionArguments, load_with_history, no_history,
+};
 use crate::failure::Failure;
 use crate::output::{FileArguments, write_stdout};
 use crate::progress::ProgressLine;
@@ -99,7 +101,14 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         let capture = &arguments.capture.path;
         arguments.output.path(capture, "flamegraph", "html")?
     };
-    let loaded = if arguments.temporal {
+    let max_records = arguments.max_memory_records;
+    let alone = arguments.capture.more.is_empty() && !arguments.capture.path.is_dir();
+    let mut temporal = None;
+    let loaded = if arguments.temporal && alone && arguments.capture.process.is_none() {
+        let (loaded, history) = load_with_history(&arguments.capture.path, max_records, terminal)?;
+        temporal = Some(history);
+        loaded
+    } else if arguments.temporal {
         load_one(&arguments.capture, terminal)?
     } else {
         let everything = SelectionArguments::default();
@@ -122,10 +131,9 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         arguments.output.write(&path, json)?;
         return Ok(());
     }
-    let temporal = match arguments.temporal {
-        true => Some(history(&loaded, arguments.max_memory_records)?),
-        false => None,
-    };
+    if arguments.temporal && temporal.is_none() {
+        temporal = Some(history(&loaded, max_records)?);
+    }
     let options = FlamegraphOptions {
         metric,
         inverted: arguments.inverted,
@@ -152,9 +160,5 @@ fn history(loaded: &Loaded, max_records: usize) -> Result<Temporal, Failure> {
         max_records,
         progress: Some(&mut report),
     };
-    Temporal::new(&loaded.capture, &loaded.profile, options).map_err(|error| Failure {
-        what: "cannot make a temporal flame graph".to_owned(),
-        why: Some(error.to_string()),
-        hint: Some("leave out --temporal".to_owned()),
-    })
+    Temporal::new(&loaded.capture, &loaded.profile, options).map_err(no_history)
 }
