@@ -1,8 +1,9 @@
 //! Tight places: a small disk, a memory cgroup, a file size limit. Root only, where said.
 
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Whether mounts and cgroups can be made.
@@ -44,6 +45,40 @@ impl TinyDisk {
 impl Drop for TinyDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").args(["-l"]).arg(&self.0).status();
+    }
+}
+
+/// A file system whose files cannot be mapped shared, unmounted when dropped.
+#[derive(Debug)]
+pub struct UnmappableDisk(PathBuf, Child);
+
+impl UnmappableDisk {
+    /// Mounts it over `directory`, which is made; `python` runs the server. `None` when that is not allowed here.
+    #[must_use]
+    pub fn mount(directory: PathBuf, python: &Path) -> Option<Self> {
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let server = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/helper/unmappable_fs.py");
+        let mut child = Command::new(python)
+            .arg(server)
+            .arg(&directory)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("an interpreter");
+        let mut word = *b"ready\n";
+        let ready = child.stdout.take().expect("piped").read_exact(&mut word);
+        if ready.is_ok() {
+            return Some(Self(directory, child));
+        }
+        let _ = child.wait();
+        None
+    }
+}
+
+impl Drop for UnmappableDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["-l"]).arg(&self.0).status();
+        // It ends when nobody has a file open there any more.
+        let _ = self.1.wait();
     }
 }
 

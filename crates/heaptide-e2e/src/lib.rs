@@ -26,7 +26,7 @@ mod truth;
 pub use build::{heaptide, helper};
 pub use capture::{Capture, Cell, Counters, Frame, stats};
 pub use child::{Finished, Running, kill, kill_stranger, run, spawn};
-pub use confine::{Cage, TinyDisk, is_root, limit_file_size};
+pub use confine::{Cage, TinyDisk, UnmappableDisk, is_root, limit_file_size};
 pub use packages::{virtual_environment, with_package};
 pub use page::{Page, PageCounters, STORM_THREADS};
 pub use pythons::{Python, each, each_python, pythons, pythons_of};

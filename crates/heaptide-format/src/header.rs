@@ -18,6 +18,8 @@ pub const FEATURE_PACKED_EVENTS: u64 = 1;
 
 /// In [`Identity::options`]: requests to Python's own allocators are recorded.
 pub const PYTHON_ALLOCATORS: u32 = 1;
+/// In [`Identity::options`]: nothing is kept (`-o /dev/null`), so events need no place in the file.
+pub const NOTHING_KEPT: u32 = 2;
 
 /// Byte offsets of the blocks of the header page.
 pub mod offsets {

@@ -271,6 +271,16 @@ impl CaptureFile {
         mode == heaptide_format::Mode::All as u32
     }
 
+    /// Is everything recorded and nothing kept?
+    fn keeps_nothing(&self) -> bool {
+        let Some(base) = NonNull::new(self.base()) else {
+            return false;
+        };
+        // SAFETY: the identity never changes once the file is made.
+        let options = unsafe { (*base.as_ptr().cast::<heaptide_format::Identity>()).options };
+        options & heaptide_format::NOTHING_KEPT != 0
+    }
+
     /// Marks the capture as given up. The first reason stays.
     pub fn stop(&self, reason: StopReason, errno: i32) -> Stop {
         if let Some(lifecycle) = self.lifecycle() {
@@ -355,9 +365,29 @@ impl CaptureFile {
     pub(crate) fn append_chunk(&self, bytes: usize) -> Result<(NonNull<u8>, usize), Stop> {
         let page = self.page.load(Ordering::Relaxed);
         let bytes = bytes.next_multiple_of(page);
+        if self.keeps_nothing() {
+            return Ok((self.chunk_in_memory(bytes)?, bytes));
+        }
         let payload = bytes - SEGMENT_HEADER_BYTES;
         let chunk = self.append(SegmentKind::Events, payload, 0, 0)?;
         Ok((chunk, bytes))
+    }
+
+    /// A chunk that is never in the file: what is written there is gone when the chunk is released.
+    fn chunk_in_memory(&self, bytes: usize) -> Result<NonNull<u8>, Stop> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let address = unsafe {
+            rustix::mm::mmap_anonymous(
+                core::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        }
+        .map_err(|error| self.stop(StopReason::NoMemory, error.raw_os_error()))?;
+        // A forked child that is in the middle of an event goes on in its own copy of this memory.
+        self.mapped.fetch_add(bytes, Ordering::Relaxed);
+        NonNull::new(address.cast()).ok_or(Stop)
     }
 
     /// The chunk that was appended last has found its stream.

@@ -347,7 +347,7 @@ fn fill(file: &File, image: &Image) -> Result<(), (&'static str, io::Error)> {
     system::prove_shared_mapping(file).map_err(|source| ("map", source))
 }
 
-fn create_error(path: &Path, source: io::Error) -> SessionError {
+pub(crate) fn create_error(path: &Path, source: io::Error) -> SessionError {
     if source.kind() == io::ErrorKind::AlreadyExists {
         return SessionError::OutputExists {
             path: path.to_owned(),
@@ -360,8 +360,8 @@ fn create_error(path: &Path, source: io::Error) -> SessionError {
     }
 }
 
-/// `--force` is meant for yesterday's capture, not for `/dev/null` or a directory.
-fn check_replaceable(path: &Path) -> Result<(), SessionError> {
+/// `--force` is meant for yesterday's capture, not for a device or a directory.
+pub(crate) fn check_replaceable(path: &Path) -> Result<(), SessionError> {
     let Ok(metadata) = std::fs::symlink_metadata(path) else {
         return Ok(());
     };
@@ -528,7 +528,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let error = CaptureFile::create(directory.path(), true, &facts()).unwrap_err();
         assert!(matches!(error, SessionError::OutputNotReplaceable { .. }));
-        let error = CaptureFile::create(Path::new("/dev/null"), true, &facts()).unwrap_err();
+        let error = CaptureFile::create(Path::new("/dev/zero"), true, &facts()).unwrap_err();
         assert!(matches!(error, SessionError::OutputNotReplaceable { .. }));
     }
 

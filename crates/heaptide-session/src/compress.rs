@@ -37,6 +37,9 @@ impl Session {
     ///
     /// Returns what went wrong, for the user to read: one line at most for each kind of trouble.
     pub fn compress(&self, ended: &Ended, announce: &mut dyn FnMut(&Path, u64)) -> Vec<String> {
+        let Some(destination) = self.destination() else {
+            return Vec::new();
+        };
         // Signals from before were for the program.
         while self
             .signals
@@ -50,7 +53,7 @@ impl Session {
             announce,
         };
         let mut problems = Vec::new();
-        let own = (self.capture.path(), true);
+        let own = (destination, true);
         let followed = ended.followed.iter().map(|path| (path.as_path(), false));
         for (path, waited_for) in std::iter::once(own).chain(followed) {
             match work.compress(path, waited_for) {

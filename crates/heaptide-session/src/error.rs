@@ -61,6 +61,9 @@ pub enum SessionError {
         /// Why.
         source: io::Error,
     },
+    /// There is nowhere to hold a capture that is not mapped where it belongs.
+    #[error("no place in memory for the capture: {0}")]
+    Staging(String),
     /// The agent could not be put where the loader finds it.
     #[error("cannot prepare the agent for preloading: {0}")]
     Agent(String),
@@ -131,7 +134,8 @@ fn capture_hint(step: &str, source: &io::Error) -> String {
             "the directory does not exist: create it, or choose another with -o".to_owned()
         }
         _ if step == "map" => {
-            "its file system has no shared mappings: write the capture elsewhere with -o".to_owned()
+            "its file system has no shared mappings: add --buffered-file-io, or write the capture elsewhere with -o"
+                .to_owned()
         }
         _ => "write the capture elsewhere with -o".to_owned(),
     }

@@ -22,6 +22,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::capture::{CaptureFile, Facts, SamplesSegment};
 use crate::outcome::End;
 use crate::samples::SampleTable;
+use crate::session::Sink;
 use crate::system;
 use crate::turn::TurnCounter;
 
@@ -120,6 +121,7 @@ struct Member {
 /// The processes that are sampled.
 pub(crate) struct Family<'a> {
     watcher: &'a Watcher,
+    sink: &'a Sink,
     members: Vec<Member>,
     /// The captures that were seen.
     pub(crate) seen: Vec<PathBuf>,
@@ -129,9 +131,10 @@ pub(crate) struct Family<'a> {
 }
 
 impl<'a> Family<'a> {
-    pub(crate) fn new(watcher: &'a Watcher, interval_ms: u32) -> Self {
+    pub(crate) fn new(watcher: &'a Watcher, sink: &'a Sink, interval_ms: u32) -> Self {
         Self {
             watcher,
+            sink,
             members: Vec::new(),
             seen: Vec::new(),
             interval: Duration::from_millis(interval_ms.into()),
@@ -175,13 +178,22 @@ impl<'a> Family<'a> {
         }
     }
 
-    fn meet_newcomers(&mut self, now: Instant) {
+    /// Finds the captures that have appeared.
+    pub(crate) fn meet_newcomers(&mut self, now: Instant) {
         for path in self.watcher.names() {
             let Ok(Some((pid, capture, samples, mode))) = open(&path, &self.watcher.group_id)
             else {
                 continue;
             };
-            self.seen.push(path);
+            match self.sink {
+                Sink::Mapped => self.seen.push(path),
+                Sink::Written(_, mirrors) => self.seen.extend(mirrors.borrow_mut().add(&path)),
+                Sink::Nothing(_) => {
+                    // The process has it mapped and needs no name.
+                    let _ = std::fs::remove_file(&path);
+                    self.seen.push(path);
+                }
+            }
             // The same process as another program: its earlier capture has ended.
             self.members.retain(|member| member.pid != pid);
             if self.interval.is_zero() || self.members.len() >= MOST_SAMPLED {
@@ -312,7 +324,7 @@ mod tests {
             .collect();
         assert_eq!(watcher.names(), expected);
         assert!(watcher.names().is_empty());
-        let mut family = Family::new(&watcher, 10);
+        let mut family = Family::new(&watcher, &Sink::Mapped, 10);
         std::fs::write(directory.path().join("a.tide.14"), "not a capture").unwrap();
         family.tick(Instant::now(), &|| 1, (0, 0));
         assert!(family.seen.is_empty());

@@ -1,18 +1,21 @@
 //! Starting a session: fork, make the capture for the process id that came out, exec.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use heaptide_format::{Mode, PYTHON_ALLOCATORS};
+use heaptide_format::{Mode, NOTHING_KEPT, PYTHON_ALLOCATORS};
 
 use crate::agent::PlacedAgent;
 use crate::capture::{CaptureFile, Facts, run_metadata};
 use crate::cgroup::{self, MemoryCgroup};
 use crate::family::{self, Follow, Watcher};
 use crate::launch::Suspended;
+use crate::mirror::Mirrors;
 use crate::output::{self, Placeholders};
 use crate::signals::Signals;
+use crate::staging::Staging;
 use crate::target::{Program, Target};
 use crate::{SessionError, system};
 
@@ -40,6 +43,28 @@ pub struct Plan {
     pub trace_python_allocators: bool,
     /// `--follow-fork`, `--follow-children`
     pub follow: Follow,
+    /// `--buffered-file-io`: the capture is written, not mapped.
+    pub buffered: bool,
+}
+
+/// Where captures go.
+#[derive(Debug)]
+pub(crate) enum Sink {
+    /// They are mapped where they belong.
+    Mapped,
+    /// They are held in memory and written to where they belong.
+    Written(Staging, RefCell<Mirrors>),
+    /// They are held in memory and thrown away (`-o /dev/null`).
+    Nothing(Staging),
+}
+
+impl Sink {
+    pub(crate) fn mirrors(&self) -> Option<&RefCell<Mirrors>> {
+        match self {
+            Self::Written(_, mirrors) => Some(mirrors),
+            _ => None,
+        }
+    }
 }
 
 /// A running program and its capture.
@@ -53,6 +78,9 @@ pub struct Session {
     pub(crate) memory_interval_ms: u32,
     pub(crate) mode: Mode,
     pub(crate) watcher: Option<Watcher>,
+    pub(crate) sink: Sink,
+    /// Where the capture goes, also where it is not yet.
+    destination: PathBuf,
 }
 
 impl Session {
@@ -73,15 +101,25 @@ impl Session {
         let suspended = Suspended::fork(&plan.program, agent.path().as_os_str(), &signals)?;
         let pid = u32::try_from(suspended.pid()).unwrap_or_default();
 
-        let path = output::absolute(&choose_output(plan, pid)?, &working_directory);
+        let destination = output::absolute(&choose_output(plan, pid)?, &working_directory);
+        let keep_nothing = system::is_null_device(&destination);
+        let mut options = 0;
+        if plan.trace_python_allocators {
+            options |= PYTHON_ALLOCATORS;
+        }
+        if keep_nothing {
+            options |= NOTHING_KEPT;
+        }
+        let staging = (keep_nothing || plan.buffered)
+            .then(Staging::new)
+            .transpose()?;
+        let path = staging.as_ref().map_or_else(
+            || destination.clone(),
+            |staging| staging.place(&destination),
+        );
         let group_id = match plan.follow {
             Follow::Nothing => [0; 16],
             _ => system::random_id(),
-        };
-        let options = if plan.trace_python_allocators {
-            PYTHON_ALLOCATORS
-        } else {
-            0
         };
         let facts = Facts {
             pid,
@@ -99,7 +137,16 @@ impl Session {
                 cgroup.as_ref().map(|cgroup| cgroup.path.as_str()),
             ),
         };
-        let capture = CaptureFile::create(&path, plan.replace, &facts)?;
+        let replace = plan.replace && staging.is_none();
+        let capture = CaptureFile::create(&path, replace, &facts)?;
+        let sink = match staging {
+            None => Sink::Mapped,
+            Some(staging) if keep_nothing => Sink::Nothing(staging),
+            Some(staging) => {
+                let mirrors = Mirrors::new(&path, &destination, plan.replace)?;
+                Sink::Written(staging, RefCell::new(mirrors))
+            }
+        };
         let session = session_value(pid, plan.stack_node_budget, options, path.as_os_str());
         let follow = family::follow_value(plan.follow, &facts, &path);
         // Where a directory cannot be watched children are recorded all the same, without samples.
@@ -111,6 +158,9 @@ impl Session {
             .inspect_err(|_| {
                 // The exec's failure is what the user must hear of.
                 let _ = capture.remove();
+                if let Sink::Written(..) = &sink {
+                    let _ = std::fs::remove_file(&destination);
+                }
             })?;
         Ok(Self {
             pid,
@@ -121,13 +171,41 @@ impl Session {
             memory_interval_ms: plan.memory_interval_ms,
             mode: plan.mode,
             watcher,
+            sink,
+            destination,
         })
     }
 
-    /// The capture.
+    /// Where the capture goes; `None` where nothing is kept.
     #[must_use]
-    pub fn capture(&self) -> &CaptureFile {
-        &self.capture
+    pub fn destination(&self) -> Option<&Path> {
+        (!matches!(self.sink, Sink::Nothing(_))).then_some(self.destination.as_path())
+    }
+
+    /// Is the capture written by this process, so that what it has not yet written is lost when it dies?
+    #[must_use]
+    pub fn is_buffered(&self) -> bool {
+        matches!(self.sink, Sink::Written(..))
+    }
+
+    /// Removes the capture, in which there is nothing.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn discard(&self) -> std::io::Result<()> {
+        match self.sink {
+            Sink::Mapped => self.capture.remove(),
+            Sink::Written(..) => std::fs::remove_file(&self.destination),
+            Sink::Nothing(_) => Ok(()),
+        }
+    }
+
+    /// Removes what is only of use while the program runs. For a process that ends without dropping its values.
+    pub fn clean_up(&self) {
+        match &self.sink {
+            Sink::Mapped => {}
+            Sink::Written(staging, _) | Sink::Nothing(staging) => staging.remove(),
+        }
     }
 
     /// Process id of the program.

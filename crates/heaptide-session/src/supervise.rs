@@ -75,7 +75,7 @@ impl Session {
     pub fn supervise(&self) -> io::Result<Ended> {
         let mut watch = Watch::new(self);
         let waited = loop {
-            if let Some(received) = self.signals.wait(Some(watch.time_to_next()))? {
+            if let Some(received) = self.signals.wait(Some(watch.time_to_next(self)))? {
                 if received.number == libc::SIGCHLD {
                     if let Some(waited) = outcome::poll_child(self.pid)? {
                         break waited;
@@ -99,6 +99,11 @@ impl Session {
         if let Some(family) = &mut watch.family {
             let pid = u32::try_from(self.pid).unwrap_or_default();
             family.finish(pid, waited.end, oom_kills, watch.clock.now());
+        }
+        if let Some(mirrors) = self.sink.mirrors() {
+            let mut mirrors = mirrors.borrow_mut();
+            mirrors.write();
+            watch.problems.extend(mirrors.take_problem());
         }
         Ok(Ended {
             followed: watch.family.map_or_else(Vec::new, |family| family.seen),
@@ -164,7 +169,7 @@ impl<'a> Watch<'a> {
             family: session
                 .watcher
                 .as_ref()
-                .map(|watcher| Family::new(watcher, session.memory_interval_ms)),
+                .map(|watcher| Family::new(watcher, &session.sink, session.memory_interval_ms)),
             clock: Clock::new(),
             sampler: None,
             next_heartbeat: Instant::now(),
@@ -186,7 +191,7 @@ impl<'a> Watch<'a> {
             .push(format!("{what}: {}", crate::plain(error)));
     }
 
-    fn time_to_next(&self) -> Duration {
+    fn time_to_next(&self, session: &Session) -> Duration {
         let next = self
             .sampler
             .as_ref()
@@ -195,6 +200,11 @@ impl<'a> Watch<'a> {
             });
         let family = self.family.as_ref().and_then(Family::next);
         let next = family.map_or(next, |family| family.min(next));
+        let mirrors = session
+            .sink
+            .mirrors()
+            .map(|mirrors| mirrors.borrow().next());
+        let next = mirrors.map_or(next, |mirrors| mirrors.min(next));
         next.saturating_duration_since(Instant::now())
     }
 
@@ -222,6 +232,12 @@ impl<'a> Watch<'a> {
                 .as_ref()
                 .map_or((0, 0), crate::cgroup::MemoryCgroup::usage_and_limit);
             family.tick(now, &|| clock.now(), cgroup);
+        }
+        if let Some(mirrors) = session.sink.mirrors() {
+            if let Some(family) = &mut self.family {
+                family.meet_newcomers(now);
+            }
+            mirrors.borrow_mut().tick(now);
         }
         if now >= self.next_heartbeat {
             self.next_heartbeat = now + HEARTBEAT;

@@ -100,6 +100,39 @@ pub(crate) fn allows_exec(path: &Path) -> io::Result<bool> {
     Ok(status.f_flag & libc::ST_NOEXEC == 0)
 }
 
+/// Room left on the file system of `path`, bytes.
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let path = c_string(path.as_os_str().as_bytes())?;
+    // SAFETY: all-zero is a valid value of this plain C struct.
+    let mut status: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` is NUL-terminated, `status` is writable.
+    if unsafe { libc::statvfs(path.as_ptr(), &raw mut status) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
+}
+
+/// Gives back the blocks of a range; it reads as zeros from then on.
+pub(crate) fn punch_hole(file: &File, start: u64, bytes: u64) -> io::Result<()> {
+    let offset =
+        |value| libc::off_t::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG));
+    let (start, bytes) = (offset(start)?, offset(bytes)?);
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed.
+    if unsafe { libc::fallocate(file.as_raw_fd(), mode, start, bytes) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Is this the device that takes everything and keeps nothing?
+pub(crate) fn is_null_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|metadata| {
+        metadata.file_type().is_char_device() && metadata.rdev() == libc::makedev(1, 3)
+    })
+}
+
 /// Allocates the first `bytes` of `file` on disk, so that later stores to a mapping cannot fail.
 pub(crate) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     let length =

@@ -43,7 +43,8 @@ Environment: HEAPTIDE_PYTHON names the interpreter, HEAPTIDE_AGENT another build
 )]
 pub(crate) struct Arguments {
     /// Write the capture to FILE; %p is the process id, %t the Unix time, %h the host name. A
-    /// directory takes the default name [default: heaptide-<program>.<pid>.tide]
+    /// directory takes the default name, /dev/null records everything and keeps nothing [default:
+    /// heaptide-<program>.<pid>.tide]
     #[arg(short, long, value_name = "FILE")]
     output: Option<OsString>,
 
@@ -72,6 +73,11 @@ pub(crate) struct Arguments {
     /// Record every request to Python's own allocators, too: objects, buffers and raw memory, one by one
     #[arg(long)]
     trace_python_allocators: bool,
+
+    /// Write the capture instead of mapping it, for file systems without shared mappings (some network and
+    /// FUSE ones). What is not yet written is lost if heaptide or the machine dies
+    #[arg(long)]
+    buffered_file_io: bool,
 
     /// Record children that the program forks, too, each in a capture of its own: FILE.<pid>
     #[arg(long)]
@@ -159,6 +165,7 @@ fn start(arguments: &Arguments, command: bool) -> Result<(Session, PlacedAgent),
             (false, true) => Follow::Forks,
             (false, false) => Follow::Nothing,
         },
+        buffered: arguments.buffered_file_io,
     };
     Ok((Session::start(&plan, &agent)?, agent))
 }
@@ -186,6 +193,7 @@ fn watch(
         ended.problems.extend(problems);
     }
     messages.ended(&ended);
+    session.clean_up();
     // Before `end_like`, which never returns: the agent may be in a directory that has to go.
     drop(agent);
     outcome::end_like(ended.end)

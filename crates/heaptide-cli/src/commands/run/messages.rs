@@ -20,8 +20,8 @@ const SIGKILL: i32 = 9;
 /// The messages of one session.
 pub(super) struct Messages<'a> {
     session: &'a Session,
-    /// The capture as the user would type it.
-    path: PathBuf,
+    /// The capture as the user would type it; `None` where nothing is kept.
+    path: Option<PathBuf>,
     quiet: bool,
     terminal: &'a Terminal,
 }
@@ -30,7 +30,7 @@ impl<'a> Messages<'a> {
     pub(super) fn new(session: &'a Session, quiet: bool, terminal: &'a Terminal) -> Self {
         Self {
             session,
-            path: relative(session.capture().path()),
+            path: session.destination().map(relative),
             quiet,
             terminal,
         }
@@ -38,8 +38,17 @@ impl<'a> Messages<'a> {
 
     /// The program runs.
     pub(super) fn started(&self) {
-        if !self.quiet {
-            self.note(&format!("writing {}", self.path.display()));
+        if self.quiet {
+            return;
+        }
+        match &self.path {
+            Some(path) => self.note(&format!("writing {}", path.display())),
+            None => self.note("recording everything and keeping nothing (-o /dev/null)"),
+        }
+        if self.session.is_buffered() {
+            self.note(
+                "with --buffered-file-io what is not yet written is lost if heaptide or the machine dies; the program's own death loses nothing",
+            );
         }
     }
 
@@ -75,15 +84,23 @@ impl<'a> Messages<'a> {
             self.holders(ended);
         } else if !self.quiet {
             self.death(ended);
-            self.note(&format!("the capture is in {}", self.path.display()));
-            self.followed(ended);
-            self.next_command();
+            match &self.path {
+                Some(path) => {
+                    self.note(&format!("the capture is in {}", path.display()));
+                    self.followed(ended);
+                    next_command(path);
+                }
+                None => self.note("nothing was kept"),
+            }
         }
     }
 
     /// Who held the memory when the program was killed.
     fn holders(&self, ended: &Ended) {
-        match Capture::open(&self.path) {
+        let Some(path) = &self.path else {
+            return self.death(ended);
+        };
+        match Capture::open(path) {
             Ok(capture) => {
                 let (profile, liveness) = (Profile::new(&capture), capture.liveness());
                 let summary = death_summary(&capture, &profile, &liveness, DeathOptions::default());
@@ -93,7 +110,7 @@ impl<'a> Messages<'a> {
                 self.death(ended);
                 self.warning(&format!(
                     "the capture {} cannot be read: {error}",
-                    self.path.display()
+                    path.display()
                 ));
             }
         }
@@ -106,7 +123,9 @@ impl<'a> Messages<'a> {
             1 => "that of another process is".to_owned(),
             count => format!("those of {count} other processes are"),
         };
-        self.note(&format!("{count} beside it, in {}.*", self.path.display()));
+        if let Some(path) = &self.path {
+            self.note(&format!("{count} beside it, in {}.*", path.display()));
+        }
     }
 
     fn death(&self, ended: &Ended) {
@@ -115,25 +134,18 @@ impl<'a> Messages<'a> {
         }
     }
 
-    fn next_command(&self) {
-        say(&format!(
-            "  next: heaptide flamegraph {}",
-            quoted(&self.path)
-        ));
-    }
-
     /// An empty capture helps nobody: it is removed, and the reason is given.
     fn nothing_recorded(&self, ended: &Ended) {
         if !ended.followed.is_empty() && ended.stop_reason().is_none() {
             // A shell script, say, whose Python programs were recorded.
-            let _ = self.session.capture().remove();
+            let _ = self.session.discard();
             if !self.quiet {
                 self.note("the program itself was not recorded: it is not a CPython 3.9 or later");
                 self.followed(ended);
             }
             return;
         }
-        let removed = self.session.capture().remove();
+        let removed = self.session.discard();
         let title = self.terminal.stderr_style("1;31", "heaptide: error:");
         if let Some(text) = stop_text(ended) {
             say(&format!("{title} nothing was recorded: {text}"));
@@ -147,11 +159,8 @@ impl<'a> Messages<'a> {
             say("  and a set-user-ID program cannot be recorded.");
         }
         if let Err(error) = removed {
-            let path = self.path.display();
-            self.warning(&format!(
-                "the empty capture {path} could not be removed: {}",
-                plain(&error)
-            ));
+            let why = plain(&error);
+            self.warning(&format!("the empty capture could not be removed: {why}"));
         }
     }
 
@@ -163,6 +172,10 @@ impl<'a> Messages<'a> {
         let title = self.terminal.stderr_style("33", "warning:");
         say(&format!("heaptide: {title} {text}"));
     }
+}
+
+fn next_command(path: &Path) {
+    say(&format!("  next: heaptide flamegraph {}", quoted(path)));
 }
 
 /// A path below the current directory as one would type it.
