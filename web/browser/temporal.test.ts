@@ -45,7 +45,6 @@ const drag = async (from: number, to: number) => {
   await settle(page);
 };
 const choose = async (from: string, to: string) => {
-  await page.click("#range-reset:not(:disabled)", { timeout: 1000 }).catch(() => undefined);
   await page.fill("#range-from", from);
   await page.fill("#range-to", to);
   await page.press("#range-to", "Enter");

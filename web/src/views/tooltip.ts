@@ -46,7 +46,7 @@ function describe(data: PageData, view: View, zoom: number, node: number, thread
   row("total", bytesText(bytes), shareText(bytes, view.bytes[0]!));
   row("own", bytesText(view.ownBytes[node]!), shareText(view.ownBytes[node]!, view.bytes[0]!));
   row("", blocksText(view.counts[node]!), shareText(view.counts[node]!, view.counts[0]!));
-  if (zoom !== 0) row("of zoomed", "", shareText(view.weights[node]!, view.weights[zoom]!));
+  if (zoom !== 0 && view.depths[node]! > view.depths[zoom]!) row("of zoomed", "", shareText(view.weights[node]!, view.weights[zoom]!));
   if (thread !== "") row("thread", thread, "");
   tooltip.append(table);
 }
