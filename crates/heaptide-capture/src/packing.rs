@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use heaptide_format::{
     CHUNK_HEADER_BYTES, COLUMNS, ChunkHeader, Column, LARGEST_BLOCK_BYTES, Mover,
-    PACKED_BLOCK_BYTES, PackedBlock, Packing, checksum, move_events,
+    PACKED_BLOCK_BYTES, PackedBlock, Packing, checksum, move_events, varint,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -150,25 +150,43 @@ impl Mover for Splitter<'_> {
 
 /// Columns into events, up to the end of a chunk.
 struct Joiner<'a> {
-    columns: [std::slice::Iter<'a, u8>; COLUMNS],
-    events: Vec<u8>,
-    end: usize,
+    columns: [&'a [u8]; COLUMNS],
+    events: &'a mut [u8],
+    at: usize,
 }
 
 impl Mover for Joiner<'_> {
     #[inline(always)]
     fn more(&self) -> bool {
-        self.events.len() < self.end
+        self.at < self.events.len()
     }
 
     #[inline(always)]
     fn byte(&mut self, column: Column) -> Option<u8> {
-        if self.events.len() >= self.end {
-            return None;
-        }
-        let byte = *self.columns[column as usize].next()?;
-        self.events.push(byte);
+        let place = self.events.get_mut(self.at)?;
+        let (&byte, rest) = self.columns[column as usize].split_first()?;
+        *place = byte;
+        self.columns[column as usize] = rest;
+        self.at += 1;
         Some(byte)
+    }
+
+    /// Eight bytes at once where there is room: what is too much is written over by what follows.
+    #[inline(always)]
+    fn number(&mut self, column: Column) -> Option<()> {
+        let source = self.columns[column as usize];
+        let place = self.events.get_mut(self.at..)?.first_chunk_mut();
+        if let (Some(word), Some(place)) = (source.first_chunk::<8>(), place) {
+            let ends = !u64::from_le_bytes(*word) & 0x8080_8080_8080_8080;
+            if ends != 0 {
+                let length = (ends.trailing_zeros() as usize >> 3) + 1;
+                *place = *word;
+                self.columns[column as usize] = source.get(length..)?;
+                self.at += length;
+                return Some(());
+            }
+        }
+        varint(self, column).map(|_| ())
     }
 }
 
@@ -217,16 +235,22 @@ fn from_columns(chunks: &[ChunkHeader], length: usize, packed: &[u8]) -> Option<
             unpack_lz4(bytes, unpacked_bytes)?
         };
     }
-    let mut joiner = Joiner {
-        columns: std::array::from_fn(|number| columns[number].iter()),
-        events: Vec::with_capacity(length),
-        end: 0,
-    };
-    for range in chunk_ranges(chunks) {
-        joiner.end = range.end;
+    // In place and not pushed one by one: whoever may have to grow keeps its length in memory.
+    let mut events = vec![0; length];
+    let mut columns = columns.each_ref().map(Vec::as_slice);
+    let mut rest = events.as_mut_slice();
+    for chunk in chunks {
+        let (events, after) = rest.split_at_mut_checked(chunk.event_bytes as usize)?;
+        rest = after;
+        let mut joiner = Joiner {
+            columns,
+            events,
+            at: 0,
+        };
         move_events(&mut joiner)?;
+        columns = joiner.columns;
     }
-    (left == 0 && joiner.events.len() == length).then_some(joiner.events)
+    (left == 0 && rest.is_empty()).then_some(events)
 }
 
 #[cfg(test)]

@@ -44,6 +44,14 @@ pub trait Mover {
     fn more(&self) -> bool;
     /// Moves the next byte, which belongs to `column`, and tells it. `None`: there is none, or no room.
     fn byte(&mut self, column: Column) -> Option<u8>;
+    /// Moves the bytes of the next varint, whatever it says. `None`: as above, or it has no end.
+    #[inline(always)]
+    fn number(&mut self, column: Column) -> Option<()>
+    where
+        Self: Sized,
+    {
+        varint(self, column).map(|_| ())
+    }
 }
 
 /// Moves the events of one chunk, without its head. `None`: these are no events of this version, or they end
@@ -55,9 +63,9 @@ pub fn move_events(mover: &mut impl Mover) -> Option<()> {
         if control & ALLOCATION != 0 {
             mover.byte(Column::Site)?;
             if control & SITE_KNOWN == 0 {
-                varint(mover, Column::Node)?;
+                mover.number(Column::Node)?;
                 mover.byte(Column::Allocator)?;
-                varint(mover, Column::Size)?;
+                mover.number(Column::Size)?;
             }
             address(mover, control)?;
         } else if control & FREE != 0 {
@@ -69,15 +77,15 @@ pub fn move_events(mover: &mut impl Mover) -> Option<()> {
                     continue;
                 }
                 UNMAP => {
-                    varint(mover, Column::Unmapped)?;
-                    varint(mover, Column::Unmapped)?;
+                    mover.number(Column::Unmapped)?;
+                    mover.number(Column::Unmapped)?;
                 }
                 FREE_UNDONE | UNMAP_UNDONE => {}
                 _ => return None,
             }
         }
         if turn_is_shared(turn) {
-            varint(mover, Column::Stamp)?;
+            mover.number(Column::Stamp)?;
         }
     }
     Some(())
@@ -88,13 +96,14 @@ fn address(mover: &mut impl Mover, control: u8) -> Option<()> {
     if control & ADDRESS_KNOWN != 0 {
         mover.byte(Column::AddressSlot)?;
     } else if control & MORE != 0 {
-        varint(mover, Column::Address)?;
+        mover.number(Column::Address)?;
     }
     Some(())
 }
 
+/// Moves a varint and tells its value.
 #[inline(always)]
-fn varint(mover: &mut impl Mover, column: Column) -> Option<u64> {
+pub fn varint(mover: &mut impl Mover, column: Column) -> Option<u64> {
     let mut value = 0u64;
     let mut shift = 0;
     while shift < 64 {

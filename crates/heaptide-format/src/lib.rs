@@ -23,7 +23,7 @@ mod packed;
 mod record;
 mod segment;
 
-pub use columns::{COLUMNS, Column, Mover, move_events};
+pub use columns::{COLUMNS, Column, Mover, move_events, varint};
 pub use decoder::{BadEvent, Decoder, Receiver};
 pub use definition::{CodeFixed, DefinitionHeader, DefinitionKind, MetadataKey, StringEncoding};
 pub use event::{

@@ -12,6 +12,7 @@ use std::io::{self, Write};
 
 use heaptide_capture::{Capture, Liveness};
 use heaptide_engine::{Metric, Profile, Temporal};
+use heaptide_format::Allocator;
 use serde_json::{Value, json};
 
 use crate::format::visible;
@@ -113,7 +114,7 @@ fn block_of(request: &PageRequest) -> Block {
         "histogram": facts::histogram(request.profile),
         "notes": facts::notes(request),
         "threads": threads(request),
-        "allocators": tree.allocators.iter().map(|allocator| allocator.name().to_lowercase()).collect::<Vec<_>>(),
+        "allocators": tree.allocators.iter().copied().map(allocator_text).collect::<Vec<_>>(),
         "functions": names.functions,
         "files": names.files,
         "modules": names.modules,
@@ -122,6 +123,15 @@ fn block_of(request: &PageRequest) -> Block {
         "temporal": request.temporal.is_some(),
     });
     block
+}
+
+/// Its name, and the domain where Python's own allocators are told apart.
+fn allocator_text(allocator: Allocator) -> String {
+    let name = allocator.name().to_lowercase();
+    match allocator.python_domain() {
+        Some(domain) => format!("{name} ({})", domain.name()),
+        None => name,
+    }
 }
 
 fn threads(request: &PageRequest) -> Vec<Value> {
