@@ -13,12 +13,12 @@
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use heaptide_format::Allocator;
+use heaptide_format::{Allocator, PythonAllocator};
 
 use crate::hooks::{allocated, freed, reallocated};
 use crate::real::find;
-use crate::thread::{self, Turn};
-use crate::{guard, switch};
+use crate::thread::Turn;
+use crate::{guard, interpreter, switch};
 
 type Malloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
 type Calloc = unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void;
@@ -213,9 +213,6 @@ macro_rules! domain {
 
             unsafe extern "C" fn malloc(context: *mut c_void, size: usize) -> *mut c_void {
                 let turn = Turn::begin();
-                if turn.is_none() {
-                    note_probe($number);
-                }
                 // SAFETY: ours are in place, so the former ones are known; the arguments are the
                 // caller's. (The same holds for every call of `FORMER` in this file.)
                 let block = unsafe { FORMER[$number].malloc()(context, size) };
@@ -287,10 +284,6 @@ static ACCESS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 static BUSY: AtomicBool = AtomicBool::new(false);
 /// What was in place when we last looked: context and `malloc` of each domain.
 static SEEN: [[AtomicUsize; 2]; DOMAINS] = [const { [const { AtomicUsize::new(0) }; 2] }; DOMAINS];
-/// The thread that wants to know whether its request comes by us, see [`thread::identity`]; 0: none.
-static PROBING: AtomicUsize = AtomicUsize::new(0);
-/// Domains in which it did, a bit for each.
-static MET: AtomicUsize = AtomicUsize::new(0);
 
 /// Puts ours in front of the interpreter's allocators. Once, before tracking is switched on.
 ///
@@ -351,6 +344,10 @@ pub(crate) unsafe fn remove() {
 /// Whoever was there before us may have put back what was there before *him* (a `tracemalloc` that was on
 /// when we came, and is stopped): then ours are in front of nothing, and are put in front again. Who has
 /// come after us leads to ours, and stays. Now and then, with the GIL held.
+///
+/// Of a stranger nobody can say that he does *not* lead to ours (he may serve some requests himself, or fail
+/// some), and in front of one who does we would call ourselves without end. So ours go only in front of what
+/// cannot: the interpreter's own functions, and those that ours were in front of already.
 pub(crate) fn look_after() {
     let Some(access) = Access::installed().filter(|_| switch::is_on()) else {
         return;
@@ -359,50 +356,31 @@ pub(crate) fn look_after() {
         return;
     }
     guard::catching(|| {
-        for domain in 0..DOMAINS {
-            // SAFETY: the GIL is held, in the audit hook that this is called from.
-            unsafe {
-                let present = access.get(domain as c_int);
-                if was_seen(domain, &present) {
-                    continue;
-                }
-                if present.is(&ours(domain)) || leads_to_ours(domain, &present) {
-                    note_seen(domain, &present);
-                } else {
-                    put_in_front(access, domain, &present);
-                }
+        // SAFETY: the GIL is held, in the audit hook that this is called from.
+        let present = |domain: usize| unsafe { access.get(domain as c_int) };
+        let is_seen = |domain| was_seen(domain, &present(domain));
+        if (0..DOMAINS).all(is_seen) {
+            return;
+        }
+        // Asked of all domains at once, and before any of them is exchanged.
+        let own = !matches!(
+            interpreter::allocator(),
+            None | Some(PythonAllocator::Other)
+        );
+        for (domain, former) in FORMER.iter().enumerate() {
+            let present = present(domain);
+            if was_seen(domain, &present) {
+                continue;
+            }
+            // SAFETY: `install` has stored the former functions.
+            let former = unsafe { former.load() };
+            if !present.is(&ours(domain)) && (own || present.is(&former)) {
+                // SAFETY: the GIL is held; neither leads to ours.
+                unsafe { put_in_front(access, domain, &present) };
+            } else {
+                note_seen(domain, &present);
             }
         }
     });
     BUSY.store(false, Ordering::Release);
-}
-
-/// Asks for a byte and gives it back, and sees whether that came by us.
-///
-/// # Safety
-/// The GIL is held; `BUSY` is ours.
-unsafe fn leads_to_ours(domain: usize, functions: &Functions) -> bool {
-    // Inside a turn nothing of this is recorded. Without one we cannot know, and leave all as it is.
-    let Some(turn) = Turn::begin() else {
-        return true;
-    };
-    MET.store(0, Ordering::Relaxed);
-    PROBING.store(thread::identity(), Ordering::Relaxed);
-    // SAFETY: as the interpreter would do it.
-    unsafe {
-        let block = (functions.malloc)(functions.context, 1);
-        PROBING.store(0, Ordering::Relaxed);
-        (functions.free)(functions.context, block);
-    }
-    drop(turn);
-    MET.load(Ordering::Relaxed) & 1 << domain != 0
-}
-
-/// A request from inside a turn.
-#[inline]
-fn note_probe(domain: usize) {
-    let probing = PROBING.load(Ordering::Relaxed);
-    if probing != 0 && probing == thread::identity() {
-        MET.fetch_or(1 << domain, Ordering::Relaxed);
-    }
 }

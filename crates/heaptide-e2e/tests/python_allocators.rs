@@ -186,6 +186,35 @@ fn tracemalloc_in_front_and_behind() {
     });
 }
 
+/// Fails requests while an audit event is told, then goes.
+const LIMITER: &str = "
+import sys
+try:
+    import _testcapi
+except ImportError:
+    pass
+else:
+    try:
+        _testcapi.set_nomemory(0, 40)
+        sys.audit('x')
+    except MemoryError:
+        pass
+    _testcapi.remove_mem_hooks()
+print('ok')
+";
+
+#[test]
+fn a_limiter_in_front_stays_there() {
+    each_python(|python| {
+        let sandbox = Sandbox::new(python);
+        let mut command = sandbox.profiled_with(&["--trace-python-allocators"]);
+        let finished = run(command.args(["-c", LIMITER]));
+        let name = format!("Python {}", python.version());
+        finished.expect_success(&name);
+        assert_eq!(finished.text().trim(), "ok", "{name}");
+    });
+}
+
 #[test]
 fn a_forked_child_counts_for_itself() {
     each_python(|python| {

@@ -301,6 +301,8 @@ code_enum! {
         NoMemory = 5 => "no memory for the table of live blocks",
         /// The interpreter is not one whose frames the agent can read.
         Unsupported = 6 => "unsupported interpreter",
+        /// Nobody is left to write the capture to its destination: `heaptide run --buffered-file-io` has ended.
+        Unwatched = 7 => "heaptide run has ended",
     }
 }
 

@@ -385,7 +385,12 @@ impl CaptureFile {
             )
         }
         .map_err(|error| self.stop(StopReason::NoMemory, error.raw_os_error()))?;
-        // A forked child that is in the middle of an event goes on in its own copy of this memory.
+        // As `extend_apart`: a forked child does not get it, unless it is in the middle of an event.
+        self.apart_bytes.store(bytes, Ordering::Relaxed);
+        self.apart.store(address.cast(), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: our own fresh mapping.
+        let _ = unsafe { rustix::mm::madvise(address, bytes, Advice::LinuxDontFork) };
         self.mapped.fetch_add(bytes, Ordering::Relaxed);
         NonNull::new(address.cast()).ok_or(Stop)
     }

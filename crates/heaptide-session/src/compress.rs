@@ -59,9 +59,9 @@ impl Session {
             match work.compress(path, waited_for) {
                 Ok(()) => {}
                 Err(RewriteError::Interrupted) => break,
-                Err(error @ RewriteError::Io(_)) => {
-                    problems.push(problem(path, &error));
-                    // Most likely there is no space: the next one would fare no better.
+                Err(RewriteError::Io(error)) if no_room(&error) => {
+                    problems.push(problem(path, &RewriteError::Io(error)));
+                    // The next one would fare no better.
                     break;
                 }
                 Err(error) if problems.is_empty() => problems.push(problem(path, &error)),
@@ -70,6 +70,11 @@ impl Session {
         }
         problems
     }
+}
+
+fn no_room(error: &io::Error) -> bool {
+    let errors = [libc::ENOSPC, libc::EDQUOT, libc::EROFS];
+    errors.map(Some).contains(&error.raw_os_error())
 }
 
 fn problem(path: &Path, error: &RewriteError) -> String {
@@ -92,10 +97,15 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn compress(&mut self, path: &Path, waited_for: bool) -> Result<(), RewriteError> {
-        let original = OpenOptions::new()
+        let opened = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)?;
+            .open(path);
+        let original = match opened {
+            // The program has taken it away.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
         if !has_ended_well(&original, waited_for)? {
             return Ok(());
         }

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use heaptide_format::{
-    CHUNK_HEADER_BYTES, ChunkHeader, HEADER_BYTES, Lifecycle, Outcome, SEGMENT_HEADER_BYTES,
-    SEGMENT_MAGIC, SegmentHeader, SegmentKind, State, StopReason, offsets,
+    CHUNK_HEADER_BYTES, ChunkHeader, HEADER_BYTES, Identity, Lifecycle, Outcome,
+    SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader, SegmentKind, State, StopReason, offsets,
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -56,7 +56,8 @@ impl Mirrors {
             check_replaceable(destination)?;
         }
         let partial = replace.then(|| {
-            let name = format!(".heaptide-{}.partial", std::process::id());
+            let id = u128::from_ne_bytes(system::random_id());
+            let name = format!(".heaptide-{id:032x}.partial");
             destination.with_file_name(name)
         });
         let made = partial.as_deref().unwrap_or(destination);
@@ -154,6 +155,18 @@ impl Mirrors {
         }
     }
 
+    /// Writes what is there for the last time. Returns how many other processes still record, whose captures
+    /// end here: nobody is left to write them.
+    pub(crate) fn close(&mut self) -> usize {
+        // What has ended since the pass before gets one more.
+        self.write();
+        self.write();
+        let left = self.mirrors.iter_mut().skip(1);
+        left.filter_map(|mirror| mirror.cut_off().ok())
+            .filter(|&cut| cut)
+            .count()
+    }
+
     pub(crate) fn take_problem(&mut self) -> Option<String> {
         self.problem.take()
     }
@@ -218,6 +231,8 @@ impl Mirror {
     }
 
     fn bring_up_to_date(&mut self) -> io::Result<()> {
+        // Before anything else is read: only who has ended by now has written all that is read below.
+        let ended = self.lifecycle()?.outcome != Outcome::Unknown as u32;
         self.walk()?;
         for index in 0..self.segments.len() {
             match self.segments[index].kind {
@@ -232,6 +247,7 @@ impl Mirror {
             self.write_named()?;
         }
         self.write_header()?;
+        self.ended = ended;
         self.give_back();
         Ok(())
     }
@@ -408,9 +424,6 @@ impl Mirror {
         let end = offsets::LIFECYCLE + offset_of!(Lifecycle, allocated_end);
         // Only what is there.
         header[end..end + 8].copy_from_slice(&self.walked.to_le_bytes());
-        let outcome = offsets::LIFECYCLE + offset_of!(Lifecycle, outcome);
-        let unknown = (Outcome::Unknown as u32).to_le_bytes();
-        self.ended = header[outcome..outcome + 4] != unknown;
         if self.given_up {
             return Ok(());
         }
@@ -437,17 +450,35 @@ impl Mirror {
     /// The destination takes no more: the capture ends there, and says so if it can. Memory is still given back.
     fn give_up(&mut self, error: &io::Error) {
         self.given_up = true;
-        let store = |field: usize, bytes: &[u8]| {
-            let _ = self
-                .copy
-                .write_all_at(bytes, (offsets::LIFECYCLE + field) as u64);
-        };
         let errno = error.raw_os_error().unwrap_or(0);
-        let reason = StopReason::NoSpace as u32;
-        store(offset_of!(Lifecycle, stop_errno), &errno.to_le_bytes());
-        store(offset_of!(Lifecycle, stop_reason), &reason.to_le_bytes());
+        let _ = self.write_stopped(StopReason::NoSpace, errno);
+    }
+
+    /// Ends the capture here if its process still records; says whether it does.
+    fn cut_off(&mut self) -> io::Result<bool> {
+        let mut identity = Identity::new_zeroed();
+        self.live
+            .read_exact_at(identity.as_mut_bytes(), offsets::IDENTITY as u64)?;
+        let lifecycle = self.lifecycle()?;
+        let records = lifecycle.state == State::Tracking as u32
+            && lifecycle.outcome == Outcome::Unknown as u32
+            && Path::new(&format!("/proc/{}", identity.pid)).exists();
+        if records && !self.given_up {
+            self.write_stopped(StopReason::Unwatched, 0)?;
+        }
+        Ok(records)
+    }
+
+    fn write_stopped(&self, reason: StopReason, errno: i32) -> io::Result<()> {
+        let store = |field: usize, bytes: &[u8]| {
+            let place = (offsets::LIFECYCLE + field) as u64;
+            self.copy.write_all_at(bytes, place)
+        };
+        store(offset_of!(Lifecycle, stop_errno), &errno.to_le_bytes())?;
+        let reason = reason as u32;
+        store(offset_of!(Lifecycle, stop_reason), &reason.to_le_bytes())?;
         let stopped = State::Stopped as u32;
-        store(offset_of!(Lifecycle, state), &stopped.to_le_bytes());
+        store(offset_of!(Lifecycle, state), &stopped.to_le_bytes())
     }
 }
 

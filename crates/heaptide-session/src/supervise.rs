@@ -102,8 +102,13 @@ impl Session {
         }
         if let Some(mirrors) = self.sink.mirrors() {
             let mut mirrors = mirrors.borrow_mut();
-            mirrors.write();
+            let cut_off = mirrors.close();
             watch.problems.extend(mirrors.take_problem());
+            if cut_off > 0 {
+                watch.problems.push(format!(
+                    "{cut_off} followed processes go on; their captures end here (--buffered-file-io)"
+                ));
+            }
         }
         Ok(Ended {
             followed: watch.family.map_or_else(Vec::new, |family| family.seen),

@@ -107,6 +107,9 @@ def in_threads(target, count=4):
         thread.start()
     for thread in threads:
         thread.join()
+    # A thread gives its state back after `join` has returned: until it is gone for the kernel.
+    while any(os.path.exists("/proc/self/task/%d" % number) for number in thread_ids):
+        os.sched_yield()
 
 
 def subinterpreter(seed):
