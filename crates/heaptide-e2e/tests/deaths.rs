@@ -3,7 +3,9 @@
 use std::io::{Read, Write};
 use std::process::Stdio;
 
-use heaptide_e2e::{Cage, Capture, Page, Sandbox, each_python, not_tested, run, stats};
+use heaptide_e2e::{
+    Cage, Capture, Mode, Page, Python, Sandbox, each_python, modes, not_tested, run, stats,
+};
 
 /// How the program of `deaths.py` can end: the way, its exit code (or 1000 + signal), the status in
 /// the capture, and a word of the status text.
@@ -34,16 +36,22 @@ const ENDINGS: [(&str, i32, &str, &str); 20] = [
 fn every_ending_is_passed_on_and_every_byte_is_there() {
     each_python(|python| {
         let sandbox = Sandbox::new(python);
-        for (way, ending, status, word) in ENDINGS {
+        let modes = modes();
+        let cases = ENDINGS
+            .iter()
+            .flat_map(|ending| modes.iter().map(move |mode| (mode, ending)));
+        for (&mode, &(way, ending, status, word)) in cases {
             let program = sandbox.inside("deaths.py");
             let plain = run(sandbox.plain().arg(&program).arg(way));
             assert_eq!(plain.ending(), ending, "{way}, plain: {}", plain.errors());
             let _ = std::fs::remove_file(sandbox.capture());
-            let profiled = run(sandbox.profiled().arg(&program).arg(way));
+            let profiled = run(sandbox.profiled_in(mode).arg(&program).arg(way));
+            let way = format!("{way}, {mode:?}");
             assert_eq!(profiled.ending(), ending, "{way}: {}", profiled.errors());
             assert_eq!(profiled.text(), plain.text(), "{way}: stdout");
             let (ours, theirs) = (profiled.errors(), plain.errors());
-            let killed = ending >= 1000 && way != "SIGINT";
+            let interrupted = word.is_empty() && ending >= 1000;
+            let killed = ending >= 1000 && !interrupted;
             if killed {
                 assert!(
                     ours.starts_with(&theirs),
@@ -53,7 +61,7 @@ fn every_ending_is_passed_on_and_every_byte_is_there() {
                     ours[theirs.len()..].contains(word),
                     "{way}: stderr {ours:?}"
                 );
-            } else if way != "SIGINT" {
+            } else if !interrupted {
                 assert_eq!(ours, theirs, "{way}: stderr");
             }
 
@@ -92,53 +100,59 @@ fn every_ending_is_passed_on_and_every_byte_is_there() {
 #[test]
 fn the_oom_killer_strikes() {
     each_python(|python| {
-        let sandbox = Sandbox::new(python);
-        let Some(cage) = Cage::new(100 << 20) else {
-            return not_tested("the OOM killer: no memory cgroup can be made here");
-        };
-        let mut command = sandbox.profiled();
-        command
-            .arg(sandbox.inside("leak.py"))
-            .arg(sandbox.inside("page"));
-        let finished = run(cage.confine(&mut command));
-        let errors = finished.errors();
-        let page = Page::read(&sandbox.outside("page")).expect("the program's own count");
-        let capture = Capture::read(&sandbox.capture());
-        let truth = page.counters[0];
-        let line = sandbox.line("leak.py", "leak");
-        assert!(truth.allocated_bytes > 50 << 20, "it held {truth:?}");
-        let seen = capture.sum(|cell| {
-            let frames: Vec<(&str, u32)> = cell
-                .stack
-                .iter()
-                .map(|f| (f.function.as_str(), f.line))
-                .collect();
-            frames
-                == [
-                    ("serve", line),
-                    ("<module>", sandbox.line("leak.py", "serve")),
-                ]
-        });
-        let least = truth.allocated_bytes / 100 * 99;
-        assert!(
-            u64::try_from(seen.live_bytes).unwrap() >= least && seen.peak_bytes == seen.live_bytes,
-            "the line held {} of {} bytes",
-            seen.live_bytes,
-            truth.allocated_bytes
-        );
-        let most = truth.allocated_bytes + truth.pending_allocation;
-        assert!(u64::try_from(seen.live_bytes).unwrap() <= most);
-        // The killer may choose the supervisor, but it is small
-        assert_eq!(finished.ending(), 1009, "{errors}");
-        assert!(errors.contains("OOM killer"), "{errors}");
-        let text = stats(&sandbox.capture())["heaptide"]["status"]["text"].to_string();
-        assert!(
-            text.to_lowercase().contains("memory") || text.contains("OOM"),
-            "{text}"
-        );
-        // The supervisor's last words name the line
-        assert!(errors.contains(&format!("leak.py:{line}")), "{errors}");
+        modes()
+            .into_iter()
+            .for_each(|mode| the_oom_killer_strikes_in(python, mode));
     });
+}
+
+fn the_oom_killer_strikes_in(python: &Python, mode: Mode) {
+    let sandbox = Sandbox::new(python);
+    let Some(cage) = Cage::new(100 << 20) else {
+        return not_tested("the OOM killer: no memory cgroup can be made here");
+    };
+    let mut command = sandbox.profiled_in(mode);
+    command
+        .arg(sandbox.inside("leak.py"))
+        .arg(sandbox.inside("page"));
+    let finished = run(cage.confine(&mut command));
+    let errors = finished.errors();
+    let page = Page::read(&sandbox.outside("page")).expect("the program's own count");
+    let capture = Capture::read(&sandbox.capture());
+    let truth = page.counters[0];
+    let line = sandbox.line("leak.py", "leak");
+    assert!(truth.allocated_bytes > 50 << 20, "it held {truth:?}");
+    let seen = capture.sum(|cell| {
+        let frames: Vec<(&str, u32)> = cell
+            .stack
+            .iter()
+            .map(|f| (f.function.as_str(), f.line))
+            .collect();
+        frames
+            == [
+                ("serve", line),
+                ("<module>", sandbox.line("leak.py", "serve")),
+            ]
+    });
+    let least = truth.allocated_bytes / 100 * 99;
+    assert!(
+        u64::try_from(seen.live_bytes).unwrap() >= least && seen.peak_bytes == seen.live_bytes,
+        "the line held {} of {} bytes",
+        seen.live_bytes,
+        truth.allocated_bytes
+    );
+    let most = truth.allocated_bytes + truth.pending_allocation;
+    assert!(u64::try_from(seen.live_bytes).unwrap() <= most);
+    // The killer may choose the supervisor, but it is small
+    assert_eq!(finished.ending(), 1009, "{errors}");
+    assert!(errors.contains("OOM killer"), "{errors}");
+    let text = stats(&sandbox.capture())["heaptide"]["status"]["text"].to_string();
+    assert!(
+        text.to_lowercase().contains("memory") || text.contains("OOM"),
+        "{text}"
+    );
+    // The supervisor's last words name the line
+    assert!(errors.contains(&format!("leak.py:{line}")), "{errors}");
 }
 
 /// Totals only grow, the status is `running`, and the run is as good as one that nobody watched.

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use heaptide_e2e::{
-    Capture, Finished, Sandbox, TinyDisk, check_against_truth, each_python, limit_file_size,
+    Capture, Finished, Mode, Sandbox, TinyDisk, check_against_truth, each_python, limit_file_size,
     not_tested, run, spawn,
 };
 
@@ -242,12 +242,19 @@ fn a_full_disk_ends_the_tracking_not_the_program() {
         let Some(disk) = TinyDisk::mount(sandbox.outside("disk"), "size=2m") else {
             return not_tested("a full disk: mounts are not allowed here");
         };
-        for left in [0_usize, 64 << 10, 512 << 10, 1 << 20] {
+        let rooms = [0_usize, 64 << 10, 512 << 10, 1 << 20];
+        let modes: [&[&str]; 2] = [&["--aggregate"], &[]];
+        for (left, mode) in rooms
+            .into_iter()
+            .flat_map(|left| modes.map(|mode| (left, mode)))
+        {
             let ballast = sandbox.outside("disk").join("ballast");
             std::fs::write(&ballast, vec![1; (2 << 20) - left]).unwrap();
             let mut command = sandbox.command(sandbox.heaptide());
             command
-                .args(["run", "--aggregate", "-q", "-f", "-o"])
+                .arg("run")
+                .args(mode)
+                .args(["-q", "-f", "-o"])
                 .arg(sandbox.inside("disk").join("capture.tide"))
                 .arg("--python")
                 .arg(&sandbox.python.path)
@@ -285,9 +292,13 @@ fn a_full_disk_ends_the_tracking_not_the_program() {
 fn a_limit_on_file_sizes_ends_the_tracking_not_the_program() {
     each_python(|python| {
         let sandbox = Sandbox::new(python);
-        for limit in [4096, 300 << 10, 1 << 20] {
+        let limits = [4096, 300 << 10, 1 << 20];
+        for (limit, mode) in limits
+            .into_iter()
+            .flat_map(|limit| Mode::BOTH.map(|mode| (limit, mode)))
+        {
             let _ = std::fs::remove_file(sandbox.capture());
-            let mut command = sandbox.profiled();
+            let mut command = sandbox.profiled_in(mode);
             command.arg(sandbox.inside("fib_stacks.py")).arg("16");
             let finished = run(limit_file_size(&mut command, limit));
             let errors = finished.errors();
