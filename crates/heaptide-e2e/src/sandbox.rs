@@ -42,7 +42,12 @@ impl Sandbox {
             }
         }
         if python.root.is_some() {
-            std::fs::copy(heaptide(), sandbox.outside("heaptide")).expect("copy the product");
+            // By another process: a child that another test forks meanwhile would inherit the descriptor that
+            // is open for writing, and a file that is open for writing cannot be run (ETXTBSY).
+            let mut copy = Command::new("cp");
+            copy.arg(heaptide()).arg(sandbox.outside("heaptide"));
+            let status = copy.status().expect("cp");
+            assert!(status.success(), "the product could not be copied");
         }
         sandbox
     }
