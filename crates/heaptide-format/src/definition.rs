@@ -96,5 +96,8 @@ code_enum! {
         MemoryCgroup = 7 => "memory_cgroup",
         /// What the user named to be profiled: script path, `-m module` or `-c`.
         Target = 8 => "target",
+        /// Decimal: how many Python frames of the thread that started tracking stand below the one that asked for
+        /// it, where tracking starts inside a program (`Tracker`).
+        FramesBelow = 9 => "frames_below",
     }
 }
