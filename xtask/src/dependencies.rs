@@ -59,6 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heaptide-capture",
             "heaptide-engine",
             "heaptide-format",
+            "heaptide-session",
             "heaptide-testkit",
         ],
     ),

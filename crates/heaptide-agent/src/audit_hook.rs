@@ -54,6 +54,24 @@ pub(crate) unsafe fn add(add: Add, hook: Hook) {
     }
 }
 
+/// Adds `hook` to an interpreter that runs, at the end of the list. It may be refused by another hook, which leaves
+/// no exception; then threads that are started later have no names, and forks are not announced.
+///
+/// # Safety
+/// The GIL is held.
+pub(crate) unsafe fn add_late(add: Add, hook: Hook) {
+    // SAFETY: the caller's promise. Who allocates the entry is who will free it.
+    let failed = unsafe { add(hook, core::ptr::null_mut()) } != 0;
+    let clear = find(c"PyErr_Clear");
+    if failed && !clear.is_null() {
+        // SAFETY: takes nothing; the GIL is held.
+        unsafe {
+            let clear: unsafe extern "C" fn() = core::mem::transmute(clear);
+            clear();
+        }
+    }
+}
+
 /// The allocator's own `malloc`, and a note of the last block.
 unsafe extern "C" fn watched_malloc(original: *mut c_void, size: usize) -> *mut c_void {
     // SAFETY: `add` passes the original allocator as context.

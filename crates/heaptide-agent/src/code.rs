@@ -29,6 +29,14 @@ struct Table {
     mask: usize,
     /// Entries that are not empty (removed ones included).
     used: AtomicUsize,
+    /// The one before, which others may still be in.
+    previous: *mut Table,
+}
+
+impl Table {
+    fn bytes(entries: usize) -> usize {
+        size_of::<Self>() + entries * size_of::<Entry>()
+    }
 }
 
 #[repr(C)]
@@ -45,8 +53,12 @@ pub(crate) fn generation() -> u64 {
     GENERATION.load(Ordering::Acquire)
 }
 
-/// Leads the destruction of code objects through [`destroyed`]. With the GIL, once.
+/// Leads the destruction of code objects through [`destroyed`]. With the GIL. For ever: whoever has put
+/// himself in front of us since leads to us.
 pub(crate) fn watch_destruction() {
+    if REAL_DEALLOC.load(Ordering::Relaxed) != 0 {
+        return;
+    }
     let code_type = real::find(c"PyCode_Type");
     if code_type.is_null() {
         return;
@@ -112,6 +124,23 @@ pub(crate) unsafe fn after_fork() {
     unsafe { CHANGING.reopen() };
     TABLE.store(core::ptr::null_mut(), Ordering::Release);
     GENERATION.fetch_add(1, Ordering::Release);
+}
+
+/// Tracking has ended: no code object has a number any more, and the memory goes.
+///
+/// # Safety
+/// No thread is in a hook, and none will be before tracking starts again.
+pub(crate) unsafe fn release() {
+    let mut table = TABLE.swap(core::ptr::null_mut(), Ordering::AcqRel);
+    GENERATION.fetch_add(1, Ordering::Release);
+    while !table.is_null() {
+        // SAFETY: the caller's promise; tables were leaked by `rebuilt`, with this length.
+        unsafe {
+            let previous = (*table).previous;
+            drop(Mapping::reclaim(table, Table::bytes((*table).mask + 1)));
+            table = previous;
+        }
+    }
 }
 
 /// Number of the code object at `code`, which is on the calling thread's stack and so alive.
@@ -198,9 +227,10 @@ unsafe fn rebuilt(old: *mut Table) -> Option<*mut Table> {
         let mut live = 0usize;
         for_each(old, |_, _| live += 1);
         let entries = (live * 4).next_power_of_two().max(FIRST_ENTRIES);
-        let memory = Mapping::new(size_of::<Table>() + entries * size_of::<Entry>())?;
+        let memory = Mapping::new(Table::bytes(entries))?;
         let table: *mut Table = memory.leak();
         (*table).mask = entries - 1;
+        (*table).previous = old;
         for_each(old, |code, number| place(table, code, number));
         Some(table)
     }

@@ -36,8 +36,12 @@ static MAKING: SpinLock<()> = SpinLock::new(());
 static FORKED_UNIX_NS: AtomicU64 = AtomicU64::new(0);
 static PARENT_PID: AtomicU32 = AtomicU32::new(0);
 
+/// How many threads look at the plan right now, signal handlers of theirs included.
+static READERS: AtomicU32 = AtomicU32::new(0);
+
 struct PlanCell(UnsafeCell<MaybeUninit<Plan>>);
-// SAFETY: written once in the constructor, before there is a second thread; `WHAT` says that it is there.
+// SAFETY: written in the constructor, before there is a second thread, or while `WHAT` says that there is no plan
+// and nobody reads one (`follow`).
 unsafe impl Sync for PlanCell {}
 
 struct Plan {
@@ -57,9 +61,72 @@ impl Plan {
     }
 }
 
-fn plan() -> Option<&'static Plan> {
-    // SAFETY: once `WHAT` is set the plan is there and never changes.
-    (WHAT.load(Ordering::Acquire) != 0).then(|| unsafe { (*PLAN.0.get()).assume_init_ref() })
+/// What `read` makes of the plan, if there is one.
+fn with_plan<T>(read: impl FnOnce(&Plan) -> T) -> Option<T> {
+    // Either we see that the plan is gone, or who replaces it sees us.
+    READERS.fetch_add(1, Ordering::SeqCst);
+    // SAFETY: `WHAT` says that the plan is there, and it does not change while it is read.
+    let value = (WHAT.load(Ordering::SeqCst) != 0)
+        .then(|| read(unsafe { (*PLAN.0.get()).assume_init_ref() }));
+    READERS.fetch_sub(1, Ordering::Release);
+    value
+}
+
+/// How many times whoever makes a plan yields to those who still read the last one: seconds, for a few system calls.
+const PATIENCE: u32 = 1_000_000;
+
+/// Forks are to be followed from now on: what children record, and beside which capture. `false` when the path is
+/// too long, or a thread will not let go of the last plan.
+pub(crate) fn follow(path: &[u8], identity: &Identity) -> bool {
+    stop_following();
+    let mut rounds = 0u32;
+    while READERS.load(Ordering::SeqCst) != 0 {
+        rounds += 1;
+        if rounds == PATIENCE {
+            return false;
+        }
+        rustix::thread::sched_yield();
+    }
+    // SAFETY: nobody reads the plan, nor will before `WHAT` is set. All-zero is a valid value of it.
+    let plan = unsafe {
+        PLAN.0.get().write(MaybeUninit::zeroed());
+        (*PLAN.0.get()).assume_init_mut()
+    };
+    let Some(base) = plan.base.get_mut(..path.len()) else {
+        return false;
+    };
+    base.copy_from_slice(path);
+    plan.base_length = path.len();
+    plan.mode = identity.mode;
+    plan.node_budget = identity.stack_node_budget;
+    plan.interval = identity.memory_interval_ms;
+    plan.options = identity.options;
+    plan.root_pid = identity.pid;
+    plan.group_id = identity.group_id;
+    OWN_PID.store(own_pid(), Ordering::Relaxed);
+    WHAT.store(FORKS, Ordering::SeqCst);
+    true
+}
+
+/// Nothing is followed any more.
+pub(crate) fn stop_following() {
+    WHAT.store(0, Ordering::SeqCst);
+    PENDING.store(false, Ordering::Release);
+}
+
+/// In a forked child: nobody reads the plan.
+pub(crate) fn nobody_reads() {
+    READERS.store(0, Ordering::Relaxed);
+}
+
+/// Is the capture still to be made?
+pub(crate) fn is_pending() -> bool {
+    PENDING.load(Ordering::Acquire)
+}
+
+/// Interval of the memory samples that children take, milliseconds.
+pub(crate) fn interval() -> u32 {
+    with_plan(|plan| plan.interval).unwrap_or(0)
 }
 
 /// Reads what the supervisor asked for. In the constructor, once.
@@ -119,7 +186,7 @@ pub(crate) fn follows_children() -> bool {
 
 /// What else is to be recorded in programs that are followed, see `Identity::options`.
 pub(crate) fn options() -> u32 {
-    plan().map_or(0, |plan| plan.options)
+    with_plan(|plan| plan.options).unwrap_or(0)
 }
 
 fn own_pid() -> u32 {
@@ -153,7 +220,7 @@ pub(crate) fn begin_in_child(announced: bool) {
     unsafe { MAKING.reopen() };
     PENDING.store(true, Ordering::Release);
     thread::alone_for_now();
-    switch::turn_on();
+    switch::turn_on(options());
     if announced {
         name_main_thread();
     }
@@ -209,10 +276,14 @@ pub(crate) fn create_for_started() -> Result<(), rustix::io::Errno> {
     create((Origin::Started, parent, unix_ns()))
 }
 
-fn create(
+fn create(origin: (Origin, u32, u64)) -> Result<(), rustix::io::Errno> {
+    with_plan(|plan| create_by(plan, origin)).unwrap_or(Err(rustix::io::Errno::INVAL))
+}
+
+fn create_by(
+    plan: &Plan,
     (origin, parent_pid, origin_unix_ns): (Origin, u32, u64),
 ) -> Result<(), rustix::io::Errno> {
-    let plan = plan().ok_or(rustix::io::Errno::INVAL)?;
     let scratch = Mapping::new(LONGEST_TEXT).ok_or(rustix::io::Errno::NOMEM)?;
     // SAFETY: our own fresh memory, all zero; it is unmapped when `scratch` is dropped.
     let buffer = unsafe { core::slice::from_raw_parts_mut(scratch.as_ptr::<u8>(), LONGEST_TEXT) };
@@ -346,9 +417,9 @@ fn keeping_errno<T>(work: impl FnOnce() -> T) -> T {
 /// A child was waited for: its capture, if it has one, learns how it ended.
 #[cold]
 fn note_end(pid: u32, outcome: Outcome, value: c_int) {
-    if let Some(plan) = plan() {
+    with_plan(|plan| {
         heaptide_recorder::note_end(plan.base(), &plan.group_id, pid, outcome, value);
-    }
+    });
 }
 
 fn note_status(pid: c_int, status: c_int) {
@@ -461,7 +532,7 @@ fn is_recorded() -> bool {
 
 pub(crate) unsafe extern "C" fn _exit(code: c_int) {
     // How the root ends is the supervisor's to tell.
-    let root = plan().map_or(0, |plan| plan.root_pid);
+    let root = with_plan(|plan| plan.root_pid).unwrap_or(0);
     if is_recorded() && own_pid() != root {
         note_end(own_pid(), Outcome::Exited, code & 0xff);
     }

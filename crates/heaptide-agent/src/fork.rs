@@ -3,7 +3,9 @@
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::thread::Turn;
-use crate::{RECORDER, code, family, loader, names, own_heap, start, switch, thread};
+use crate::{
+    RECORDER, code, family, inside, loader, names, own_heap, sampler, start, switch, thread,
+};
 
 /// Was the parent recorded when it forked? The switch itself is wiped in the child.
 static WAS_ON: AtomicBool = AtomicBool::new(false);
@@ -24,11 +26,13 @@ pub(crate) fn announced() {
 }
 
 unsafe extern "C" fn before() {
+    sampler::pause();
     WAS_ON.store(switch::is_on(), Ordering::Relaxed);
 }
 
 unsafe extern "C" fn in_parent() {
     ANNOUNCED_BY.store(0, Ordering::Relaxed);
+    sampler::resume_soon();
 }
 
 /// The switch is off in the child already where the kernel wipes its page.
@@ -36,13 +40,30 @@ unsafe extern "C" fn in_child() {
     switch::turn_off();
     let by = ANNOUNCED_BY.swap(0, Ordering::Relaxed);
     let announced = by != 0 && by == thread::identity();
-    if family::follows_forks() && WAS_ON.load(Ordering::Relaxed) && !thread::is_inside_hook() {
+    let interrupted = thread::is_inside_hook();
+    family::nobody_reads();
+    let followed = family::follows_forks() && WAS_ON.load(Ordering::Relaxed) && !interrupted;
+    if inside::is_used() {
+        // SAFETY: in a forked child, which has one thread.
+        unsafe {
+            sampler::after_fork(followed);
+            thread::others_are_gone();
+            inside::after_fork(!interrupted, followed);
+        }
+    }
+    if followed {
         // SAFETY: in a forked child, which has one thread, and that is in no hook of ours.
         unsafe { forget_parent() };
         family::begin_in_child(announced);
         return;
     }
-    let interrupted = thread::is_inside_hook();
+    if inside::is_used() && !interrupted {
+        // The child may track itself.
+        // SAFETY: as above.
+        unsafe { forget_parent() };
+        family::stop_following();
+        return;
+    }
     thread::forget_in_child();
     // The mapping of the capture becomes private memory, so that not even a bug could reach the parent's
     // file.

@@ -50,12 +50,12 @@ mod tests {
     #[test]
     fn a_panic_ends_tracking_and_goes_no_further() {
         silence_panics();
-        switch::turn_on();
+        switch::turn_on(0);
         recording(|| Ok(()));
         assert!(switch::is_on());
         recording(|| panic!("a bug"));
         assert!(!switch::is_on());
-        switch::turn_on();
+        switch::turn_on(0);
         recording(|| Err(Stop));
         assert!(!switch::is_on());
         assert_eq!(catching(|| -> u32 { panic!("another") }), None);

@@ -54,6 +54,76 @@ pub(crate) fn note_subinterpreter() {
     }
 }
 
+/// Looks whether there is more than one interpreter now, for tracking that starts in the middle of a program.
+///
+/// # Safety
+/// The GIL is held.
+pub(crate) unsafe fn look_for_subinterpreters() {
+    let (head, next) = (
+        find(c"PyInterpreterState_Head"),
+        find(c"PyInterpreterState_Next"),
+    );
+    if head.is_null() || next.is_null() {
+        return SUBINTERPRETERS.store(true, Ordering::Relaxed);
+    }
+    // SAFETY: the functions have these types in every supported version.
+    let several = unsafe {
+        let head: unsafe extern "C" fn() -> *mut c_void = core::mem::transmute(head);
+        let next: unsafe extern "C" fn(*mut c_void) -> *mut c_void = core::mem::transmute(next);
+        let first = head();
+        !first.is_null() && !next(first).is_null()
+    };
+    if several {
+        SUBINTERPRETERS.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Is there an interpreter, be it one that is still being initialised (`Py_IsInitialized` says no while 3.15 imports
+/// `site`)?
+pub(crate) fn exists() -> bool {
+    let function = find(c"PyInterpreterState_Head");
+    if function.is_null() {
+        return false;
+    }
+    // SAFETY: takes nothing and reads one variable, also before there is an interpreter.
+    unsafe {
+        let head: unsafe extern "C" fn() -> *mut c_void = core::mem::transmute(function);
+        !head().is_null()
+    }
+}
+
+/// Lets the GIL go; what comes back is for [`take_gil`].
+///
+/// # Safety
+/// The GIL is held.
+pub(crate) unsafe fn let_gil_go() -> *mut c_void {
+    let function = find(c"PyEval_SaveThread");
+    if function.is_null() {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: has had this type for ever.
+    unsafe {
+        let function: unsafe extern "C" fn() -> *mut c_void = core::mem::transmute(function);
+        function()
+    }
+}
+
+/// Takes the GIL again. A thread of an interpreter that is being finalised ends in here, before 3.14 by unwinding.
+///
+/// # Safety
+/// `state` came from [`let_gil_go`] on this thread. No value that has something to drop lives in a caller up to the
+/// interpreter.
+pub(crate) unsafe fn take_gil(state: *mut c_void) {
+    let function = find(c"PyEval_RestoreThread");
+    if !state.is_null() && !function.is_null() {
+        // SAFETY: has had this type for ever.
+        unsafe {
+            let function: unsafe extern "C-unwind" fn(*mut c_void) = core::mem::transmute(function);
+            function(state);
+        }
+    }
+}
+
 /// Python's state of the calling thread, or null: no Python on this thread.
 ///
 /// # Safety
@@ -70,8 +140,12 @@ pub(crate) unsafe fn thread_state(interpreter: &Interpreter) -> *const u8 {
     }
 }
 
-/// Finds the entry points and the layout. `Ok` and `Err` both carry `PY_VERSION_HEX` (0 if unknown).
+/// Finds the entry points and the layout, once. `Ok` and `Err` both carry `PY_VERSION_HEX` (0 if unknown).
 pub(crate) fn resolve() -> Result<u32, u32> {
+    if RESOLVED.load(Ordering::Acquire) {
+        // SAFETY: it was resolved.
+        return Ok(unsafe { get() }.hexversion());
+    }
     // SAFETY: called once, with the GIL, before tracking starts; `find` answers with addresses in
     // the interpreter that is running.
     unsafe {

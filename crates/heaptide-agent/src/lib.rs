@@ -16,6 +16,8 @@
 //!         it is tracked again, in a capture of its own, when the fork's last handler returns (`fork`, `family`).
 //! ```
 //!
+//! Loaded late, by a program that tracks stretches of itself, it does nothing until it is asked: see `inside`.
+//!
 //! What the program owes us: nothing. What we owe the program is the list "Laws inside a hook" of
 //! the design: see `hooks` (1, 2, 4), `thread` (3), `fork` (5), `session` (6), `guard` (7).
 //!
@@ -28,12 +30,14 @@ mod family;
 mod fork;
 mod guard;
 mod hooks;
+pub mod inside;
 mod interpreter;
 mod loader;
 mod names;
 mod own_heap;
 mod python_allocators;
 mod real;
+mod sampler;
 mod session;
 mod start;
 mod switch;
@@ -70,7 +74,8 @@ impl OnlyRecorder {
     /// shared with the parent until one of both writes there.
     ///
     /// # Safety
-    /// In a forked child that still has one thread, which is in no hook.
+    /// In a forked child that still has one thread, which is in no hook; or where no thread records, and what the
+    /// recorder held was released.
     unsafe fn make_blank(&self) {
         // SAFETY: nobody holds a reference into the recorder, by the caller's promise; `BLANK` holds nothing
         // but the constants that every recorder begins with. In place: it is too large for a stack.

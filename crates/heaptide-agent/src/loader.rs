@@ -3,7 +3,7 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use heaptide_elf::{Counts, for_each_object, patch};
+use heaptide_elf::{Counts, for_each_object, patch, restore};
 use heaptide_recorder::{Mapping, SpinLock};
 
 use crate::thread::Turn;
@@ -98,6 +98,26 @@ pub(crate) fn patch_newcomers() {
     }
 }
 
+/// Points the slots of all objects back to the real functions. Takes the loader's lock, so from no hook.
+pub(crate) fn restore_all() {
+    let table = hooks::table();
+    let own = constructor_address();
+    let mut patched = PATCHED.lock();
+    let mut counts = Counts::default();
+    for_each_object(|object| {
+        if !object.is_system() && !object.contains(own) {
+            restore(object, &table, &mut counts);
+        }
+        true
+    });
+    *patched = Patched {
+        known: None,
+        count: 0,
+        loads: 0,
+        unloads: 0,
+    };
+}
+
 /// In a forked child: a thread that is not here may have been in the middle of a pass.
 ///
 /// # Safety
@@ -114,6 +134,12 @@ pub(crate) unsafe fn after_fork() {
 /// Some address inside this library, to leave its own slots alone.
 fn constructor_address() -> usize {
     patch_newcomers as *const () as usize
+}
+
+/// Does the code at `address` belong to this library?
+pub(crate) fn is_own_code(address: usize) -> bool {
+    let (start, end) = code_around(constructor_address());
+    (start..end).contains(&address)
 }
 
 /// Start and end of the executable segments of the object that holds `address`.

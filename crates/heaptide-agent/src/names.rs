@@ -7,7 +7,7 @@
 //! so at its first walk the new thread finds its name by comparing two addresses.
 
 use core::ffi::{c_char, c_void};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use heaptide_cpython::{Layout, first_local};
 use heaptide_recorder::SpinLock;
@@ -94,6 +94,122 @@ pub(crate) unsafe fn after_fork() {
     }
 }
 
+/// Tracking has ended: who was about to start is no matter any more.
+pub(crate) fn forget_all() {
+    let mut starting = STARTING.lock();
+    for pending in &mut starting.pending {
+        pending.thread_object = 0;
+    }
+}
+
+/// Have names been noted of threads that were there before?
+static KNOWN: AtomicBool = AtomicBool::new(false);
+/// Marks an entry that is found by the kernel's id of the thread. No object is at such an address.
+const BY_THREAD_ID: usize = 1 << (usize::BITS - 1);
+
+/// Notes the names of the threads that `threading` knows already, for tracking that starts in the middle of a
+/// program. With the GIL, before the switch is on; what goes wrong leaves threads without a name.
+pub(crate) fn note_known_threads() {
+    if NAME_ATTRIBUTE.load(Ordering::Acquire) == 0 {
+        return;
+    }
+    let names = [
+        c"PyImport_GetModule",
+        c"PyObject_GetAttrString",
+        c"PyDict_Next",
+        c"PyLong_AsLong",
+        c"PyUnicode_FromString",
+    ];
+    let functions = names.map(|name| find(name) as usize);
+    if functions.contains(&0) {
+        return;
+    }
+    KNOWN.store(true, Ordering::Relaxed);
+    let [get_module, get_attribute, next, as_long, text] = functions;
+    // SAFETY: the functions have these types in every supported version; the GIL is held; references are
+    // released once, borrowed ones are not kept, and no code of the program runs between two steps through the
+    // dictionary (attributes of `Thread` are plain ones, looked up by the generic function).
+    unsafe {
+        let get_module: unsafe extern "C" fn(*mut c_void) -> *mut c_void =
+            core::mem::transmute(get_module);
+        let get_attribute: unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void =
+            core::mem::transmute(get_attribute);
+        let next: unsafe extern "C" fn(
+            *mut c_void,
+            *mut isize,
+            *mut *mut c_void,
+            *mut *mut c_void,
+        ) -> i32 = core::mem::transmute(next);
+        let as_long: unsafe extern "C" fn(*mut c_void) -> core::ffi::c_long =
+            core::mem::transmute(as_long);
+        let text: unsafe extern "C" fn(*const c_char) -> *mut c_void = core::mem::transmute(text);
+        let function = |slot: &AtomicUsize| slot.load(Ordering::Relaxed);
+        let clear: unsafe extern "C" fn() = core::mem::transmute(function(&CLEAR));
+        let release: unsafe extern "C" fn(*mut c_void) = core::mem::transmute(function(&RELEASE));
+        let generic_get: unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void =
+            core::mem::transmute(function(&GENERIC_GET));
+        let module_name = text(c"threading".as_ptr());
+        let id_name = text(c"_native_id".as_ptr());
+        let module = if module_name.is_null() || id_name.is_null() {
+            core::ptr::null_mut()
+        } else {
+            // Not imported here: whoever has no `threading` has no threads of its own.
+            get_module(module_name)
+        };
+        if !module.is_null() {
+            let active = get_attribute(module, c"_active".as_ptr());
+            let mut position = 0;
+            let (mut key, mut thread) = (core::ptr::null_mut(), core::ptr::null_mut());
+            while is_dictionary(active)
+                && next(active, &raw mut position, &raw mut key, &raw mut thread) != 0
+            {
+                let id = generic_get(thread, id_name);
+                if !id.is_null() {
+                    let number = as_long(id);
+                    if let Ok(number @ 1..) = usize::try_from(number) {
+                        note_name_of(thread, number | BY_THREAD_ID);
+                    }
+                    release(id);
+                }
+            }
+            if !active.is_null() {
+                release(active);
+            }
+            release(module);
+        }
+        for object in [module_name, id_name] {
+            if !object.is_null() {
+                release(object);
+            }
+        }
+        clear();
+    }
+}
+
+/// Is it a plain dictionary?
+///
+/// # Safety
+/// `object` is a live object of a build with the GIL, or null.
+unsafe fn is_dictionary(object: *mut c_void) -> bool {
+    let dictionary = find(c"PyDict_Type") as usize;
+    // SAFETY: the caller's promise.
+    !object.is_null() && dictionary != 0 && unsafe { type_of(object) } == dictionary
+}
+
+/// Names a thread that is met for the first time, if `threading` knew it when tracking started.
+pub(crate) fn name_known_thread(state: *mut ThreadState, thread_id: u32) {
+    if !KNOWN.load(Ordering::Relaxed) {
+        return;
+    }
+    if let Some(pending) = take(thread_id as usize | BY_THREAD_ID) {
+        // SAFETY: the state is the calling thread's own, and its record is there.
+        unsafe {
+            (*state).named = true;
+            RECORDER.thread_name(&(*state).record, &pending.name[..pending.length]);
+        }
+    }
+}
+
 /// A thread is about to be started (the audit event of 3.12 and later).
 ///
 /// # Safety
@@ -133,27 +249,36 @@ unsafe fn note_method(target: *mut c_void) {
         let function = |slot: &AtomicUsize| slot.load(Ordering::Relaxed);
         let method_self: unsafe extern "C" fn(*mut c_void) -> *mut c_void =
             core::mem::transmute(function(&METHOD_SELF));
+        let thread_object = method_self(target);
+        note_name_of(thread_object, thread_object as usize);
+        let clear: unsafe extern "C" fn() = core::mem::transmute(function(&CLEAR));
+        clear();
+    }
+}
+
+/// Notes the name of a `Thread` under `key`. May leave an exception.
+///
+/// # Safety
+/// As `note_method`, of the thread object.
+unsafe fn note_name_of(thread_object: *mut c_void, key: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let function = |slot: &AtomicUsize| slot.load(Ordering::Relaxed);
         let generic_get: unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void =
             core::mem::transmute(function(&GENERIC_GET));
         let as_utf8: unsafe extern "C" fn(*mut c_void, *mut isize) -> *const u8 =
             core::mem::transmute(function(&AS_UTF8));
-        let clear: unsafe extern "C" fn() = core::mem::transmute(function(&CLEAR));
         let release: unsafe extern "C" fn(*mut c_void) = core::mem::transmute(function(&RELEASE));
         let attribute = NAME_ATTRIBUTE.load(Ordering::Acquire) as *mut c_void;
-        let thread_object = method_self(target);
         let name = generic_get(thread_object, attribute);
         if !name.is_null() {
             let mut length = 0isize;
             let text = as_utf8(name, &raw mut length);
             if !text.is_null() {
-                note(
-                    thread_object as usize,
-                    core::slice::from_raw_parts(text, length as usize),
-                );
+                note(key, core::slice::from_raw_parts(text, length as usize));
             }
             release(name);
         }
-        clear();
     }
 }
 
@@ -232,20 +357,20 @@ pub(crate) fn name_thread(state: &mut ThreadState, layout: &Layout) {
     if first == 0 {
         return;
     }
-    let found = {
-        let mut starting = STARTING.lock();
-        starting
-            .pending
-            .iter_mut()
-            .find(|pending| pending.thread_object == first)
-            .map(|pending| {
-                pending.thread_object = 0;
-                *pending
-            })
-    };
-    if let Some(pending) = found {
+    if let Some(pending) = take(first) {
         RECORDER.thread_name(&state.record, &pending.name[..pending.length]);
     }
+}
+
+/// The entry of `key`, which is not needed any more.
+fn take(key: usize) -> Option<Pending> {
+    let mut starting = STARTING.lock();
+    let pending = starting
+        .pending
+        .iter_mut()
+        .find(|pending| pending.thread_object == key)?;
+    pending.thread_object = 0;
+    Some(*pending)
 }
 
 /// `Py_TYPE`

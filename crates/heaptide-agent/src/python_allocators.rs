@@ -212,7 +212,7 @@ macro_rules! domain {
             }
 
             unsafe extern "C" fn malloc(context: *mut c_void, size: usize) -> *mut c_void {
-                let turn = Turn::begin();
+                let turn = Turn::begin_for_python();
                 // SAFETY: ours are in place, so the former ones are known; the arguments are the
                 // caller's. (The same holds for every call of `FORMER` in this file.)
                 let block = unsafe { FORMER[$number].malloc()(context, size) };
@@ -227,7 +227,7 @@ macro_rules! domain {
                 count: usize,
                 size: usize,
             ) -> *mut c_void {
-                let turn = Turn::begin();
+                let turn = Turn::begin_for_python();
                 // SAFETY: see `malloc`.
                 let block = unsafe { FORMER[$number].calloc()(context, count, size) };
                 if let (Some(mut turn), false) = (turn, block.is_null()) {
@@ -245,7 +245,7 @@ macro_rules! domain {
             ) -> *mut c_void {
                 // SAFETY: see `malloc`.
                 let call = || unsafe { FORMER[$number].realloc()(context, old, size) };
-                let Some(mut turn) = Turn::begin() else {
+                let Some(mut turn) = Turn::begin_for_python() else {
                     return call();
                 };
                 // Python's never free at a size of zero: no block means that it failed.
@@ -253,7 +253,11 @@ macro_rules! domain {
             }
 
             unsafe extern "C" fn free(context: *mut c_void, block: *mut c_void) {
-                let mut turn = if block.is_null() { None } else { Turn::begin() };
+                let mut turn = if block.is_null() {
+                    None
+                } else {
+                    Turn::begin_for_python()
+                };
                 if let Some(turn) = &mut turn {
                     freed(turn, block);
                 }
@@ -285,7 +289,11 @@ static BUSY: AtomicBool = AtomicBool::new(false);
 /// What was in place when we last looked: context and `malloc` of each domain.
 static SEEN: [[AtomicUsize; 2]; DOMAINS] = [const { [const { AtomicUsize::new(0) }; 2] }; DOMAINS];
 
-/// Puts ours in front of the interpreter's allocators. Once, before tracking is switched on.
+/// May others lead to ours? Since ours were put in front, until they were taken out with nobody in front of them.
+static PLACED: [AtomicBool; DOMAINS] = [const { AtomicBool::new(false) }; DOMAINS];
+
+/// Puts ours in front of the interpreter's allocators. Before tracking is switched on; where tracking has been on
+/// before, somebody may have wrapped ours then, and strangers stay in front (see [`look_after`]).
 ///
 /// # Safety
 /// The GIL is held.
@@ -293,9 +301,25 @@ pub(crate) unsafe fn install() {
     let Some(access) = Access::find() else {
         return;
     };
-    for domain in 0..DOMAINS {
-        // SAFETY: the GIL is held.
-        unsafe { put_in_front(access, domain, &access.get(domain as c_int)) };
+    let own = !matches!(
+        interpreter::allocator(),
+        None | Some(PythonAllocator::Other)
+    );
+    for (domain, former) in FORMER.iter().enumerate() {
+        // SAFETY: the GIL is held; where ours were placed `put_in_front` has stored the former functions.
+        unsafe {
+            let present = access.get(domain as c_int);
+            let placed = PLACED[domain].load(Ordering::Relaxed);
+            if present.is(&ours(domain)) {
+                // Somebody had them and has put them back.
+                PLACED[domain].store(true, Ordering::Relaxed);
+                note_seen(domain, &present);
+            } else if !placed || own || present.is(&former.load()) {
+                put_in_front(access, domain, &present);
+            } else {
+                note_seen(domain, &present);
+            }
+        }
     }
     ACCESS[0].store(access.get as usize, Ordering::Release);
     ACCESS[1].store(access.set as usize, Ordering::Release);
@@ -305,6 +329,7 @@ pub(crate) unsafe fn install() {
 /// The GIL is held; ours are not among what `former` leads to.
 unsafe fn put_in_front(access: Access, domain: usize, former: &Functions) {
     FORMER[domain].store(former);
+    PLACED[domain].store(true, Ordering::Relaxed);
     let ours = ours(domain);
     note_seen(domain, &ours);
     // SAFETY: ours hand every request on to the former functions.
@@ -336,6 +361,7 @@ pub(crate) unsafe fn remove() {
         unsafe {
             if access.get(domain as c_int).is(&ours(domain)) {
                 access.set(domain as c_int, former.load());
+                PLACED[domain].store(false, Ordering::Relaxed);
             }
         }
     }

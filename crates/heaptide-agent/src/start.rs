@@ -9,17 +9,27 @@ use heaptide_recorder::SpinLock;
 use crate::interpreter;
 use crate::session::{self, Session};
 use crate::{
-    RECORDER, audit_hook, code, family, fork, guard, loader, names, python_allocators, real,
-    switch, thread,
+    RECORDER, audit_hook, code, family, fork, guard, inside, loader, names, python_allocators,
+    real, sampler, switch, thread,
 };
 
 static SESSION: SpinLock<Option<Session>> = SpinLock::new(None);
 static BEGUN: AtomicBool = AtomicBool::new(false);
 static EXEC_ASKED: AtomicBool = AtomicBool::new(false);
+static SUPERVISED: AtomicBool = AtomicBool::new(false);
+
+/// Does this process belong to `heaptide run`?
+pub(crate) fn is_supervised() -> bool {
+    SUPERVISED.load(Ordering::Relaxed)
+}
 
 /// The constructor's work: find out whether this process is ours, and if it is a CPython, ask it to
 /// tell us when the program starts.
 pub(crate) fn loaded() {
+    if interpreter::exists() {
+        // Loaded late: whoever did it will say what he wants (`inside`).
+        return;
+    }
     let session = Session::read();
     family::read();
     if session.is_none() && !family::follows_children() {
@@ -38,6 +48,7 @@ pub(crate) fn loaded() {
         _ => return,
     };
     *SESSION.lock() = Some(session);
+    SUPERVISED.store(true, Ordering::Relaxed);
     guard::silence_panics();
     // SAFETY: the symbol has had this type since CPython 3.8 and may be called before the
     // interpreter exists.
@@ -50,7 +61,7 @@ pub(crate) fn loaded() {
 }
 
 /// Called by CPython for every audited event, with the GIL.
-unsafe extern "C" fn audit(
+pub(crate) unsafe extern "C" fn audit(
     event: *const c_char,
     arguments: *mut c_void,
     _data: *mut c_void,
@@ -63,6 +74,7 @@ unsafe extern "C" fn audit(
         RECORDER.exec_failed();
     }
     python_allocators::look_after();
+    sampler::resume();
     // Most events are none of ours: look at one letter first.
     match event.first() {
         Some(b'c')
@@ -130,7 +142,7 @@ fn begin() {
     names::prepare();
     code::watch_destruction();
     real::resolve();
-    thread::make_exit_key();
+    thread::make_exit_key(false);
     switch::protect_children();
     fork::watch();
     let allocator = interpreter::allocator().unwrap_or(PythonAllocator::Unknown);
@@ -146,9 +158,50 @@ fn begin() {
         // SAFETY: the GIL is held.
         unsafe { python_allocators::install() };
     }
-    switch::turn_on();
+    switch::turn_on(session.options);
     // The main thread gets the first number.
     family::name_main_thread();
+}
+
+/// What is done once for an interpreter that runs already, at the first start. `false`: there is no key for the
+/// ends of threads.
+///
+/// # Safety
+/// The GIL is held, [`interpreter::resolve`] has succeeded, and tracking is off.
+pub(crate) unsafe fn prepare_late() -> bool {
+    static PREPARED: AtomicBool = AtomicBool::new(false);
+    if PREPARED.load(Ordering::Relaxed) {
+        return true;
+    }
+    if !thread::make_exit_key(true) {
+        return false;
+    }
+    let add_hook = real::find(audit_hook::ADD);
+    if !add_hook.is_null() {
+        // SAFETY: the symbol has had this type since CPython 3.8; the GIL is held.
+        unsafe {
+            audit_hook::add_late(
+                core::mem::transmute::<*mut c_void, audit_hook::Add>(add_hook),
+                audit,
+            );
+        }
+    }
+    // SAFETY: the GIL is held.
+    unsafe { interpreter::at_exit(finish_at_exit) };
+    names::prepare();
+    code::watch_destruction();
+    real::resolve();
+    switch::protect_children();
+    fork::watch();
+    PREPARED.store(true, Ordering::Relaxed);
+    true
+}
+
+/// Tracking ends for good, and the program goes on.
+pub(crate) fn exec_is_over() {
+    if EXEC_ASKED.swap(false, Ordering::Relaxed) {
+        RECORDER.exec_failed();
+    }
 }
 
 /// In a forked child: whatever the parent was about to become, the child has not asked for it.
@@ -161,6 +214,10 @@ pub(crate) unsafe fn after_fork() {
 
 /// Tracking ends as it should.
 fn finish() {
+    if inside::is_elsewhere() {
+        return;
+    }
+    sampler::end();
     if switch::is_on() {
         switch::turn_off();
         if EXEC_ASKED.load(Ordering::Relaxed) {

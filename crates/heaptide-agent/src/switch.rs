@@ -8,12 +8,14 @@ use core::sync::atomic::{AtomicBool, Ordering};
 #[repr(C, align(4096))]
 struct Page {
     on: AtomicBool,
-    rest: [u8; 4095],
+    python_on: AtomicBool,
+    rest: [u8; 4094],
 }
 
 static PAGE: Page = Page {
     on: AtomicBool::new(false),
-    rest: [0; 4095],
+    python_on: AtomicBool::new(false),
+    rest: [0; 4094],
 };
 
 /// Is tracking on, in this process?
@@ -22,13 +24,24 @@ pub(crate) fn is_on() -> bool {
     PAGE.on.load(Ordering::Relaxed)
 }
 
-/// Switches tracking on; before that, everything a hook needs has been stored.
-pub(crate) fn turn_on() {
+/// Are requests to Python's allocators recorded? Our functions may stay in place, behind those of others, when they
+/// are not.
+#[inline(always)]
+pub(crate) fn is_on_for_python() -> bool {
+    PAGE.python_on.load(Ordering::Relaxed)
+}
+
+/// Switches tracking on, of what `options` (of [`heaptide_format::Identity`]) say; before that, everything a hook needs
+/// has been stored.
+pub(crate) fn turn_on(options: u32) {
+    let python = options & heaptide_format::PYTHON_ALLOCATORS != 0;
+    PAGE.python_on.store(python, Ordering::Release);
     PAGE.on.store(true, Ordering::Release);
 }
 
 /// Switches tracking off. Hooks that are running finish their event.
 pub(crate) fn turn_off() {
+    PAGE.python_on.store(false, Ordering::Release);
     PAGE.on.store(false, Ordering::Release);
 }
 

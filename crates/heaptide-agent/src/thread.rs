@@ -1,13 +1,13 @@
 //! What each thread carries, its guard, its birth and its end.
 
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicU32, Ordering, compiler_fence, fence};
 
 use heaptide_format::StopReason;
 use heaptide_recorder::{Mapping, SpinLock, Stop, ThreadRecord};
 
 use crate::walk::Memo;
-use crate::{RECORDER, family, switch, tls};
+use crate::{RECORDER, family, inside, names, switch, tls};
 
 /// A thread's state, behind its thread-local word. The word is null for a thread not seen yet and
 /// [`CLOSED`] while its state is being made or after it was given back.
@@ -24,6 +24,10 @@ pub(crate) struct ThreadState {
     pub(crate) named: bool,
     exit_rounds: u32,
     next_free: *mut ThreadState,
+    /// The word that leads here while this is the thread's state for the capture of now.
+    word: *mut *mut ThreadState,
+    /// Neighbours among the states of all threads that live.
+    neighbours: [*mut ThreadState; 2],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,9 +46,15 @@ struct FreeList(*mut ThreadState);
 // SAFETY: the list is only reached through the lock.
 unsafe impl Send for FreeList {}
 
+/// States of threads that live, newest first, those with a word that is empty too.
+static LIVING: SpinLock<FreeList> = SpinLock::new(FreeList(core::ptr::null_mut()));
+/// Threads that are about to have a state for the capture of now.
+static ENTERING: AtomicU32 = AtomicU32::new(0);
+
 /// `PTHREAD_DESTRUCTOR_ITERATIONS` of glibc and musl.
 const EXIT_ROUNDS: u32 = 4;
-static EXIT_KEY: AtomicU32 = AtomicU32::new(u32::MAX);
+static EXIT_KEY: AtomicU32 = AtomicU32::new(NO_KEY);
+const NO_KEY: u32 = u32::MAX;
 
 /// The right to record, for the length of one hook.
 pub(crate) struct Turn {
@@ -56,7 +66,18 @@ impl Turn {
     /// Cost: three loads and a store.
     #[inline(always)]
     pub(crate) fn begin() -> Option<Self> {
-        if !switch::is_on() {
+        Self::begin_if(switch::is_on())
+    }
+
+    /// As [`Turn::begin`], for a request to Python's allocators.
+    #[inline(always)]
+    pub(crate) fn begin_for_python() -> Option<Self> {
+        Self::begin_if(switch::is_on_for_python())
+    }
+
+    #[inline(always)]
+    fn begin_if(on: bool) -> Option<Self> {
+        if !on {
             return None;
         }
         // SAFETY: the word is this thread's own; beyond CLOSED it points to this thread's state.
@@ -69,9 +90,11 @@ impl Turn {
                     compiler_fence(Ordering::SeqCst);
                     // A signal handler before the store may have forked: in the child the state is not
                     // ours any more, and nobody could see that we were about to use it.
+                    // (Or tracking has ended, and waits for threads in hooks: see `leave`.)
                     if tls::word().read_volatile() == state {
                         return Some(Self { state });
                     }
+                    (*state).activity = Activity::Program;
                     return None;
                 }
                 nested(state);
@@ -134,14 +157,36 @@ fn first_turn() -> Option<Turn> {
         }
         *word = CLOSED;
         compiler_fence(Ordering::SeqCst);
-        if !family::ready() {
+        // Whoever ends tracking either sees that we are here, or we see that it has ended.
+        ENTERING.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let turn = enter(word);
+        ENTERING.fetch_sub(1, Ordering::Release);
+        turn
+    }
+}
+
+/// Gives the calling thread a state for the capture of now.
+///
+/// # Safety
+/// `word` is the thread's own, and closed.
+unsafe fn enter(word: *mut *mut ThreadState) -> Option<Turn> {
+    // SAFETY: the caller's promise; the state is this thread's own.
+    unsafe {
+        if !switch::is_on() {
+            *word = core::ptr::null_mut();
             return None;
         }
-        let state = match make_state() {
+        if !family::ready() {
+            *word = core::ptr::null_mut();
+            return None;
+        }
+        let state = match make_state(word) {
             Ok(Some(state)) => state,
             Ok(None) => return None,
             Err(Stop) => {
                 switch::turn_off();
+                *word = core::ptr::null_mut();
                 return None;
             }
         };
@@ -154,11 +199,23 @@ fn first_turn() -> Option<Turn> {
     }
 }
 
+/// The state that the calling thread has had since its first event, whatever captures came and went; null for
+/// none yet.
+fn own_state() -> *mut ThreadState {
+    let key = EXIT_KEY.load(Ordering::Relaxed);
+    if key == NO_KEY {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the key was made by `make_exit_key`; its value is null or this thread's state.
+    unsafe { libc::pthread_getspecific(key).cast() }
+}
+
 /// The state of the calling thread, made in place: its record is larger than what a thread with the
 /// smallest stack has to spare.
-fn make_state() -> Result<Option<*mut ThreadState>, Stop> {
+fn make_state(word: *mut *mut ThreadState) -> Result<Option<*mut ThreadState>, Stop> {
     let thread_id = rustix::thread::gettid().as_raw_nonzero().get() as u32;
-    let reused = {
+    let own = own_state();
+    let reused = if own.is_null() {
         let mut free = FREE.lock();
         let reused = free.0;
         if !reused.is_null() {
@@ -166,6 +223,8 @@ fn make_state() -> Result<Option<*mut ThreadState>, Stop> {
             free.0 = unsafe { (*reused).next_free };
         }
         reused
+    } else {
+        own
     };
     let is_new = reused.is_null();
     let state = if is_new {
@@ -188,10 +247,53 @@ fn make_state() -> Result<Option<*mut ThreadState>, Stop> {
         (&raw mut (*state).activity).write(Activity::RealCall);
         (&raw mut (*state).tick).write(0);
         (&raw mut (*state).named).write(false);
-        (&raw mut (*state).exit_rounds).write(0);
         (&raw mut (*state).next_free).write(core::ptr::null_mut());
+        (&raw mut (*state).word).write(word);
+        if own.is_null() {
+            (&raw mut (*state).exit_rounds).write(0);
+            link(state);
+        }
     }
+    names::name_known_thread(state, thread_id);
     Ok(Some(state))
+}
+
+/// Among the living.
+///
+/// # Safety
+/// The state is the calling thread's, and not among them yet.
+unsafe fn link(state: *mut ThreadState) {
+    let mut living = LIVING.lock();
+    // SAFETY: the caller's promise; neighbours are only touched under the lock.
+    unsafe {
+        (&raw mut (*state).neighbours).write([core::ptr::null_mut(), living.0]);
+        if !living.0.is_null() {
+            (*living.0).neighbours[0] = state;
+        }
+    }
+    living.0 = state;
+}
+
+/// Out of them, and its word closed.
+///
+/// # Safety
+/// The state is the calling thread's, and among them.
+unsafe fn unlink(state: *mut ThreadState) {
+    let mut living = LIVING.lock();
+    // SAFETY: as in `link`.
+    unsafe {
+        *tls::word() = CLOSED;
+        compiler_fence(Ordering::SeqCst);
+        let [before, after] = (*state).neighbours;
+        if before.is_null() {
+            living.0 = after;
+        } else {
+            (*before).neighbours[1] = after;
+        }
+        if !after.is_null() {
+            (*after).neighbours[0] = before;
+        }
+    }
 }
 
 /// The kernel's name of the calling thread.
@@ -202,19 +304,23 @@ fn os_name() -> [u8; 16] {
     name
 }
 
-/// Prepares for [`exited`]. Early: the first 32 keys need no allocation to be set.
-pub(crate) fn make_exit_key() {
+/// Prepares for [`exited`]. Early: the first 32 keys need no allocation to be set. `any` other will do where
+/// nothing works without one. Returns whether there is one.
+pub(crate) fn make_exit_key(any: bool) -> bool {
     let mut key: libc::pthread_key_t = 0;
     // SAFETY: `exited` is a valid destructor for as long as we are mapped, which is for ever.
-    if unsafe { libc::pthread_key_create(&raw mut key, Some(exited)) } == 0 && key < 32 {
+    let made = unsafe { libc::pthread_key_create(&raw mut key, Some(exited)) } == 0;
+    if made && (any || key < 32) {
         EXIT_KEY.store(key, Ordering::Relaxed);
     }
+    made && (any || key < 32)
 }
 
 fn watch_exit(state: *mut ThreadState) {
     let key = EXIT_KEY.load(Ordering::Relaxed);
-    if key != u32::MAX {
-        // SAFETY: the key was made by `make_exit_key`; below 32 this stores into the thread's own block.
+    if key != NO_KEY {
+        // SAFETY: the key was made by `make_exit_key`; below 32 this stores into the thread's own block, above
+        // it may allocate, which is inside the thread's turn.
         unsafe { libc::pthread_setspecific(key, state.cast()) };
     }
 }
@@ -242,7 +348,10 @@ pub(crate) fn alone_for_now() {
     let mut lone = LONE.lock();
     // SAFETY: tracking has not been switched on; `meet_company` keeps the promise.
     unsafe { RECORDER.alone() };
-    lone.company = false;
+    *lone = Lone {
+        thread: core::ptr::null(),
+        company: false,
+    };
 }
 
 /// How many times a newcomer yields to a lone thread in the middle of an event: seconds, for what
@@ -291,7 +400,9 @@ unsafe extern "C" fn exited(state: *mut c_void) {
     let state: *mut ThreadState = state.cast();
     // SAFETY: the value of the key is this thread's state, and the thread still runs.
     unsafe {
-        if *tls::word() != state {
+        let word = *tls::word();
+        // Empty: it had no event since tracking ended last.
+        if word != state && !word.is_null() {
             return;
         }
         (*state).exit_rounds += 1;
@@ -299,15 +410,29 @@ unsafe extern "C" fn exited(state: *mut c_void) {
             watch_exit(state);
             return;
         }
-        *tls::word() = CLOSED;
+        // As in a hook: whoever ends tracking waits for us, or has emptied our word.
+        (*state).activity = Activity::Recording;
         compiler_fence(Ordering::SeqCst);
-        if switch::is_on() {
-            RECORDER.thread_end(&mut (*state).record);
+        if tls::word().read_volatile() == state {
+            if switch::is_on() {
+                RECORDER.thread_end(&mut (*state).record);
+            } else if inside::is_ours() {
+                RECORDER.end_stream(&mut (*state).record);
+            }
         }
+        compiler_fence(Ordering::SeqCst);
+        (*state).activity = Activity::Program;
+        unlink(state);
         let mut free = FREE.lock();
         (*state).next_free = free.0;
         free.0 = state;
     }
+}
+
+/// The calling thread is one of ours.
+pub(crate) fn never_records() {
+    // SAFETY: the word is this thread's own.
+    unsafe { *tls::word() = CLOSED };
 }
 
 /// What tells the calling thread's identity here from that of others: its state, or 0 for none yet.
@@ -335,22 +460,142 @@ pub(crate) unsafe fn after_fork() {
     // SAFETY: the caller's promise. The state is given back as at a thread's end; a list that was being
     // changed is not believed.
     unsafe {
-        let torn = FREE.reopen();
-        LONE.reopen();
-        let state = core::mem::replace(&mut *tls::word(), core::ptr::null_mut());
-        let mut free = FREE.lock();
-        if torn {
-            free.0 = core::ptr::null_mut();
+        if FREE.reopen() {
+            FREE.lock().0 = core::ptr::null_mut();
         }
+        LONE.reopen();
+        // The state stays this thread's, by its key (without one it is lost).
+        let state = core::mem::replace(&mut *tls::word(), core::ptr::null_mut());
         if state as usize > CLOSED as usize {
-            (*state).next_free = free.0;
-            free.0 = state;
+            (*state).record.forget_stream();
         }
     }
     *LONE.lock() = Lone {
         thread: core::ptr::null(),
         company: true,
     };
+}
+
+/// In a forked child: of all threads only this one is here. States of the others are used again.
+///
+/// # Safety
+/// The child still has one thread.
+pub(crate) unsafe fn others_are_gone() {
+    let own = own_state();
+    ENTERING.store(0, Ordering::Relaxed);
+    // SAFETY: the caller's promise. Lists that were being changed are not believed.
+    unsafe {
+        let torn = LIVING.reopen() | FREE.reopen();
+        let mut living = LIVING.lock();
+        let mut free = FREE.lock();
+        if torn {
+            free.0 = core::ptr::null_mut();
+        } else {
+            let mut next = living.0;
+            while !next.is_null() {
+                let state = next;
+                next = (*state).neighbours[1];
+                if state != own {
+                    (*state).activity = Activity::Program;
+                    // Its chunk did not come along.
+                    (*state).record.forget_stream();
+                    (*state).next_free = free.0;
+                    free.0 = state;
+                }
+            }
+        }
+        living.0 = own;
+        if !own.is_null() {
+            (*own).neighbours = [core::ptr::null_mut(); 2];
+        }
+    }
+}
+
+// ---- tracking ends, and the program goes on ----------------------------------------------------------
+
+/// Empties the words of all threads. From here on no thread begins a turn: one that is about to finds out after it
+/// has said so, and one that has said so before is waited for with [`all_have_left`]. `false`: threads are on
+/// their way in, and nothing was done; call again.
+///
+/// # Safety
+/// The switch is off, and there is a key (so that states of threads that ended are not among the living).
+pub(crate) unsafe fn leave() -> bool {
+    fence(Ordering::SeqCst);
+    if ENTERING.load(Ordering::SeqCst) != 0 {
+        return false;
+    }
+    {
+        let living = LIVING.lock();
+        let mut next = living.0;
+        while !next.is_null() {
+            // SAFETY: a thread goes from this list, under the lock, before its word goes.
+            unsafe {
+                let word = (*next).word;
+                if word.read_volatile() == next {
+                    word.write_volatile(core::ptr::null_mut());
+                }
+                next = (*next).neighbours[1];
+            }
+        }
+    }
+    // After this every running thread has passed a full barrier: it sees its word empty, or we see it in its turn.
+    let command = libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED;
+    // SAFETY: takes nothing but numbers.
+    if unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) } != 0 {
+        // An old kernel, or a sandbox. A store is seen by others long before this is over.
+        let pause = rustix::thread::Timespec {
+            tv_sec: 0,
+            tv_nsec: 2_000_000,
+        };
+        let _ = rustix::thread::nanosleep(&pause);
+    }
+    true
+}
+
+/// Is no thread in the middle of a hook? After [`leave`].
+pub(crate) fn all_have_left() -> bool {
+    let living = LIVING.lock();
+    let mut next = living.0;
+    while !next.is_null() {
+        // SAFETY: as in `leave`; its thread changes it, hence volatile.
+        unsafe {
+            if (&raw const (*next).activity).read_volatile() != Activity::Program {
+                return false;
+            }
+            next = (*next).neighbours[1];
+        }
+    }
+    true
+}
+
+/// Gives back what states hold for the capture that has ended.
+///
+/// # Safety
+/// [`leave`] and [`all_have_left`] were true, and tracking is still off.
+pub(crate) unsafe fn release() {
+    let release = |state: *mut ThreadState| {
+        // SAFETY: no thread uses its state while its word does not lead there, and the lists' locks are held.
+        unsafe {
+            RECORDER.end_stream(&mut (*state).record);
+            (*state).memo = Memo::new();
+            (*state).whole = Memo::new();
+        }
+    };
+    let living = LIVING.lock();
+    let mut next = living.0;
+    while !next.is_null() {
+        release(next);
+        // SAFETY: as in `leave`.
+        next = unsafe { (*next).neighbours[1] };
+    }
+    drop(living);
+    let free = FREE.lock();
+    let mut next = free.0;
+    while !next.is_null() {
+        release(next);
+        // SAFETY: states on the list belong to nobody.
+        next = unsafe { (*next).next_free };
+    }
 }
 
 /// In a forked child: this thread starts from nothing.

@@ -21,6 +21,7 @@ mod packages;
 mod page;
 mod pythons;
 mod sandbox;
+mod stretch;
 mod truth;
 
 pub use build::{heaptide, helper};
@@ -31,7 +32,11 @@ pub use packages::{virtual_environment, with_package};
 pub use page::{Page, PageCounters, STORM_THREADS};
 pub use pythons::{Python, each, each_python, pythons, pythons_of};
 pub use sandbox::{Mode, Sandbox, every_event, modes};
-pub use truth::{Expected, Profiled, check_against_truth, check_bookkeeping, ground_truth};
+pub use stretch::Stretches;
+pub use truth::{
+    Expected, Profiled, check_against_truth, check_bookkeeping, ground_truth,
+    ground_truth_from_inside,
+};
 
 /// Says that something is not tested here, and why. Shown by `cargo test -- --nocapture`, and in the
 /// output of a failing test.

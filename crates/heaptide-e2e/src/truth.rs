@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
 
 use serde::Deserialize;
 
-use crate::{Capture, Counters, Frame, Mode, Python, Sandbox, modes, run};
+use crate::{Capture, Counters, Frame, Mode, Python, Sandbox, Stretches, modes, run};
 
 /// Functions that nobody but the helper calls from a program's own lines: a cell of theirs that was
 /// not declared is an error on any line of the program.
@@ -114,38 +116,90 @@ fn check_in_mode(
     expected: &Expected,
     mode: Mode,
 ) -> Profiled {
-    let name = format!(
-        "{} {arguments:?}, Python {}, {mode:?}",
-        program.display(),
-        sandbox.python.version()
-    );
-    let finished = run(sandbox
-        .profiled_in(mode)
-        .arg(sandbox.inside(program))
-        .arg("real")
-        .args(arguments));
-    finished.expect_success(&format!("{name}, under heaptide"));
-    assert_eq!(finished.errors(), expected.stderr, "{name}: stderr");
-    let threads = Expected::read(sandbox).threads;
-    let capture = Capture::read(&sandbox.capture());
-    let mut errors = compare(expected, &threads, &capture);
-    if let Err(error) = capture.consistency() {
-        errors.push(error);
+    let command = sandbox.profiled_in(mode);
+    let case = Case {
+        sandbox,
+        program,
+        arguments,
+        expected,
+    };
+    case.check(command, &sandbox.capture(), &format!("{mode:?}"))
+}
+
+/// As [`ground_truth`], for the program that tracks itself, without a supervisor.
+#[track_caller]
+pub fn ground_truth_from_inside(python: &Python, program: &str, arguments: &[&str]) {
+    let sandbox = Sandbox::new(python);
+    let expected = check_bookkeeping(&sandbox, OsStr::new(program), arguments);
+    let case = Case {
+        sandbox: &sandbox,
+        program: OsStr::new(program),
+        arguments,
+        expected: &expected,
+    };
+    for mode in modes() {
+        let command = sandbox.tracking_itself(&Stretches {
+            whole: true,
+            ..Stretches::of(mode, 1)
+        });
+        case.check(
+            command,
+            &sandbox.stretch(0),
+            &format!("{mode:?} from inside"),
+        );
     }
-    if capture.status() != "finished" {
-        errors.push(format!("status {}", capture.lifecycle));
+}
+
+struct Case<'a> {
+    sandbox: &'a Sandbox,
+    program: &'a OsStr,
+    arguments: &'a [&'a str],
+    expected: &'a Expected,
+}
+
+impl Case<'_> {
+    #[track_caller]
+    fn check(&self, mut command: Command, capture: &Path, how: &str) -> Profiled {
+        let sandbox = self.sandbox;
+        let finished = run(command
+            .arg(sandbox.inside(self.program))
+            .arg("real")
+            .args(self.arguments));
+        let name = format!(
+            "{} {:?}, Python {}, {how}",
+            self.program.display(),
+            self.arguments,
+            sandbox.python.version()
+        );
+        finished.expect_success(&format!("{name}, under heaptide"));
+        assert_eq!(finished.errors(), self.expected.stderr, "{name}: stderr");
+        let threads = Expected::read(sandbox).threads;
+        let capture = Capture::read(capture);
+        self.compare(&name, &threads, capture)
     }
-    let shown = errors.len().min(12);
-    assert!(
-        errors.is_empty(),
-        "{name}: {} differences\n{}",
-        errors.len(),
-        errors[..shown].join("\n")
-    );
-    let names = expected.names.iter();
-    Profiled {
-        named_threads: names.map(|name| (name.clone(), threads[name])).collect(),
-        capture,
+
+    #[track_caller]
+    fn compare(&self, name: &str, threads: &BTreeMap<String, u32>, capture: Capture) -> Profiled {
+        let expected = self.expected;
+        let mut errors = compare(expected, threads, &capture);
+        if let Err(error) = capture.consistency() {
+            errors.push(error);
+        }
+        if capture.status() != "finished" {
+            errors.push(format!("status {}", capture.lifecycle));
+        }
+        let shown = errors.len().min(12);
+        assert!(
+            errors.is_empty(),
+            "{name}: {} differences\n{}",
+            errors.len(),
+            errors[..shown].join("\n")
+        );
+        let names = expected.names.iter();
+        Profiled {
+            named_threads: names.map(|name| (name.clone(), threads[name])).collect(),
+            capture,
+        }
     }
 }
 

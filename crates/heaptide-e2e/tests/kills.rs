@@ -7,9 +7,11 @@ use std::io::Read;
 use std::process::Stdio;
 use std::time::Duration;
 
-use heaptide_e2e::{Capture, Counters, Page, Sandbox, kill, kill_stranger, modes, pythons};
+use heaptide_e2e::{
+    Capture, Counters, Page, Sandbox, Stretches, kill, kill_stranger, modes, pythons,
+};
 
-/// Kills in all, spread over the interpreters and over both tests.
+/// Twice as many as each of the tests has, spread over the interpreters.
 const KILLS: usize = 1000;
 /// Threads of `storm.py`: three of Python's and two of C's.
 const THREADS: usize = 5;
@@ -20,6 +22,8 @@ enum Victim {
     Program,
     /// Nobody is left: the capture alone tells all.
     Everyone,
+    /// The program tracks itself, so there is nobody else.
+    Itself,
 }
 
 /// One storm, one kill, one comparison.
@@ -27,9 +31,19 @@ fn kill_once(sandbox: &Sandbox, seed: u64, victim: Victim) -> Result<(), String>
     let page_path = sandbox.outside("page");
     let _ = std::fs::remove_file(&page_path);
     let modes = modes();
-    let mut command = sandbox.profiled_in(modes[seed as usize % modes.len()]);
+    let mode = modes[seed as usize % modes.len()];
     // With and without the storm's requests to Python's allocators
-    if seed / modes.len() as u64 % 2 == 1 {
+    let python_allocators = seed / modes.len() as u64 % 2 == 1;
+    let mut command = match victim {
+        Victim::Program | Victim::Everyone => sandbox.profiled_in(mode),
+        Victim::Itself => sandbox.tracking_itself(&Stretches {
+            captures: vec![(mode, python_allocators)],
+            whole: true,
+            memory_interval_ms: 1,
+            ..Stretches::of(mode, 0)
+        }),
+    };
+    if python_allocators && victim != Victim::Itself {
         command.arg("--trace-python-allocators");
     }
     command
@@ -76,7 +90,10 @@ fn kill_once(sandbox: &Sandbox, seed: u64, victim: Victim) -> Result<(), String>
     }
 
     let page = Page::read(&page_path).expect("a page");
-    let capture = Capture::read(&sandbox.capture());
+    let capture = Capture::read(&match victim {
+        Victim::Program | Victim::Everyone => sandbox.capture(),
+        Victim::Itself => sandbox.stretch(0),
+    });
     let told = capture.lifecycle["status_text"]
         .as_str()
         .unwrap_or_default();
@@ -166,4 +183,9 @@ fn the_program_is_killed() {
 #[test]
 fn the_supervisor_is_killed_too() {
     kill_many(Victim::Everyone);
+}
+
+#[test]
+fn a_program_is_killed_that_tracks_itself() {
+    kill_many(Victim::Itself);
 }

@@ -101,6 +101,16 @@ impl Kind {
         unsafe { *chunk.add((number & ((1 << DIRECTORY_SHIFT) - 1)) as usize) = header };
         true
     }
+
+    /// # Safety
+    /// Nobody asks for a definition any more.
+    unsafe fn release(&self) {
+        for slot in &self.directory {
+            let chunk = slot.swap(core::ptr::null_mut(), Ordering::Relaxed);
+            // SAFETY: what `remember` has made, and nobody else has.
+            drop(unsafe { Mapping::reclaim(chunk, size_of::<*const u8>() << DIRECTORY_SHIFT) });
+        }
+    }
 }
 
 impl Definitions {
@@ -109,6 +119,18 @@ impl Definitions {
             segment: AtomicPtr::new(core::ptr::null_mut()),
             strings: Kind::new(),
             codes: Kind::new(),
+        }
+    }
+
+    /// Gives the private memory back.
+    ///
+    /// # Safety
+    /// This value is overwritten next.
+    pub(crate) unsafe fn release(&self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.strings.release();
+            self.codes.release();
         }
     }
 

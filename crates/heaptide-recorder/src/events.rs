@@ -103,6 +103,13 @@ impl Stream {
         }
     }
 
+    /// The chunk is not there any more.
+    pub(crate) fn forget(&mut self) {
+        self.chunk = core::ptr::null_mut();
+        self.chunk_bytes = 0;
+        self.length = 0;
+    }
+
     /// Lets go of the chunk. What was written stays in the file.
     fn release(&mut self, recorder: &Recorder) {
         if let Some(chunk) = NonNull::new(self.chunk) {
@@ -250,8 +257,8 @@ impl Recorder {
         Ok(())
     }
 
-    /// The thread will record nothing more.
-    pub(crate) fn end_stream(&self, thread: &mut ThreadRecord) {
+    /// The thread will record nothing more: lets go of its chunk of events.
+    pub fn end_stream(&self, thread: &mut ThreadRecord) {
         thread.stream.release(self);
     }
 

@@ -271,6 +271,20 @@ impl CaptureFile {
         mode == heaptide_format::Mode::All as u32
     }
 
+    /// What the header says the capture is.
+    pub(crate) fn identity(&self) -> Option<&heaptide_format::Identity> {
+        let base = NonNull::new(self.base())?;
+        // SAFETY: the identity never changes once the file is made; the page stays mapped.
+        Some(unsafe { base.cast().as_ref() })
+    }
+
+    /// The header page and how many bytes of the file are mapped in a row from there on.
+    pub(crate) fn first_window(&self) -> Option<(NonNull<u8>, usize)> {
+        let base = NonNull::new(self.base())?;
+        let window = self.windows().first()?;
+        Some((base, window.mapped.load(Ordering::Relaxed)))
+    }
+
     /// Is everything recorded and nothing kept?
     fn keeps_nothing(&self) -> bool {
         let Some(base) = NonNull::new(self.base()) else {
@@ -582,21 +596,27 @@ impl CaptureFile {
 }
 
 impl CaptureFile {
-    /// As [`CaptureFile::abandon`], for a child that goes on with a capture of its own: the windows are
-    /// unmapped, and whatever still led there is gone with the state it was in.
+    /// Takes the file away from this process, which goes on with another or with none: the windows are
+    /// unmapped, and whatever still led there is gone with the state it was in. Chunks of events are their
+    /// streams'.
     ///
     /// # Safety
-    /// As `abandon`, and this value is overwritten next.
+    /// No thread records, and none will before this value is overwritten, which comes next.
     pub unsafe fn let_go(&self) {
+        self.base.store(core::ptr::null_mut(), Ordering::Relaxed);
         // SAFETY: the caller's promise: nobody will look there again.
         unsafe {
             for window in self.windows() {
-                let _ = rustix::mm::munmap(
-                    window.address.load(Ordering::Relaxed).cast(),
-                    window.reserved.load(Ordering::Relaxed),
-                );
+                // Forgotten first: in a child that another thread forks meanwhile, which lets go of what it finds
+                // here, the addresses may be somebody else's.
+                let address = window
+                    .address
+                    .swap(core::ptr::null_mut(), Ordering::Relaxed);
+                if !address.is_null() {
+                    let bytes = window.reserved.load(Ordering::Relaxed);
+                    let _ = rustix::mm::munmap(address.cast(), bytes);
+                }
             }
-            self.base.store(core::ptr::null_mut(), Ordering::Relaxed);
             let raw = self.descriptor.swap(-1, Ordering::Relaxed);
             if raw >= 0 && self.is_ours(BorrowedFd::borrow_raw(raw)) {
                 drop(OwnedFd::from_raw_fd(raw));

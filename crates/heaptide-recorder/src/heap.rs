@@ -90,6 +90,14 @@ impl Heap {
         epoch
     }
 
+    /// The heap now. Headroom and peak are loaded one after the other, so it may be off by an event.
+    pub(crate) fn bytes(&self) -> u64 {
+        let headroom = self.headroom.load(Ordering::Relaxed);
+        self.peak_bytes
+            .load(Ordering::Relaxed)
+            .saturating_sub(headroom)
+    }
+
     fn pair(&self) -> *mut u64 {
         self.headroom.as_ptr()
     }

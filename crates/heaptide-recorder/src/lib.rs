@@ -35,6 +35,7 @@ mod memory;
 mod pool;
 mod ranges;
 mod recorder;
+mod samples;
 mod stacks;
 mod threads;
 
@@ -45,7 +46,8 @@ pub use hash::mix;
 pub use lock::SpinLock;
 pub use memory::{Mapping, own_bytes};
 pub use ranges::{MAX_PIECES, Piece, Pieces};
-pub use recorder::{Block, Recorder};
+pub use recorder::{ArmedError, Block, Recorder};
+pub use samples::{SampleTable, Seen};
 pub use threads::ThreadRecord;
 
 #[cfg(test)]

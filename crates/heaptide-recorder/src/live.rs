@@ -123,6 +123,17 @@ impl LiveTable {
         shard.lock().remove(address)
     }
 
+    /// Forgets all blocks and gives the memory back.
+    pub(crate) fn release(&self) {
+        for shard in &self.shards {
+            *shard.0.lock() = Entries {
+                memory: None,
+                capacity: 0,
+                used: 0,
+            };
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.0.lock().used).sum()

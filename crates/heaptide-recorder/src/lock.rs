@@ -42,6 +42,11 @@ impl<T> SpinLock<T> {
         SpinGuard { lock: self }
     }
 
+    /// Takes the lock if it is free.
+    pub fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
+        (!self.held.swap(true, Ordering::Acquire)).then(|| SpinGuard { lock: self })
+    }
+
     /// The value without taking the lock.
     ///
     /// # Safety

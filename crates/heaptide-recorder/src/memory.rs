@@ -59,6 +59,18 @@ impl Mapping {
         self.bytes
     }
 
+    /// A mapping that was leaked, to be dropped.
+    ///
+    /// # Safety
+    /// `start` came from [`Mapping::leak`] of a mapping made for `bytes`, and nobody uses it any more.
+    #[must_use]
+    pub unsafe fn reclaim<T>(start: *mut T, bytes: usize) -> Option<Self> {
+        Some(Self {
+            start: NonNull::new(start.cast())?,
+            bytes: bytes.max(1).checked_next_multiple_of(4096)?,
+        })
+    }
+
     /// Keeps the mapping for the life of the process.
     #[must_use]
     pub fn leak<T>(self) -> *mut T {

@@ -32,6 +32,15 @@ pub struct Block {
     live: Live,
 }
 
+/// Why a capture that was made for this process cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArmedError {
+    /// It cannot be opened, mapped or grown.
+    File(rustix::io::Errno),
+    /// It is no capture, not of this process, or was used before.
+    Foreign,
+}
+
 /// Everything recorded of one process. There is one, as a static: it must outlive every hook.
 pub struct Recorder {
     pub(crate) file: CaptureFile,
@@ -100,6 +109,51 @@ impl Recorder {
     ) -> Result<(), rustix::io::Errno> {
         crate::create::create(&self.file, base, identity)?;
         self.first_records(identity.stack_node_budget)
+    }
+
+    /// As [`Recorder::start`], for a capture that says itself what it is to hold. It must be one that was made for
+    /// the process `pid` and never used. Returns a copy of what it says.
+    ///
+    /// # Errors
+    /// What is wrong. Call [`Recorder::release`] then.
+    pub fn start_armed(
+        &self,
+        path: &[u8],
+        pid: u32,
+    ) -> Result<heaptide_format::Identity, ArmedError> {
+        self.file.open(path).map_err(ArmedError::File)?;
+        let (Some(identity), Some(lifecycle)) = (self.file.identity(), self.file.lifecycle())
+        else {
+            return Err(ArmedError::Foreign);
+        };
+        let identity = *identity;
+        if identity.magic != heaptide_format::MAGIC
+            || identity.version != heaptide_format::FORMAT_VERSION
+            || identity.checksum != identity.expected_checksum()
+            || identity.pid != pid
+            || heaptide_format::Mode::from_raw(identity.mode).is_none()
+            || lifecycle.state.load(Ordering::Relaxed) != State::Armed as u32
+        {
+            return Err(ArmedError::Foreign);
+        }
+        self.first_records(identity.stack_node_budget)
+            .map_err(ArmedError::File)?;
+        Ok(identity)
+    }
+
+    /// Lets go of the file and gives all private memory back, but for the streams of threads
+    /// ([`Recorder::end_stream`]).
+    ///
+    /// # Safety
+    /// No thread records, and none will before this value is overwritten by a new one, which comes next.
+    pub unsafe fn release(&self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.definitions.release();
+            self.file.let_go();
+        }
+        self.live.release();
+        *self.ranges.lock() = Ranges::new();
     }
 
     fn first_records(&self, node_budget: u32) -> Result<(), rustix::io::Errno> {
@@ -182,6 +236,14 @@ impl Recorder {
                 .state
                 .store(State::Finished as u32, Ordering::Release);
         }
+    }
+
+    /// Has tracking given up, or never had a capture?
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.file
+            .lifecycle()
+            .is_none_or(|lifecycle| lifecycle.stop_reason.load(Ordering::Relaxed) != 0)
     }
 
     /// The program asks to be replaced by another.

@@ -46,6 +46,11 @@ impl ThreadRecord {
         self.thread
     }
 
+    /// In a forked child: chunks of events do not come along.
+    pub fn forget_stream(&mut self) {
+        self.stream.forget();
+    }
+
     #[inline]
     pub(crate) fn cache_entry(&mut self, word: u64) -> &mut CacheEntry {
         let position = (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55) as usize;

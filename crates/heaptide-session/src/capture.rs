@@ -30,6 +30,8 @@ const COMMAND_LINE_BYTES: usize = 64 << 10;
 pub struct Facts {
     /// Process id of the program.
     pub pid: u32,
+    /// Its parent.
+    pub parent_pid: u32,
     /// Its start time, see [`Identity::process_start_ticks`].
     pub process_start_ticks: u64,
     /// Wanted interval of the memory samples; 0 = none.
@@ -299,7 +301,7 @@ fn header(facts: &Facts, page: usize, allocated_end: u64) -> Header {
     identity.page_bytes = u32::try_from(page).unwrap_or_default();
     identity.mode = facts.mode as u32;
     identity.pid = facts.pid;
-    identity.parent_pid = std::process::id();
+    identity.parent_pid = facts.parent_pid;
     identity.created_unix_ns = system::unix_now_ns();
     identity.boot_id = system::boot_id();
     identity.pid_namespace = system::pid_namespace();
@@ -430,6 +432,7 @@ mod tests {
         );
         Facts {
             pid: 42,
+            parent_pid: 41,
             process_start_ticks: 7,
             memory_interval_ms: 10,
             stack_node_budget: 1000,

@@ -49,6 +49,8 @@ pub struct MemoryCgroup {
     pub path: String,
     /// Usage and limit of the level whose limit binds, kept open; `None` when nothing is limited.
     bounded: Option<(File, File)>,
+    /// Where these are.
+    places: Option<(PathBuf, PathBuf)>,
     /// The file with the `oom_kill` counter.
     events: PathBuf,
 }
@@ -70,7 +72,8 @@ impl MemoryCgroup {
         let (root, point) = mount(version, mounts)?;
         let directory = directory(&root, &point, path);
         let events = directory.join(version.events_file());
-        let bounded = tightest_level(version, &directory, &point);
+        let level = tightest_level(version, &directory, &point);
+        let (places, bounded) = level.unzip();
         // The root cgroup of v2 has none of these files.
         if bounded.is_none() && !events.exists() {
             return None;
@@ -78,8 +81,16 @@ impl MemoryCgroup {
         Some(Self {
             path: path.to_owned(),
             bounded,
+            places,
             events,
         })
+    }
+
+    /// The files with usage and limit; `None` when nothing is limited.
+    #[must_use]
+    pub fn files(&self) -> Option<(&Path, &Path)> {
+        let (usage, limit) = self.places.as_ref()?;
+        Some((usage, limit))
     }
 
     /// Bytes used and the limit, both zero when there is no limit.
@@ -157,10 +168,13 @@ fn directory(root: &Path, point: &Path, path: &str) -> PathBuf {
     }
 }
 
+/// Usage and limit: where they are, and open.
+type Level = ((PathBuf, PathBuf), (File, File));
+
 /// Usage and limit files of the level, from `directory` up to the mount point, with the smallest
 /// limit: that is where the OOM killer strikes first.
-fn tightest_level(version: Version, directory: &Path, point: &Path) -> Option<(File, File)> {
-    let mut tightest: Option<(u64, (File, File))> = None;
+fn tightest_level(version: Version, directory: &Path, point: &Path) -> Option<Level> {
+    let mut tightest: Option<(u64, Level)> = None;
     for level in directory
         .ancestors()
         .take_while(|level| level.starts_with(point))
@@ -174,11 +188,15 @@ fn tightest_level(version: Version, directory: &Path, point: &Path) -> Option<(F
         if limit >= NO_LIMIT || tightest.as_ref().is_some_and(|(found, _)| *found <= limit) {
             continue;
         }
-        if let Ok(usage_file) = File::open(level.join(version.usage_file())) {
-            tightest = Some((limit, (usage_file, limit_file)));
+        let places = (
+            level.join(version.usage_file()),
+            level.join(version.limit_file()),
+        );
+        if let Ok(usage_file) = File::open(&places.0) {
+            tightest = Some((limit, (places, (usage_file, limit_file))));
         }
     }
-    tightest.map(|(_, files)| files)
+    tightest.map(|(_, level)| level)
 }
 
 /// A cgroup file with one number, or the word `max`.

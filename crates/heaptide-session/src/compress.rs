@@ -97,33 +97,42 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn compress(&mut self, path: &Path, waited_for: bool) -> Result<(), RewriteError> {
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path);
-        let original = match opened {
-            // The program has taken it away.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            opened => opened?,
-        };
-        if !has_ended_well(&original, waited_for)? {
-            return Ok(());
-        }
-        let mut target = Replacement::new(path, &original)?;
-        let bytes = original.metadata()?.len();
-        let mut go_on = |_, _| {
+        compress_one(path, waited_for, &mut |bytes| {
             if !self.announced && self.started.elapsed() >= SILENT {
                 self.announced = true;
                 (self.announce)(path, bytes);
             }
             !end_requested(self.signals)
-        };
-        let rewritten = rewrite(&original, &target.file, &mut go_on)?;
-        if rewritten.bytes_after < rewritten.bytes_before {
-            target.take_place_of(path, &original)?;
-        }
-        Ok(())
+        })
     }
+}
+
+/// Compresses the capture at `path`, unless it is gone, or its process is not and nobody has `waited_for` it. `go_on` is
+/// asked often, with the bytes of the capture.
+pub(crate) fn compress_one(
+    path: &Path,
+    waited_for: bool,
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Result<(), RewriteError> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path);
+    let original = match opened {
+        // The program has taken it away.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    if !has_ended_well(&original, waited_for)? {
+        return Ok(());
+    }
+    let mut target = Replacement::new(path, &original)?;
+    let bytes = original.metadata()?.len();
+    let rewritten = rewrite(&original, &target.file, &mut |_, _| go_on(bytes))?;
+    if rewritten.bytes_after < rewritten.bytes_before {
+        target.take_place_of(path, &original)?;
+    }
+    Ok(())
 }
 
 /// Does somebody want us to end?
@@ -244,6 +253,7 @@ mod tests {
         let facts = Facts {
             // No process has this number.
             pid: 0x7fff_fff0,
+            parent_pid: 1,
             process_start_ticks: 0,
             options: 0,
             memory_interval_ms: 0,

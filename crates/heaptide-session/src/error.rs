@@ -67,6 +67,9 @@ pub enum SessionError {
     /// The agent could not be put where the loader finds it.
     #[error("cannot prepare the agent for preloading: {0}")]
     Agent(String),
+    /// The agent could not be loaded into this process.
+    #[error("cannot load the agent: {0}")]
+    AgentLoad(String),
     /// `exec` failed.
     #[error("cannot start '{}': {}", program.display(), plain(source))]
     Exec {
@@ -108,6 +111,7 @@ impl SessionError {
                 "point XDG_CACHE_HOME or TMPDIR to a writable directory from which programs may be executed"
                     .to_owned(),
             ),
+            Self::AgentLoad(_) => Some("reinstall heaptide; the agent comes with it".to_owned()),
             Self::Exec { source, .. } if source.raw_os_error() == Some(libc::ENOEXEC) => {
                 Some("it is neither a binary of this machine nor a script with a #! line".to_owned())
             }

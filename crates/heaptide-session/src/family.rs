@@ -334,6 +334,7 @@ mod tests {
     fn the_variable_of_the_agent() {
         let facts = Facts {
             pid: 42,
+            parent_pid: 1,
             process_start_ticks: 0,
             memory_interval_ms: 10,
             stack_node_budget: 9,

@@ -18,6 +18,9 @@
 //!
 //! Children are followed by the agent itself; [`family`] finds their captures and samples them.
 //!
+//! Programs that track stretches of themselves (`Tracker` in Python) use [`inside`] and [`loaded`] instead: there is no
+//! supervisor then.
+//!
 //! Not covered: attaching to a running process.
 
 pub mod agent;
@@ -26,7 +29,9 @@ pub mod cgroup;
 mod compress;
 mod error;
 pub mod family;
+pub mod inside;
 mod launch;
+pub mod loaded;
 mod mirror;
 pub mod outcome;
 pub mod output;

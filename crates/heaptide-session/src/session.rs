@@ -123,6 +123,7 @@ impl Session {
         };
         let facts = Facts {
             pid,
+            parent_pid: std::process::id(),
             process_start_ticks: system::process_start_ticks(pid),
             memory_interval_ms: plan.memory_interval_ms,
             stack_node_budget: plan.stack_node_budget,

@@ -411,6 +411,29 @@ uint64_t ht_signal_storm(uint64_t pairs, long interval_ns) {
     return handled;
 }
 
+/* A handler that maps memory, whatever the program is in the middle of; on or off. */
+static void mapping_handler(int number) {
+    (void)number;
+    int saved = errno;
+    munmap(map(NULL, 4096, 0), 4096);
+    errno = saved;
+}
+void ht_storm_of_signals(int on) {
+    static timer_t timer;
+    static struct sigaction before;
+    if (on) {
+        struct sigaction action = {.sa_handler = mapping_handler, .sa_flags = SA_RESTART};
+        sigaction(SIGUSR1, &action, &before);
+        struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+        timer_create(CLOCK_MONOTONIC, &event, &timer);
+        struct itimerspec spec = {.it_interval = {0, 100000}, .it_value = {0, 100000}};
+        timer_settime(timer, 0, &spec, NULL);
+    } else {
+        timer_delete(timer);
+        sigaction(SIGUSR1, &before, NULL);
+    }
+}
+
 /* fork and vfork children that allocate; each returns the child's exit status. */
 int ht_fork(size_t count, size_t size) {
     pid_t child = fork();

@@ -1,0 +1,270 @@
+"""One thing after another that a program may do while it tracks itself. Argument: which. Prints what it has found, as JSON."""
+import ctypes
+import json
+import os
+import shutil
+import signal
+import struct
+import sys
+import threading
+import time
+import tracemalloc
+import warnings
+import zlib
+
+import bare
+import stretch
+
+SIZE = 70001
+PID = 40  # offset of the process id in a capture
+
+
+def adopt(number):
+    """Makes a capture that was made for the parent one of this process, as the extension module would have."""
+    path = "%d.tide" % number
+    with open(path, "r+b") as file:
+        head = bytearray(file.read(512))
+        struct.pack_into("<I", head, PID, os.getpid())
+        struct.pack_into("<I", head, 508, zlib.crc32(head[:508]))
+        file.seek(0)
+        file.write(head)
+    return path
+
+
+def make(count):
+    blocks = [0] * count
+    for n in range(count):
+        blocks[n] = bare.malloc(SIZE)  # made
+    return blocks
+
+
+def release(blocks):
+    for block in blocks:
+        bare.free(block)
+
+
+def codes():
+    found = {"before": [stretch.stop(), stretch.state()]}
+    bad = stretch.config("0.tide")
+    bad.bytes += 8
+    start = stretch.agent().heaptide_start
+    found["size"] = start(ctypes.byref(bad))
+    found["null"] = start(None)
+    found["flags"] = stretch.start("0.tide", flags=1 << 31)
+    bad = stretch.config("0.tide")
+    bad.path = b"0.tide"
+    found["relative"] = start(ctypes.byref(bad))
+    missing = stretch.config("missing.tide")
+    found["missing"] = [start(ctypes.byref(missing)), missing.os_error]
+    with open("zeroes.tide", "wb") as file:
+        file.write(bytes(1 << 16))
+    found["zeroes"] = stretch.start("zeroes.tide")
+    found["without_gil"] = stretch.without_gil().heaptide_start(ctypes.byref(stretch.config("0.tide")))
+    found["start"] = [stretch.start("0.tide"), stretch.state()]
+    found["again"] = stretch.start("1.tide")
+    found["stop"] = [stretch.stop(), stretch.state()]
+    found["used"] = stretch.start("0.tide")
+    found["next"] = [stretch.start("1.tide"), stretch.stop()]
+    found["after"] = stretch.stop()
+    return found
+
+
+def supervised():
+    return {"start": stretch.start("0.tide"), "stop": stretch.stop(), "state": stretch.state()}
+
+
+def across():
+    """Blocks of one stretch are freed between two, in the next, and never."""
+    early = make(4)
+    codes = [stretch.start("0.tide")]
+    first = make(10)
+    codes.append(stretch.stop())
+    between = make(5)
+    release(first[:2])
+    codes.append(stretch.start("1.tide"))
+    release(early + first[2:6] + between)
+    second = make(3)
+    release(second[:1])
+    codes.append(stretch.stop())
+    return {"codes": codes, "freed": len(early + first[2:6] + between)}
+
+
+def fork():
+    """A child that is not followed: nothing is on there, and it may track itself."""
+    codes = [stretch.start("0.tide")]
+    blocks = make(10)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        found = [stretch.state(), stretch.stop(), stretch.state()]
+        release(blocks)
+        found += [stretch.start(adopt(1)), stretch.state()]
+        make(7)
+        thread = threading.Thread(target=make, args=(2,), name="of the child")
+        thread.start()
+        thread.join()
+        found.append(stretch.stop())
+        os.write(writing, json.dumps(found).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    release(blocks[:1])
+    codes.append(stretch.stop())
+    return {"codes": codes, "child": json.loads(os.read(reading, 1000))}
+
+
+def follow():
+    """Children that are followed: one stops, one goes on until `_exit`, one is killed, and one has a child of its own."""
+    codes = [stretch.start("0.tide")]
+    make(10)
+    pids = []
+    for way in ("stop", "_exit", "SIGKILL", "grandchild"):
+        pid = os.fork()
+        if pid == 0:
+            make(20)
+            if way == "stop":
+                os._exit(stretch.stop() * 10 + stretch.state())
+            if way == "SIGKILL":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if way == "grandchild":
+                grandchild = os.fork()
+                if grandchild == 0:
+                    make(30)
+                    os._exit(0)
+                os.waitpid(grandchild, 0)
+                os._exit(stretch.stop())
+            os._exit(5)
+        pids.append((way, pid, os.waitpid(pid, 0)[1]))
+    make(1)
+    codes.append(stretch.stop())
+    # No hook is left that would follow
+    pid = os.fork()
+    if pid == 0:
+        make(1)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return {"codes": codes, "children": pids, "stranger": pid}
+
+
+def end(way):
+    """Ends while tracking is on, with a thread that allocates for ever."""
+    def for_ever():
+        while True:
+            bare.free(bare.malloc(90001))
+
+    threading.Thread(target=for_ever, daemon=True).start()
+    assert stretch.start("0.tide") == stretch.OK
+    make(10)
+    sys.stdout.write("{}")
+    sys.stdout.flush()
+    if way == "_exit":
+        os._exit(7)
+    if way == "SIGKILL":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if way == "sys.exit":
+        sys.exit(3)
+    if way == "exception":
+        raise ValueError("as it should")
+
+
+def samples():
+    """Samples are taken, by nobody that Python knows, and forks are none the wiser."""
+    warnings.simplefilter("error")
+    os.register_at_fork(after_in_parent=lambda: sum(range(1000)))
+    tasks = lambda: len(os.listdir("/proc/self/task"))
+    found = {"tasks": [tasks()], "codes": [stretch.start("0.tide")]}
+    found["tasks"].append(tasks())
+    found["python"] = [threading.active_count(), len(sys._current_frames())]
+
+    def busy():
+        ballast = bytearray(32 << 20)
+        until = time.monotonic() + 0.2
+        while time.monotonic() < until:
+            bare.free(bare.malloc(1001))
+        return ballast
+
+    busy()
+    for _ in range(5):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(tasks())
+        status = os.waitpid(pid, 0)[1]
+        found["tasks"].append(os.WEXITSTATUS(status))
+    found["forked_ns"] = time.time_ns()
+    busy()
+    found["tasks"].append(tasks())
+    found["codes"].append(stretch.stop())
+    found["tasks"].append(tasks())
+    return found
+
+
+def signals():
+    """A signal handler of C's that allocates comes in everywhere, also in start and stop."""
+    found = []
+    install = bare.function("storm_of_signals", None, bare.I)
+    install(1)
+    for number in range(100):
+        found.append(stretch.start("%d.tide" % number))
+        release(make(5))
+        found.append(stretch.stop())
+    install(0)
+    return {"codes": found}
+
+
+def wrapped():
+    """`tracemalloc` comes and goes in, between and across stretches that hold Python's requests, and in one that does not."""
+    def objects(count):
+        return [bytearray(200) for _ in range(count)]
+
+    found, kept = [], []
+    for number in range(8):
+        if number in (1, 4):
+            tracemalloc.start()
+        found.append(stretch.start("%d.tide" % number))
+        if number == 3:
+            tracemalloc.start()
+        kept.append(objects(1000))
+        if number in (2, 5):
+            tracemalloc.stop()
+        found.append(stretch.stop())
+        if number == 3:
+            tracemalloc.stop()
+    return {"codes": found}
+
+
+def waiting():
+    """Hooks that wait for the GIL (`tracemalloc` takes it for raw memory, before 3.13) while stop waits for hooks."""
+    ending = False
+
+    def work():
+        # A raw request in a call that lets the GIL go
+        while not ending:
+            bare.free(bare.malloc(3000))
+            for _ in range(20):
+                os.path.exists("/")
+            time.strftime("%Y" * 100)
+
+    tracemalloc.start()
+    raw_malloc = ctypes.CDLL(None).PyMem_RawMalloc
+    raw_free = ctypes.CDLL(None).PyMem_RawFree
+    raw_malloc.restype, raw_malloc.argtypes, raw_free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+
+    def raw():
+        while not ending:
+            raw_free(raw_malloc(5001))
+
+    threads = [threading.Thread(target=target) for target in (work, raw, raw, raw)]
+    for thread in threads:
+        thread.start()
+    found = []
+    for number in range(100):
+        found.append(stretch.start("%d.tide" % number))
+        make(3)
+        found.append(stretch.stop())
+    ending = True
+    for thread in threads:
+        thread.join()
+    return {"codes": found}
+
+
+stretch.agent()
+print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
