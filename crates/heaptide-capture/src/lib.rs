@@ -28,6 +28,7 @@ mod table;
 mod text;
 mod warning;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use heaptide_format::{Cell, HeapWord, Identity, Lifecycle, Node, OwnCost, Sample, Slot, Thread};
@@ -95,6 +96,17 @@ impl Capture {
         let path = path.as_ref();
         let source = source::FileSource::open(path)?;
         let mut capture = reader::read_capture(&source, path)?;
+        capture.attach_events(source);
+        Ok(capture)
+    }
+
+    /// Reads the capture in an open file; `name` stands for the path in messages.
+    ///
+    /// # Errors
+    /// As [`Capture::open`].
+    pub fn from_file(file: File, name: impl AsRef<Path>) -> Result<Self, Error> {
+        let source = source::FileSource::from(file);
+        let mut capture = reader::read_capture(&source, name.as_ref())?;
         capture.attach_events(source);
         Ok(capture)
     }

@@ -40,6 +40,10 @@ pub enum WarningKind {
     InFlight,
     /// A mode this version cannot read.
     UnsupportedMode,
+    /// The capture was made by another profiler, and something in it has no place in ours.
+    Untranslated,
+    /// What was allocated in all and what was temporary is not in the capture.
+    TotalsUnknown,
 }
 
 impl WarningKind {
@@ -64,6 +68,8 @@ impl WarningKind {
             Self::DamagedCell => "damaged_cell",
             Self::InFlight => "in_flight",
             Self::UnsupportedMode => "unsupported_mode",
+            Self::Untranslated => "untranslated",
+            Self::TotalsUnknown => "totals_unknown",
         }
     }
 }

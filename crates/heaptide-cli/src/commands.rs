@@ -18,8 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use heaptide_capture::{Capture, Error, Liveness};
+use heaptide_capture::{Capture, Error as CaptureError, Liveness};
 use heaptide_engine::{EngineError, Profile, ProfileOptions, Temporal};
+use heaptide_memray::Error;
 use heaptide_report::{status_lines, visible};
 
 pub(crate) use self::moment::MomentArgument;
@@ -113,7 +114,7 @@ pub(crate) fn load_with_history(
     max_records: usize,
     terminal: &Terminal,
 ) -> anyhow::Result<(Loaded, Temporal)> {
-    let mut capture = Capture::open(path).map_err(|error| failure_of(path, &error))?;
+    let mut capture = heaptide_memray::open(path).map_err(|error| failure_of(path, &error))?;
     let liveness = capture.liveness();
     let mut line = ProgressLine::new("reading events");
     let mut report = |progress| line.report(progress);
@@ -172,7 +173,7 @@ fn tell(loaded: &Loaded, terminal: &Terminal) {
 
 /// Reads a capture and says nothing.
 pub(crate) fn open(path: &Path, temporary_threshold: Option<u32>) -> anyhow::Result<Loaded> {
-    let mut capture = Capture::open(path).map_err(|error| failure_of(path, &error))?;
+    let mut capture = heaptide_memray::open(path).map_err(|error| failure_of(path, &error))?;
     let liveness = capture.liveness();
     let mut line = ProgressLine::new("reading events");
     let mut report = |progress| line.report(progress);
@@ -196,19 +197,34 @@ pub(crate) fn open(path: &Path, temporary_threshold: Option<u32>) -> anyhow::Res
 
 fn failure_of(path: &Path, error: &Error) -> Failure {
     let hint = match error {
-        Error::Open { .. } | Error::Read { .. } => "check the path and its permissions",
-        Error::NotAFile { .. } | Error::NotACapture { .. } => {
-            "name a file that `heaptide run` has written"
-        }
-        Error::Empty { .. } | Error::TruncatedHeader { .. } => "copy the capture again, whole",
-        Error::NewerVersion { .. } | Error::UnknownFeatures { .. } => {
-            "read it with a newer heaptide"
-        }
+        Error::Read { .. } => "check the path and its permissions",
+        Error::NotMemray { .. } => "name a file that `heaptide run` or `memray run` has written",
+        Error::Version { .. } => "read it with the Memray that made it",
+        Error::Temporary { .. } => "set TMPDIR to a directory with room",
+        Error::Capture(error) => hint_of(error),
         _ => "the file may be damaged; copy it again from where it was made",
     };
     Failure {
         what: format!("cannot read {}", path.display()),
         why: Some(error.to_string()),
         hint: Some(hint.to_owned()),
+    }
+}
+
+const fn hint_of(error: &CaptureError) -> &'static str {
+    match error {
+        CaptureError::Open { .. } | CaptureError::Read { .. } => {
+            "check the path and its permissions"
+        }
+        CaptureError::NotAFile { .. } | CaptureError::NotACapture { .. } => {
+            "name a file that `heaptide run` or `memray run` has written"
+        }
+        CaptureError::Empty { .. } | CaptureError::TruncatedHeader { .. } => {
+            "copy the capture again, whole"
+        }
+        CaptureError::NewerVersion { .. } | CaptureError::UnknownFeatures { .. } => {
+            "read it with a newer heaptide"
+        }
+        _ => "the file may be damaged; copy it again from where it was made",
     }
 }

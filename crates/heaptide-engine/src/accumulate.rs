@@ -99,17 +99,17 @@ pub(crate) fn accumulate(
         balance.add_cell(cell, heap);
         numbering.push(number);
         balances.push(balance);
-        let figures = Figures {
-            allocated: Amount {
+        let mut figures = Figures::default();
+        if capture.identity.knows_totals() {
+            figures.allocated = Amount {
                 count: cell.allocated_count,
                 bytes: cell.allocated_bytes,
-            },
-            temporary: Amount {
+            };
+            figures.temporary = Amount {
                 count: cell.temporary_count,
                 bytes: cell.temporary_bytes,
-            },
-            ..Figures::default()
-        };
+            };
+        }
         entries.push(Entry {
             stack,
             allocator,

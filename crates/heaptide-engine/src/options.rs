@@ -51,6 +51,12 @@ pub enum EngineError {
         /// The one that the capture has.
         recorded: u32,
     },
+    /// The capture does not hold what was allocated in all.
+    #[error(
+        "the capture was made by Memray with --aggregate: it holds what was live at the peak and at the end, not what was \
+         allocated in all or was temporary"
+    )]
+    TotalsUnknown,
     /// Counters have no history.
     #[error("an aggregated capture has no history of its allocations: record without --aggregate")]
     NoHistory,

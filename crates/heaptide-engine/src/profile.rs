@@ -126,9 +126,12 @@ impl Profile {
     ///
     /// # Errors
     /// [`EngineError::ThresholdNotRecorded`] when a capture of counters is asked for another threshold than it
-    /// was recorded with.
+    /// was recorded with; [`EngineError::TotalsUnknown`] when it is asked for temporary blocks and none were recorded.
     pub fn with(capture: &Capture, options: ProfileOptions<'_>) -> Result<Self, EngineError> {
         let recorded = capture.identity.temporary_threshold;
+        if options.temporary_threshold.is_some() && !capture.identity.knows_totals() {
+            return Err(EngineError::TotalsUnknown);
+        }
         match options.temporary_threshold {
             Some(asked) if asked != recorded && !capture.holds_events() => {
                 Err(EngineError::ThresholdNotRecorded { asked, recorded })
@@ -291,6 +294,12 @@ impl Work {
 }
 
 impl Profile {
+    /// The stack that a node of the capture is; `None` where there is no such node.
+    #[must_use]
+    pub fn stack_of_node(&self, node: u32) -> Option<StackId> {
+        self.nodes.stack_of(node)
+    }
+
     /// Puts what a replay found where a capture with counters has it, for whoever looks there.
     pub fn complete(&self, capture: &mut Capture) {
         capture.heap = self.heap;

@@ -21,6 +21,10 @@ pub const PYTHON_ALLOCATORS: u32 = 1;
 /// In [`Identity::options`]: nothing is kept (`-o /dev/null`), so events need no place in the file.
 pub const NOTHING_KEPT: u32 = 2;
 
+/// In [`Identity::options`]: only what was live at the peak and at the end is known, not what was allocated in all
+/// and what was temporary (captures made from Memray's aggregated ones).
+pub const TOTALS_UNKNOWN: u32 = 4;
+
 /// Byte offsets of the blocks of the header page.
 pub mod offsets {
     /// [`super::Identity`]
@@ -216,6 +220,12 @@ impl Identity {
     pub fn expected_checksum(&self) -> u32 {
         let bytes = self.as_bytes();
         crate::checksum(&bytes[..bytes.len() - 4])
+    }
+
+    /// Is it known what was allocated in all, and what was temporary?
+    #[must_use]
+    pub const fn knows_totals(&self) -> bool {
+        self.options & TOTALS_UNKNOWN == 0
     }
 
     /// Are requests to Python's own allocators recorded?

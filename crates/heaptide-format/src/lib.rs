@@ -33,7 +33,7 @@ pub use event::{
 pub use header::{
     FEATURE_PACKED_EVENTS, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle,
     MAGIC, Mode, NOTHING_KEPT, Origin, Outcome, OwnCost, PYTHON_ALLOCATORS, PythonAllocator, State,
-    StopReason, offsets,
+    StopReason, TOTALS_UNKNOWN, offsets,
 };
 pub use packed::{LARGEST_BLOCK_BYTES, PACKED_BLOCK_BYTES, PackedBlock, Packing};
 pub use record::{

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use heaptide_capture::Capture;
 use heaptide_engine::{Merger, Process, combined_curve};
 use heaptide_format::{MAGIC, Origin, Sample};
 use heaptide_report::{Reported, processes_json, processes_text};
@@ -97,7 +96,7 @@ fn chosen(argument: &CaptureArgument) -> anyhow::Result<Vec<PathBuf>> {
     let mut paths = expanded(&paths)?;
     if let Some(pid) = argument.process {
         let all = paths.len();
-        paths.retain(|path| Capture::open(path).is_ok_and(|one| one.identity.pid == pid));
+        paths.retain(|path| heaptide_memray::open(path).is_ok_and(|one| one.identity.pid == pid));
         if paths.is_empty() {
             return Err(Failure {
                 what: format!("no capture of process {pid}"),

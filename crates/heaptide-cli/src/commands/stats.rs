@@ -2,10 +2,12 @@
 
 use std::io::{IsTerminal, stdout};
 
+use heaptide_engine::EngineError;
 use heaptide_report::{StatsOptions, stats_json, stats_text};
 
 use super::merge::load_selected;
 use super::{CaptureArgument, SelectionArguments};
+use crate::failure::Failure;
 use crate::output::{OutputArguments, beside};
 use crate::terminal::Terminal;
 
@@ -35,6 +37,14 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
     let output = output_of(arguments);
     output.check(&arguments.capture.path)?;
     let loaded = load_selected(&arguments.capture, &arguments.selection, None, terminal)?;
+    if !loaded.capture.identity.knows_totals() {
+        return Err(Failure {
+            what: format!("{} has no statistics", arguments.capture.path.display()),
+            why: Some(EngineError::TotalsUnknown.to_string()),
+            hint: Some("see `heaptide summary`, `tree`, `table` or `flamegraph`".to_owned()),
+        }
+        .into());
+    }
     let options = StatsOptions {
         num_largest: arguments.num_largest as usize,
         part: arguments.selection.part(),

@@ -1,0 +1,253 @@
+//! Files made byte for byte, with known answers, and what is no file of Memray.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use heaptide_capture::{Capture, WarningKind};
+use heaptide_engine::{EngineError, Profile, ProfileOptions};
+use heaptide_memray::{Error, open};
+use tempfile::TempDir;
+
+const START_MS: u64 = 1_767_323_045_000;
+
+/// A file under construction.
+struct File(Vec<u8>);
+
+impl File {
+    fn new(version: i32, aggregated: bool) -> Self {
+        let mut file = Self(b"memray\0".to_vec());
+        file.0.extend(version.to_le_bytes());
+        if version >= 12 {
+            file.0.extend(0x030c_0df0_u32.to_le_bytes());
+        }
+        file.0.extend([0, u8::from(aggregated)]);
+        for word in [0, 0, START_MS, START_MS + 70] {
+            file.0.extend(word.to_le_bytes());
+        }
+        file.0.extend(b"app.py --fast\0");
+        file.0.extend(4711_u32.to_le_bytes());
+        // The main thread, of which one frame is left out.
+        for word in [1_u64, 1] {
+            file.0.extend(word.to_le_bytes());
+        }
+        file.0.push(1);
+        file.0.extend(vec![
+            0;
+            usize::from(version >= 11) + usize::from(version >= 12)
+        ]);
+        if version >= 13 {
+            file.0.extend(b"/usr/lib/python3.12\0/site\0\0/path\0\0");
+        }
+        file
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn thread(&mut self, id: u64) -> &mut Self {
+        self.add(&[12]).add(&id.to_le_bytes())
+    }
+
+    /// A function of one instruction, which is in its first line: line `3 * number`, by the difference.
+    fn code(&mut self, number: u8) -> &mut Self {
+        let name = [b"f", &[b'0' + number][..], b"\0app.py\0"].concat();
+        self.add(&[14, number]).add(&name).add(&[6, 2, 0xe8, 0x00])
+    }
+
+    fn open(&self) -> Result<Capture, Error> {
+        let (_directory, path) = written(&self.0);
+        open(path)
+    }
+}
+
+fn written(bytes: &[u8]) -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("memray-app.bin");
+    std::fs::write(&path, bytes).unwrap();
+    (directory, path)
+}
+
+/// Two threads, a block that the other one frees, and a mapping that is unmapped in part.
+fn example() -> File {
+    let mut file = File::new(13, false);
+    file.thread(1).code(1).code(2).code(3);
+    // Memray's own frame, then f2 and f3.
+    file.add(&[0b0100_0001, 1, 0, 0b0100_0001, 2, 0, 0b0100_0000, 3, 0]);
+    // malloc(100) at 0x1000: a new address, the difference of its eighth in zigzag.
+    file.add(&[0b1111_1110, 0x80, 0x08, 100]);
+    file.add(&[2, 64, 10]);
+    file.thread(2).add(b"\x0aworker\0");
+    // malloc(7) at 0x1010, without a stack.
+    file.add(&[0b1111_1110, 4, 7]);
+    // Its address is the last one, that of the other thread's block the one before: free(0x1000).
+    file.add(&[0b1000_1101]);
+    file.thread(1);
+    // f3 has returned; mmap of 8192 bytes at 0x3000, then munmap of the second half.
+    file.add(&[0b0001_0000]);
+    file.add(&[0b1111_1000, 0xfc, 0x07, 14, 0x80, 0x40]);
+    file.add(&[0b1111_1000, 0x80, 0x08, 15, 0x80, 0x20]);
+    file
+}
+
+fn rows(profile: &Profile) -> Vec<(String, String, u64, u64, u64)> {
+    let stacks = &profile.stacks;
+    let mut rows: Vec<_> = profile
+        .entries
+        .iter()
+        .map(|entry| {
+            let labels = stacks.walk(entry.stack).map(|node| {
+                let frame = stacks.nodes[node.index()].frame;
+                stacks.location_label(stacks.frames[frame.index()].location)
+            });
+            (
+                labels.collect::<Vec<_>>().join(" < "),
+                profile.threads[entry.thread as usize].name.clone(),
+                entry.figures.allocated.bytes,
+                entry.figures.peak.bytes,
+                entry.figures.live.bytes,
+            )
+        })
+        .collect();
+    rows.sort();
+    rows
+}
+
+#[test]
+fn stacks_threads_and_mappings() {
+    for ended in [true, false] {
+        let mut file = example();
+        if ended {
+            file.add(&[1]);
+        }
+        // Files that were not ended are filled up with zeros.
+        file.add(&[0; 50]);
+        let capture = file.open().unwrap();
+        let profile = Profile::new(&capture);
+        let row = |stack: &str, thread: &str, allocated, peak, live| {
+            (stack.to_owned(), thread.to_owned(), allocated, peak, live)
+        };
+        assert_eq!(
+            rows(&profile),
+            [
+                row("", "worker", 7, 7, 7),
+                row("f2:app.py:6", "MainThread", 8192, 8192, 4096),
+                row("f3:app.py:9 < f2:app.py:6", "MainThread", 100, 0, 0),
+            ]
+        );
+        assert_eq!(capture.warnings, []);
+        assert_eq!(profile.warnings, []);
+        assert_eq!(capture.metadata.command_line(), "app.py --fast");
+        assert_eq!(capture.samples[0].unix_ns, (START_MS + 10) * 1_000_000);
+        assert_eq!(profile.sample_heap, [100]);
+        let word = capture.liveness().word();
+        assert_eq!(word, if ended { "finished" } else { "died" });
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_off_anywhere_is_read_up_to_there() {
+    let whole = example().0;
+    let header = File::new(13, false).0.len();
+    for length in 0..whole.len() {
+        let (_directory, path) = written(&whole[..length]);
+        match open(&path) {
+            Ok(capture) => {
+                assert!(length >= header);
+                assert_eq!(Profile::new(&capture).warnings, [], "{length}");
+            }
+            Err(error) => assert!(length < header, "{length}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn sums_at_the_peak_and_at_the_end() {
+    let mut file = File::new(13, true);
+    file.code(1).code(2);
+    // Frames 0 and 1, and the stacks 1 (of Memray) and 2 (called by it).
+    file.add(&[4, 0, 1, 0, 1, 4, 1, 2, 0, 0, 3, 0, 0, 3, 1, 1]);
+    let words = [1, 6, 0, 2, 0, 3, 1, 300, 100_u64];
+    file.add(&[2]);
+    for word in words {
+        file.add(&word.to_le_bytes());
+    }
+    file.add(&[15]);
+    let capture = file.open().unwrap();
+    let profile = Profile::new(&capture);
+    let figures = &profile.totals.figures;
+    assert_eq!((figures.peak.count, figures.peak.bytes), (3, 300));
+    assert_eq!((figures.live.count, figures.live.bytes), (1, 100));
+    assert!(figures.allocated.is_zero());
+    assert_eq!(rows(&profile)[0].0, "f2:app.py:6");
+    assert_eq!(capture.warnings.len(), 1);
+    assert_eq!(capture.warnings[0].kind, WarningKind::TotalsUnknown);
+    let asked = ProfileOptions {
+        temporary_threshold: Some(1),
+        progress: None,
+    };
+    let refused = Profile::with(&capture, asked).unwrap_err();
+    assert_eq!(refused, EngineError::TotalsUnknown);
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    let message = |bytes: &[u8]| {
+        let (_directory, path) = written(bytes);
+        let error = open(&path).unwrap_err().to_string();
+        let name = path.display().to_string();
+        error.strip_prefix(&name).unwrap().to_owned()
+    };
+    assert_eq!(
+        message(&File::new(9, false).0),
+        ": made by Memray 1.4 to 1.6, whose files have header version 9; versions 10 to 13 can be read"
+    );
+    assert!(message(&File::new(14, false).0).starts_with(": made by a newer Memray"));
+    assert_eq!(
+        message(b"memray\0"),
+        ": not a capture: it ends inside the header"
+    );
+    let mut frame = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    frame.write_all(b"something else").unwrap();
+    let frame = frame.finish().unwrap();
+    assert_eq!(
+        message(&frame),
+        ": not a capture: the LZ4 frame holds no capture of Memray"
+    );
+    // Memray's aggregated mode leaves this behind when it is killed.
+    assert_eq!(message(b""), ": the file is empty");
+}
+
+#[test]
+fn no_bytes_are_too_odd() {
+    let mut seed = 7_u64;
+    let mut noise = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let mut with_blocks = 0;
+    for round in 0..3000 {
+        let version = 10 + (noise() % 4) as i32;
+        let mut file = File::new(version, noise() % 2 == 0);
+        if round % 3 == 0 {
+            file = example();
+        }
+        for _ in 0..noise() % 300 {
+            // Small numbers keep the reader going for longer.
+            let byte = noise();
+            file.0.push(if byte & 0x300 == 0 {
+                byte as u8
+            } else {
+                byte as u8 & 0xf
+            });
+        }
+        if let Ok(capture) = file.open() {
+            let profile = Profile::new(&capture);
+            with_blocks += usize::from(profile.totals.figures.allocated.count > 0);
+        }
+    }
+    assert!(with_blocks > 500, "{with_blocks}");
+}
