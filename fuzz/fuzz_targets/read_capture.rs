@@ -53,11 +53,16 @@ fn read_and_report(bytes: &[u8]) {
         report::summary_json(&profile, summary, out).unwrap();
         report::tree_text(&profile, tree, text, out).unwrap();
         report::tree_json(&profile, tree, out).unwrap();
-        let page = report::FlamegraphOptions { metric };
+        let page = report::FlamegraphOptions {
+            metric,
+            split_threads: true,
+            ..report::FlamegraphOptions::default()
+        };
         report::flamegraph_html(&capture, &profile, &liveness, page, out).unwrap();
         let table = report::TableOptions {
             metric,
             split_threads: true,
+            confidential_files: report::ConfidentialFiles::All,
         };
         report::table_html(&capture, &profile, &liveness, table, out).unwrap();
         // Of the formats of other tools the one that has a tree: the others list every frame of every

@@ -26,6 +26,10 @@ pub(crate) fn run_with(agent: &Path) -> Result<()> {
         "warnings",
     ];
     shell::run(&mut shell::cargo_with_agent(&clippy, agent))?;
+    // A workspace of its own, which nothing else builds.
+    let fuzz = shell::target().join("fuzz");
+    let mut check = shell::cargo(&["check", "--quiet", "--target-dir"]);
+    shell::run(check.arg(fuzz).current_dir(shell::project().join("fuzz")))?;
     python_files()?;
     if shell::exists("cargo-deny") {
         shell::run(&mut shell::cargo(&[

@@ -52,6 +52,7 @@ impl Kind {
 }
 
 /// What a stack held at the peak and holds at the end.
+#[derive(Clone, Copy)]
 pub(crate) struct Standing {
     pub(crate) peak_count: u64,
     pub(crate) live_count: u64,
