@@ -5,11 +5,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use heaptide_e2e::{
-    Capture, Cell, Mode, Python, Sandbox, modes, pythons_of, run, stats, virtual_environment,
-};
+use heaptide_e2e::{Capture, Cell, Mode, Python, Sandbox, modes, pythons_of, run, stats};
 use serde::Deserialize;
 use serde_json::Value;
+
+#[path = "memray/over_time.rs"]
+mod over_time;
+#[path = "memray/rows.rs"]
+mod rows;
+
+use rows::{Place, Sums, expect_equal, of_the_program, sums, with_memray};
 
 const PROGRAM: &str = "reference.py";
 
@@ -26,13 +31,6 @@ const FUNCTIONS: [&str; 10] = [
     "generators",
     "recursion",
 ];
-
-#[derive(Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    function: String,
-    file: String,
-    line: u32,
-}
 
 /// A row of `memray_figures.py`.
 #[derive(Deserialize)]
@@ -58,37 +56,6 @@ struct Reference {
 
 /// How many other allocations a temporary block may see, besides the usual one.
 const THRESHOLDS: [&str; 3] = ["0", "2", "9"];
-
-/// Stack, thread, and the allocator where Memray keeps allocators apart.
-type Key = (Vec<Place>, String, Option<String>);
-/// Count and bytes.
-type Sums = BTreeMap<Key, (u64, u64)>;
-
-/// The frames up to the program's own code; `None` for what no function of the program is responsible for. What
-/// lies further out is the runner: Memray's is a Python program, ours is none.
-fn of_the_program(stack: Vec<Place>) -> Option<Vec<Place>> {
-    let ours = |place: &Place| place.file.ends_with(PROGRAM);
-    let outermost = stack
-        .iter()
-        .rposition(|place| ours(place) && place.function != "<module>")?;
-    // The interpreter maps a piece of its own stack where the frames have used up the last one, which comes a
-    // little sooner below the runner's frames. What the C library keeps for a thread goes when the thread does,
-    // which is some time after `join`.
-    if ["down", "start"].contains(&stack[0].function.as_str()) {
-        return None;
-    }
-    Some(stack.into_iter().take(outermost + 1).collect())
-}
-
-fn sums(rows: impl Iterator<Item = (Key, (u64, u64))>) -> Sums {
-    let mut sums = Sums::new();
-    for (key, (count, bytes)) in rows.filter(|(_, figures)| *figures != (0, 0)) {
-        let sum = sums.entry(key).or_default();
-        sum.0 += count;
-        sum.1 += bytes;
-    }
-    sums
-}
 
 fn of_memray(rows: Vec<Row>, by_allocator: bool) -> Sums {
     sums(rows.into_iter().filter_map(|row| {
@@ -119,26 +86,6 @@ fn of_heaptide(
         );
         Some((key, figures(cell)))
     }))
-}
-
-fn expect_equal(name: &str, memray: &Sums, heaptide: &Sums) {
-    let keys = memray.keys().chain(heaptide.keys());
-    let differences: Vec<String> = keys
-        .filter(|key| memray.get(*key) != heaptide.get(*key))
-        .map(|key| {
-            format!(
-                "{key:?}:\n  Memray {:?}\n  heaptide {:?}",
-                memray.get(key),
-                heaptide.get(key)
-            )
-        })
-        .collect();
-    assert!(
-        differences.is_empty(),
-        "{name}: {} differences\n{}",
-        differences.len(),
-        differences[..differences.len().min(6)].join("\n")
-    );
 }
 
 fn unsigned(count: i64, bytes: i64) -> (u64, u64) {
@@ -328,8 +275,7 @@ impl Run<'_> {
 #[test]
 fn memray_finds_the_same() {
     for python in pythons_of(&[12]) {
-        let packages = ["memray==1.20.0", "numpy==2.5.5"];
-        let Some(interpreter) = virtual_environment(python, "memray", &packages) else {
+        let Some(interpreter) = with_memray(python) else {
             continue;
         };
         let sandbox = Sandbox::new(python);
