@@ -95,6 +95,8 @@ pub(crate) struct Loaded {
     pub(crate) capture: Capture,
     pub(crate) profile: Profile,
     pub(crate) liveness: Liveness,
+    /// Which part of the capture the profile is of, in words; empty: all of it.
+    pub(crate) shown: String,
 }
 
 /// Reads a capture and says on stderr in which state it is.
@@ -114,6 +116,17 @@ pub(crate) fn load_with_history(
     max_records: usize,
     terminal: &Terminal,
 ) -> anyhow::Result<(Loaded, Temporal)> {
+    let (loaded, temporal) = open_with_history(path, max_records, |_, error| no_history(error))?;
+    tell(&loaded, terminal);
+    Ok((loaded, temporal))
+}
+
+/// As [`open`], with the capture's history, in one pass over its events. `failure` says why there is none.
+fn open_with_history(
+    path: &Path,
+    max_records: usize,
+    failure: impl Fn(&Capture, &EngineError) -> Failure,
+) -> anyhow::Result<(Loaded, Temporal)> {
     let mut capture = heaptide_memray::open(path).map_err(|error| failure_of(path, &error))?;
     let liveness = capture.liveness();
     let mut line = ProgressLine::new("reading events");
@@ -122,21 +135,21 @@ pub(crate) fn load_with_history(
         progress: Some(&mut report),
         ..ProfileOptions::default()
     };
-    let (profile, temporal) =
-        Profile::with_history(&capture, options, max_records).map_err(no_history)?;
+    let (profile, temporal) = Profile::with_history(&capture, options, max_records)
+        .map_err(|error| failure(&capture, &error))?;
     drop(line);
     profile.complete(&mut capture);
     let loaded = Loaded {
         capture,
         profile,
         liveness,
+        shown: String::new(),
     };
-    tell(&loaded, terminal);
     Ok((loaded, temporal))
 }
 
 /// Why there is no temporal report.
-pub(crate) fn no_history(error: EngineError) -> Failure {
+pub(crate) fn no_history(error: &EngineError) -> Failure {
     Failure {
         what: "cannot make a temporal flame graph".to_owned(),
         why: Some(error.to_string()),
@@ -150,6 +163,7 @@ fn tell(loaded: &Loaded, terminal: &Terminal) {
         capture,
         profile,
         liveness,
+        ..
     } = loaded;
     for line in status_lines(capture, profile, liveness) {
         let line = visible(&line).into_owned();
@@ -192,6 +206,7 @@ pub(crate) fn open(path: &Path, temporary_threshold: Option<u32>) -> anyhow::Res
         capture,
         profile,
         liveness,
+        shown: String::new(),
     })
 }
 

@@ -153,6 +153,54 @@ fn statistics_of_a_stretch_of_time() {
 }
 
 #[test]
+fn pages_of_a_part() {
+    let place = Place::new();
+    let table = |options: &str| -> Vec<(String, u64, u64)> {
+        let table = place.json(&format!("table --json {options}"));
+        let rows = table["rows"].as_array().expect("it has rows").iter();
+        rows.map(|row| {
+            let number = |key: &str| row[key].as_u64().expect("a number");
+            let function = row["function"].as_str().unwrap_or("").to_owned();
+            (function, number("size"), number("count"))
+        })
+        .collect()
+    };
+    let second = rows(&[("load", 8 * MIB, 1), ("burst", 3 * MIB, 3)]);
+    assert_eq!(table("--between 0.5 1 phases.tide"), second);
+    let put = rows(&[("put", 2 * MIB, 1)]);
+    assert_eq!(table("--leaks --between 0.5 1 phases.tide"), put);
+    let worker = table("--thread worker-1 service.tide");
+    assert_eq!(worker[0], ("put".to_owned(), 6 * MIB, 6));
+    let tree = |options: &str| -> Value {
+        let text = place.stdout(&format!("flamegraph --json {options}"));
+        let root = text.lines().next().expect("a root");
+        serde_json::from_str(root).expect("JSON")
+    };
+    let root = tree("--between 0.5 1 phases.tide");
+    assert_eq!(root["total_bytes"], 11 * MIB);
+    let root = tree("--leaks --between 0.5 1 phases.tide");
+    assert_eq!(root["total_bytes"], 2 * MIB);
+    let root = tree("--thread worker-1 service.tide");
+    let sum: u64 = worker.iter().map(|row| row.1).sum();
+    assert_eq!(root["total_bytes"], sum);
+    for report in ["flamegraph", "table"] {
+        let output = place.run(&format!(
+            "{report} -f -o page.html --between 0.5 1 phases.tide"
+        ));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stderr(&output).contains("from 0.50 s to 1.00 s of 2.00 s, by the samples"));
+    }
+    for (option, hint) in [
+        ("--between 0 1", "choose the stretch of time in the page"),
+        ("--thread MainThread", "take --split-threads"),
+    ] {
+        let output = place.run(&format!("flamegraph --temporal {option} phases.tide"));
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(hint), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn stretches_that_cannot_be() {
     let place = Place::new();
     for (arguments, code, why) in [

@@ -9,7 +9,7 @@ use heaptide_capture::{Capture, ProcessState};
 use heaptide_engine::{Metric, Profile, Temporal, TemporalOptions};
 use heaptide_format::{Allocator, MetadataKey};
 use heaptide_report::{
-    ConfidentialFiles, FlamegraphOptions, TableOptions, flamegraph_html, table_html,
+    ConfidentialFiles, FlamegraphOptions, Part, TableOptions, flamegraph_html, table_html,
 };
 use heaptide_testkit::{CaptureBuilder, Simulation, fixtures};
 
@@ -45,6 +45,8 @@ impl Page {
             metric: Metric::Allocated,
             split_threads,
             confidential_files: ConfidentialFiles::Default,
+            part: Part::Whole,
+            shown: "",
         };
         table_html(&self.capture, &self.profile, &liveness, options, &mut out)?;
         out.flush()

@@ -6,6 +6,7 @@ use heaptide_capture::{Capture, Liveness};
 use heaptide_engine::{Metric, Profile, Temporal};
 
 use crate::page::{ConfidentialFiles, PageRequest, write_page};
+use crate::stats::Part;
 
 /// How many memory samples a page has at most, unless told otherwise; Memray's default.
 pub const MAX_MEMORY_RECORDS: usize = 10_000;
@@ -25,6 +26,10 @@ pub struct FlamegraphOptions<'a> {
     pub max_memory_records: usize,
     /// The history of the capture, for pages that take time apart.
     pub temporal: Option<&'a Temporal>,
+    /// Of what the figures of the profile are.
+    pub part: Part,
+    /// The same in words, for the page's notes; empty: of everything.
+    pub shown: &'a str,
 }
 
 impl Default for FlamegraphOptions<'_> {
@@ -36,6 +41,8 @@ impl Default for FlamegraphOptions<'_> {
             confidential_files: ConfidentialFiles::Default,
             max_memory_records: MAX_MEMORY_RECORDS,
             temporal: None,
+            part: Part::Whole,
+            shown: "",
         }
     }
 }
@@ -62,6 +69,8 @@ pub fn flamegraph_html(
         confidential_files: options.confidential_files,
         max_memory_records: options.max_memory_records,
         temporal: options.temporal,
+        part: options.part,
+        shown: options.shown,
     };
     write_page(&request, out)
 }

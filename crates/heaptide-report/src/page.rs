@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::format::visible;
 use crate::html::escape_html;
+use crate::stats::Part;
 
 pub(crate) use block::Block;
 pub use sources::ConfidentialFiles;
@@ -48,6 +49,9 @@ pub(crate) struct PageRequest<'a> {
     pub(crate) confidential_files: ConfidentialFiles,
     pub(crate) max_memory_records: usize,
     pub(crate) temporal: Option<&'a Temporal>,
+    pub(crate) part: Part,
+    /// The part in words; empty: everything.
+    pub(crate) shown: &'a str,
 }
 
 /// Writes the page.
@@ -109,8 +113,8 @@ fn block_of(request: &PageRequest) -> Block {
         "inverted": request.inverted,
         "split_threads": request.split_threads,
         "state": { "word": request.liveness.word(), "text": visible(&request.liveness.to_string()) },
-        "metrics": facts::metrics(request.profile, request.liveness),
-        "facts": facts::facts(request.capture, request.profile, request.liveness),
+        "metrics": facts::metrics(request),
+        "facts": facts::facts(request),
         "histogram": facts::histogram(request.profile),
         "notes": facts::notes(request),
         "threads": threads(request),

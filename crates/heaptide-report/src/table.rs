@@ -10,16 +10,21 @@ use crate::SCHEMA_VERSION;
 use crate::flamegraph::MAX_MEMORY_RECORDS;
 use crate::object::{Field, object, write_pretty};
 use crate::page::{ConfidentialFiles, PageRequest, write_page};
+use crate::stats::Part;
 
 /// What the table shows.
 #[derive(Clone, Copy, Debug)]
-pub struct TableOptions {
+pub struct TableOptions<'a> {
     /// What is counted.
     pub metric: Metric,
     /// A row per thread.
     pub split_threads: bool,
     /// Of which files no source line may be in the page.
     pub confidential_files: ConfidentialFiles,
+    /// Of what the figures of the profile are.
+    pub part: Part,
+    /// The same in words, for the page's notes; empty: of everything.
+    pub shown: &'a str,
 }
 
 /// What one place allocated by one function.
@@ -32,7 +37,7 @@ struct Row {
 }
 
 /// Rows by thread (if they are split), allocator and innermost frame, the largest first.
-fn rows(profile: &Profile, options: TableOptions) -> Vec<Row> {
+fn rows(profile: &Profile, options: TableOptions<'_>) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut indices: FxHashMap<_, usize> = FxHashMap::default();
     for entry in &profile.entries {
@@ -68,7 +73,7 @@ pub fn table_html(
     capture: &Capture,
     profile: &Profile,
     liveness: &Liveness,
-    options: TableOptions,
+    options: TableOptions<'_>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let request = PageRequest {
@@ -82,6 +87,8 @@ pub fn table_html(
         confidential_files: options.confidential_files,
         max_memory_records: MAX_MEMORY_RECORDS,
         temporal: None,
+        part: options.part,
+        shown: options.shown,
     };
     write_page(&request, out)
 }
@@ -90,7 +97,11 @@ pub fn table_html(
 ///
 /// # Errors
 /// When writing fails.
-pub fn table_json(profile: &Profile, options: TableOptions, out: &mut dyn Write) -> io::Result<()> {
+pub fn table_json(
+    profile: &Profile,
+    options: TableOptions<'_>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let whole = profile.totals.figures.get(options.metric);
     let rows = rows(profile, options);
     let rows = rows.iter().map(|row| {

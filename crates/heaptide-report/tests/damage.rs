@@ -54,6 +54,8 @@ fn read_and_make(bytes: &[u8], pages: bool) {
             metric,
             split_threads: true,
             confidential_files: report::ConfidentialFiles::Default,
+            part: report::Part::Whole,
+            shown: "",
         };
         report::table_json(&profile, table, out).unwrap();
         report::transform_csv(&profile, metric, out).unwrap();
@@ -92,6 +94,8 @@ fn make_pages(capture: &Capture, profile: &Profile, liveness: &Liveness) {
         metric: Metric::Live,
         split_threads: true,
         confidential_files: report::ConfidentialFiles::Default,
+        part: report::Part::Whole,
+        shown: "",
     };
     report::table_html(capture, profile, liveness, table, out).unwrap();
 }

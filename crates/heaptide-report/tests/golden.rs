@@ -195,11 +195,15 @@ fn table() {
         metric: Metric::Peak,
         split_threads: false,
         confidential_files: report::ConfidentialFiles::All,
+        part: report::Part::Whole,
+        shown: "",
     };
     let split = report::TableOptions {
         metric: Metric::Live,
         split_threads: true,
         confidential_files: report::ConfidentialFiles::All,
+        part: report::Part::Whole,
+        shown: "",
     };
     check("table.json", |it, out| {
         report::table_json(&it.profile, merged, out)

@@ -6,7 +6,8 @@ mod decoded;
 use heaptide_capture::{Capture, ProcessState};
 use heaptide_engine::{Metric, Profile, Temporal, TemporalOptions};
 use heaptide_report::{
-    ConfidentialFiles, FlamegraphOptions, TableOptions, flamegraph_html, table_html,
+    ConfidentialFiles, FlamegraphOptions, Part, TableOptions, flamegraph_html, keep_interval,
+    table_html,
 };
 use heaptide_testkit::{CaptureBuilder, fixtures};
 
@@ -20,6 +21,8 @@ const OPTIONS: FlamegraphOptions = FlamegraphOptions {
     confidential_files: ConfidentialFiles::All,
     max_memory_records: 10_000,
     temporal: None,
+    part: Part::Whole,
+    shown: "",
 };
 
 fn flamegraph(builder: &CaptureBuilder, options: FlamegraphOptions) -> String {
@@ -41,6 +44,8 @@ fn table(builder: &CaptureBuilder, split_threads: bool) -> String {
         metric: Metric::Live,
         split_threads,
         confidential_files: ConfidentialFiles::All,
+        part: Part::Whole,
+        shown: "",
     };
     table_html(&capture, &profile, &liveness, options, &mut out).expect("memory takes everything");
     String::from_utf8(out).expect("pages are UTF-8")
@@ -273,4 +278,39 @@ fn histories_add_up() {
         assert!(data.column("at_peak.key").iter().all(|&key| key < keys));
         assert!(data.column("lifetime.key").iter().all(|&key| key < keys));
     }
+}
+
+#[test]
+fn a_page_of_a_stretch_of_time_says_so_and_shows_only_what_is_known() {
+    const MIB: u64 = 1 << 20;
+    let bytes = fixtures::phases().build();
+    let capture = Capture::from_bytes(&bytes, "test.tide").expect("readable");
+    let mut profile = Profile::new(&capture);
+    let temporal =
+        Temporal::new(&capture, &profile, TemporalOptions::default()).expect("it has every event");
+    keep_interval(&mut profile, &temporal, &(1..=1));
+    let liveness = capture.liveness_given(|| ProcessState::Gone);
+    let options = FlamegraphOptions {
+        part: Part::Interval,
+        shown: "from 0.50 s to 1.00 s\u{202e}",
+        ..OPTIONS
+    };
+    let mut out = Vec::new();
+    flamegraph_html(&capture, &profile, &liveness, options, &mut out)
+        .expect("memory takes everything");
+    let data = Decoded::of(&String::from_utf8(out).expect("pages are UTF-8"));
+    let metrics = data.head["metrics"].as_array().expect("a list");
+    let metrics: Vec<_> = metrics
+        .iter()
+        .map(|metric| (metric["name"].as_str().unwrap(), metric["bytes"].as_u64()))
+        .collect();
+    assert_eq!(
+        metrics,
+        [("peak", Some(11 * MIB)), ("live", Some(2 * MIB))],
+        "what was allocated and what was temporary is not known"
+    );
+    let note = data.head["notes"][0].as_str().expect("a note");
+    assert!(note.contains("from 0.50 s to 1.00 s\\u202e"), "{note}");
+    let facts = data.head["facts"].to_string();
+    assert!(facts.contains("Part shown") && !facts.contains("Deallocations"));
 }

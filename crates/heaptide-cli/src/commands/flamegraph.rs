@@ -30,6 +30,8 @@ pub(crate) struct Arguments {
     capture: CaptureArgument,
     #[command(flatten)]
     moment: MomentArgument,
+    #[command(flatten)]
+    selection: SelectionArguments,
     /// Let the page take the run apart: the peak inside any stretch of time, or with --leaks what was
     /// allocated in it and still there at its end. Needs a capture of every event
     #[arg(long)]
@@ -94,6 +96,9 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         }
         .into());
     }
+    if arguments.temporal {
+        arguments.selection.refuse_with_temporal()?;
+    }
     let to_stdout = arguments.json && arguments.output.output.is_none();
     let path = if to_stdout {
         "-".into()
@@ -111,9 +116,8 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
     } else if arguments.temporal {
         load_one(&arguments.capture, terminal)?
     } else {
-        let everything = SelectionArguments::default();
         let moment = Some(&arguments.moment);
-        load_selected(&arguments.capture, &everything, moment, terminal)?
+        load_selected(&arguments.capture, &arguments.selection, moment, terminal)?
     };
     let json = |out: &mut dyn std::io::Write| {
         let options = TreeOptions {
@@ -141,11 +145,14 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         confidential_files: arguments.sources.confidential_files(),
         max_memory_records: arguments.max_memory_records,
         temporal: temporal.as_ref(),
+        part: arguments.selection.part(),
+        shown: &loaded.shown,
     };
     let Loaded {
         capture,
         profile,
         liveness,
+        ..
     } = &loaded;
     arguments.output.write(&path, |out| {
         flamegraph_html(capture, profile, liveness, options, out)
@@ -160,5 +167,5 @@ fn history(loaded: &Loaded, max_records: usize) -> Result<Temporal, Failure> {
         max_records,
         progress: Some(&mut report),
     };
-    Temporal::new(&loaded.capture, &loaded.profile, options).map_err(no_history)
+    Temporal::new(&loaded.capture, &loaded.profile, options).map_err(|error| no_history(&error))
 }

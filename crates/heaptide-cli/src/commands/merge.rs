@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use heaptide_engine::{Merger, Process, combined_curve};
+use heaptide_engine::{Merger, Process, Temporal, TemporalOptions, combined_curve};
 use heaptide_format::{MAGIC, Origin, Sample};
 use heaptide_report::{Reported, processes_json, processes_text};
 
-use super::{CaptureArgument, Loaded, MomentArgument, SelectionArguments, load, open};
+use super::selection::history_failure;
+use super::{
+    CaptureArgument, Loaded, MomentArgument, SelectionArguments, load, open, open_with_history,
+    tell,
+};
 use crate::failure::Failure;
 use crate::output::OutputArguments;
 use crate::terminal::Terminal;
@@ -77,16 +81,24 @@ pub(crate) fn load_selected(
     }
     let paths = chosen(argument)?;
     let mut loaded = match &paths[..] {
+        [only] if !selection.is_interval() => load(only, threshold, terminal)?,
         [only] => {
-            let mut loaded = [load(only, threshold, terminal)?];
-            selection.narrow(&mut loaded)?;
-            let [loaded] = loaded;
-            loaded
+            let mut loaded = [opened_to_narrow(only)?];
+            tell(&loaded[0].0, terminal);
+            let shown = selection.narrow(&mut loaded)?;
+            let [(loaded, _)] = loaded;
+            Loaded { shown, ..loaded }
         }
         _ => merged(&paths, selection, threshold, terminal)?,
     };
     selection.keep_threads(&mut loaded)?;
     Ok(loaded)
+}
+
+/// A capture with its history, by which it can be narrowed down.
+fn opened_to_narrow(path: &Path) -> anyhow::Result<(Loaded, Temporal)> {
+    let boundaries = TemporalOptions::default().max_records;
+    open_with_history(path, boundaries, history_failure)
 }
 
 /// The captures that were named, or the one of the process that was.
@@ -130,17 +142,22 @@ fn merged(
     threshold: Option<u32>,
     terminal: &Terminal,
 ) -> anyhow::Result<Loaded> {
-    let mut all = paths
-        .iter()
-        .map(|path| open(path, threshold))
-        .collect::<anyhow::Result<Vec<Loaded>>>()?;
+    let mut shown = String::new();
+    let mut all: Vec<Loaded> = if selection.is_interval() {
+        let opened = paths.iter().map(|path| opened_to_narrow(path));
+        let mut all = opened.collect::<anyhow::Result<Vec<_>>>()?;
+        shown = selection.narrow(&mut all)?;
+        all.into_iter().map(|(loaded, _)| loaded).collect()
+    } else {
+        let opened = paths.iter().map(|path| open(path, threshold));
+        opened.collect::<anyhow::Result<_>>()?
+    };
     let groups = all.iter().map(|one| one.capture.identity.group_id);
     warn_of_strangers(groups.collect(), terminal);
     all.sort_by_key(|one| {
         let root = Origin::from_raw(one.capture.identity.origin) == Some(Origin::Root);
         (!root, one.capture.identity.created_unix_ns)
     });
-    selection.narrow(&mut all)?;
     let processes: Vec<Process> = all
         .iter()
         .map(|one| Process::new(&one.capture, &one.profile, &one.liveness))
@@ -177,6 +194,7 @@ fn merged(
         capture,
         profile,
         liveness: first.liveness,
+        shown,
     })
 }
 

@@ -3,12 +3,11 @@
 use std::str::FromStr;
 
 use heaptide_capture::Capture;
-use heaptide_engine::{EngineError, Temporal, TemporalOptions, ThreadInfo};
+use heaptide_engine::{EngineError, Temporal, ThreadInfo};
 use heaptide_report::{Part, end_unix_ns, keep_interval, keep_threads, visible};
 
 use super::Loaded;
 use crate::failure::Failure;
-use crate::progress::ProgressLine;
 
 /// Which part of a capture a report shows.
 #[derive(Debug, Default, clap::Args)]
@@ -63,14 +62,15 @@ impl Point {
 }
 
 impl SelectionArguments {
-    /// Narrows captures that were made together down to the stretch of time, if one was given.
-    pub(super) fn narrow(&self, all: &mut [Loaded]) -> anyhow::Result<()> {
+    /// Narrows captures that were made together down to the stretch of time, if one was given. Gives it in
+    /// words.
+    pub(super) fn narrow(&self, all: &mut [(Loaded, Temporal)]) -> anyhow::Result<String> {
         let Some([from, to]) = self.between.as_deref() else {
-            return Ok(());
+            return Ok(String::new());
         };
-        let started = |one: &Loaded| one.capture.lifecycle.tracking_start_unix_ns;
+        let started = |(one, _): &(Loaded, Temporal)| one.capture.lifecycle.tracking_start_unix_ns;
         let start = all.iter().map(started).min().unwrap_or(0);
-        let ends = all.iter().map(|one| end_unix_ns(&one.capture));
+        let ends = all.iter().map(|(one, _)| end_unix_ns(&one.capture));
         let end = ends.max().unwrap_or(0).max(start);
         let (from, to) = (from.in_run(start, end), to.in_run(start, end));
         if from > to {
@@ -90,20 +90,22 @@ impl SelectionArguments {
             .into());
         }
         let mut shown: Option<(u64, u64)> = None;
-        for one in all {
-            let (from, to) = narrow_one(one, from, to)?;
+        for (one, temporal) in all {
+            let (from, to) = narrow_one(one, temporal, from, to);
             let (first, last) = shown.unwrap_or((from, to));
             shown = Some((first.min(from), last.max(to)));
         }
-        if let Some((from, to)) = shown {
-            eprintln!(
-                "heaptide: from {} to {} of {}, by the samples",
-                seconds(from.saturating_sub(start)),
-                seconds(to.min(end).saturating_sub(start)),
-                seconds(end - start)
-            );
-        }
-        Ok(())
+        let Some((from, to)) = shown else {
+            return Ok(String::new());
+        };
+        let words = format!(
+            "from {} to {} of {}, by the samples",
+            seconds(from.saturating_sub(start)),
+            seconds(to.min(end).saturating_sub(start)),
+            seconds(end - start)
+        );
+        eprintln!("heaptide: {words}");
+        Ok(words)
     }
 
     /// Of what the figures are.
@@ -118,6 +120,23 @@ impl SelectionArguments {
     /// Whether only a stretch of time is shown.
     pub(super) fn is_interval(&self) -> bool {
         self.between.is_some()
+    }
+
+    /// Refuses what a page that takes time apart cannot show.
+    pub(super) fn refuse_with_temporal(&self) -> Result<(), Failure> {
+        let (option, instead) = match self.part() {
+            Part::Whole => return Ok(()),
+            Part::Interval => ("--between", "choose the stretch of time in the page"),
+            Part::Threads => (
+                "--thread",
+                "take --split-threads and choose the thread in the page",
+            ),
+        };
+        Err(Failure {
+            what: format!("--temporal shows the whole run, {option} a part of it"),
+            why: None,
+            hint: Some(format!("{instead}, or leave out --temporal")),
+        })
     }
 
     /// Leaves only the threads that were asked for.
@@ -138,6 +157,11 @@ impl SelectionArguments {
         keep_threads(&mut loaded.profile, |thread| {
             self.thread.iter().any(|wanted| is_meant(thread, wanted))
         });
+        if !loaded.shown.is_empty() {
+            loaded.shown.push_str("; ");
+        }
+        loaded.shown.push_str("allocated by ");
+        loaded.shown.push_str(&self.thread.join(", "));
         Ok(())
     }
 }
@@ -174,27 +198,18 @@ fn no_such_thread(wanted: &str, threads: &[ThreadInfo]) -> Failure {
 }
 
 /// Gives the stretch that was taken, in nanoseconds since the Unix epoch: whole intervals between samples.
-fn narrow_one(one: &mut Loaded, from: u64, to: u64) -> Result<(u64, u64), Failure> {
-    let mut line = ProgressLine::new("reading events again");
-    let mut report = |progress| line.report(progress);
-    let options = TemporalOptions {
-        progress: Some(&mut report),
-        ..TemporalOptions::default()
-    };
-    let temporal = Temporal::new(&one.capture, &one.profile, options)
-        .map_err(|error| history_failure(&one.capture, &error))?;
-    drop(line);
+fn narrow_one(one: &mut Loaded, temporal: &Temporal, from: u64, to: u64) -> (u64, u64) {
     let times = &temporal.times_unix_ns;
     let first = times.partition_point(|&time| time <= from);
     let last = times.partition_point(|&time| time < to).max(first);
-    keep_interval(&mut one.profile, &temporal, &(first..=last));
+    keep_interval(&mut one.profile, temporal, &(first..=last));
     let start = one.capture.lifecycle.tracking_start_unix_ns;
     let begin = first.checked_sub(1).map_or(start, |before| times[before]);
     let end = times.get(last).copied();
-    Ok((begin, end.unwrap_or_else(|| end_unix_ns(&one.capture))))
+    (begin, end.unwrap_or_else(|| end_unix_ns(&one.capture)))
 }
 
-fn history_failure(capture: &Capture, error: &EngineError) -> Failure {
+pub(super) fn history_failure(capture: &Capture, error: &EngineError) -> Failure {
     Failure {
         what: format!("{} has no history", capture.path.display()),
         why: Some(error.to_string()),

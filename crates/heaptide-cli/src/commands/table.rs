@@ -17,6 +17,8 @@ pub(crate) struct Arguments {
     capture: CaptureArgument,
     #[command(flatten)]
     moment: MomentArgument,
+    #[command(flatten)]
+    selection: SelectionArguments,
     /// A row per thread instead of all threads together
     #[arg(long)]
     split_threads: bool,
@@ -39,13 +41,14 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
             .output
             .path(&arguments.capture.path, "table", "html")?
     };
-    let everything = SelectionArguments::default();
     let moment = Some(&arguments.moment);
-    let loaded = load_selected(&arguments.capture, &everything, moment, terminal)?;
+    let loaded = load_selected(&arguments.capture, &arguments.selection, moment, terminal)?;
     let options = TableOptions {
         metric: arguments.moment.metric(),
         split_threads: arguments.split_threads,
         confidential_files: ConfidentialFiles::Default,
+        part: arguments.selection.part(),
+        shown: &loaded.shown,
     };
     if to_stdout {
         return write_stdout(|out| table_json(&loaded.profile, options, out));

@@ -1,19 +1,18 @@
 //! What a page says besides its graph.
 
-use heaptide_capture::{Capture, Liveness};
 use heaptide_engine::{Metric, Profile};
 use heaptide_format::{MetadataKey, PythonAllocator, histogram_bounds};
 use serde_json::{Value, json};
 
 use super::{METRICS, PageRequest};
 use crate::format::{bytes_text, count_text, percent_text, time_text, visible};
-use crate::stats::{amount_text, process_text};
+use crate::stats::{Part, amount_text, process_text};
 use crate::stats_json::end_unix_ns;
 use crate::status::{live_title, own_cost_text, status_lines};
 
-/// The metrics with their totals.
-pub(crate) fn metrics(profile: &Profile, liveness: &Liveness) -> Vec<Value> {
-    let figures = &profile.totals.figures;
+/// The metrics that are known, with their totals.
+pub(crate) fn metrics(request: &PageRequest) -> Vec<Value> {
+    let figures = &request.profile.totals.figures;
     let metric = |metric: Metric| {
         let amount = figures.get(metric);
         let note = match metric {
@@ -25,26 +24,46 @@ pub(crate) fn metrics(profile: &Profile, liveness: &Liveness) -> Vec<Value> {
         };
         json!({
             "name": metric.name(),
-            "title": metric_title(metric, liveness),
+            "title": metric_title(metric, request),
             "bytes": amount.bytes,
             "count": amount.count,
             "note": note,
         })
     };
-    METRICS.map(metric).into()
+    let known = |metric: &Metric| {
+        request.part != Part::Interval || matches!(metric, Metric::Peak | Metric::Live)
+    };
+    METRICS.into_iter().filter(known).map(metric).collect()
 }
 
-fn metric_title(metric: Metric, liveness: &Liveness) -> &'static str {
+fn metric_title(metric: Metric, request: &PageRequest<'_>) -> &'static str {
     match metric {
+        Metric::Peak if request.part == Part::Interval => "At the peak of this time",
+        Metric::Live if request.part == Part::Interval => "Allocated then, outlives it",
         Metric::Peak => "At the peak",
-        Metric::Live => live_title(liveness),
+        Metric::Live => live_title(request.liveness),
         Metric::Allocated => "Allocated in total",
         Metric::Temporary => "Temporary",
     }
 }
 
 /// Sections of names and values: `[[title, [[name, value], …]], …]`.
-pub(crate) fn facts(capture: &Capture, profile: &Profile, liveness: &Liveness) -> Value {
+pub(crate) fn facts(request: &PageRequest) -> Value {
+    let PageRequest {
+        capture,
+        profile,
+        liveness,
+        ..
+    } = *request;
+    let peak_title = match request.part {
+        Part::Interval => metric_title(Metric::Peak, request),
+        _ => "Peak",
+    };
+    // What is not known by time is left out; an empty value is.
+    let known = |text: String| match request.part {
+        Part::Interval => String::new(),
+        _ => text,
+    };
     let figures = &profile.totals.figures;
     let metadata = |key: MetadataKey| capture.metadata.text(key).unwrap_or_default();
     let lifecycle = &capture.lifecycle;
@@ -90,12 +109,19 @@ pub(crate) fn facts(capture: &Capture, profile: &Profile, liveness: &Liveness) -
         (
             "Memory",
             vec![
-                ("Peak", amount_text(figures.peak)),
-                (live_title(liveness), amount_text(figures.live)),
-                ("Allocated in total", amount_text(figures.allocated)),
-                ("Temporary", amount_text(figures.temporary)),
-                ("Temporary threshold", threshold),
-                ("Deallocations", count_text(profile.totals.deallocations)),
+                ("Part shown", request.shown.to_owned()),
+                (peak_title, amount_text(figures.peak)),
+                (
+                    metric_title(Metric::Live, request),
+                    amount_text(figures.live),
+                ),
+                ("Allocated in total", known(amount_text(figures.allocated))),
+                ("Temporary", known(amount_text(figures.temporary))),
+                ("Temporary threshold", known(threshold)),
+                (
+                    "Deallocations",
+                    known(count_text(profile.totals.deallocations)),
+                ),
             ],
         ),
         (
@@ -165,6 +191,13 @@ pub(crate) fn notes(request: &PageRequest) -> Vec<String> {
             visible(line).into_owned()
         })
         .collect();
+    if !request.shown.is_empty() {
+        let shown = visible(request.shown);
+        notes.insert(
+            0,
+            format!("Only a part of the run is shown: {shown}. The chart is of all of it."),
+        );
+    }
     let pooled = match PythonAllocator::from_raw(capture.lifecycle.python_allocator) {
         Some(PythonAllocator::Pymalloc | PythonAllocator::PymallocDebug) => Some("pymalloc"),
         Some(PythonAllocator::Mimalloc | PythonAllocator::MimallocDebug) => Some("mimalloc"),
