@@ -12,7 +12,7 @@ use heaptide_elf::Hook;
 use heaptide_format::{
     FORMAT_VERSION, HEADER_BYTES, Identity, MAGIC, MetadataKey, Origin, Outcome,
 };
-use heaptide_recorder::{Mapping, SpinLock};
+use heaptide_recorder::{Mapping, Recorder, SpinLock};
 
 use crate::thread::Turn;
 use crate::{RECORDER, guard, interpreter, real, session, switch, thread};
@@ -540,18 +540,25 @@ pub(crate) unsafe extern "C" fn _exit(code: c_int) {
     unsafe { real::_exit::get()(code) }
 }
 
+/// Inside a turn: the capture stays where it is for as long.
+fn note_exec(note: impl FnOnce(&Recorder)) {
+    if let Some(_turn) = Turn::begin() {
+        note(&RECORDER);
+    }
+}
+
 pub(crate) unsafe extern "C" fn execv(
     path: *const c_char,
     arguments: *const *const c_char,
 ) -> c_int {
     let recorded = is_recorded();
     if recorded {
-        RECORDER.exec_attempted();
+        note_exec(Recorder::exec_attempted);
     }
     // SAFETY: see `waitpid`.
     let result = unsafe { real::execv::get()(path, arguments) };
     if recorded {
-        RECORDER.exec_failed();
+        note_exec(Recorder::exec_failed);
     }
     result
 }
@@ -563,12 +570,12 @@ pub(crate) unsafe extern "C" fn execve(
 ) -> c_int {
     let recorded = is_recorded();
     if recorded {
-        RECORDER.exec_attempted();
+        note_exec(Recorder::exec_attempted);
     }
     // SAFETY: see `waitpid`.
     let result = unsafe { real::execve::get()(path, arguments, environment) };
     if recorded {
-        RECORDER.exec_failed();
+        note_exec(Recorder::exec_failed);
     }
     result
 }

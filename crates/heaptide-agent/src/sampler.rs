@@ -137,6 +137,10 @@ fn resume_paused() {
         return;
     }
     let mut control = CONTROL.lock();
+    // Whoever ends tracking switches it off, and then waits for this lock.
+    if !switch::is_on() {
+        return;
+    }
     if control.work.is_none() {
         control.work = Work::new(family::interval(), [None, None]);
     }

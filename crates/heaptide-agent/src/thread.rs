@@ -190,11 +190,18 @@ unsafe fn enter(word: *mut *mut ThreadState) -> Option<Turn> {
                 return None;
             }
         };
+        // It is among the living now, and must not stay there when the thread has ended.
+        watch_exit(state);
         meet_company(state);
+        if !switch::is_on() {
+            // Tracking has ended, perhaps before the lone thread was through with its event.
+            (*state).activity = Activity::Program;
+            *word = core::ptr::null_mut();
+            return None;
+        }
         (*state).activity = Activity::RealCall;
         compiler_fence(Ordering::SeqCst);
         *word = state;
-        watch_exit(state);
         Some(Turn { state })
     }
 }

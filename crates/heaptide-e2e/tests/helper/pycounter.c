@@ -255,3 +255,40 @@ int pc_raw_threads(int threads, size_t each) {
     for (int n = 0; n < threads; n++) pthread_join(handles[n], NULL);
     return 0;
 }
+
+/* ---- a request that takes as long as it is told ---------------------------------------------------------------------------- */
+
+static struct functions behind_gate;
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+static __thread int stops_at_gate;
+static atomic_int at_gate;
+
+static void *gated_malloc(void *context, size_t size) {
+    if (stops_at_gate) {
+        atomic_store(&at_gate, 1);
+        pthread_mutex_lock(&gate);
+        pthread_mutex_unlock(&gate);
+    }
+    return behind_gate.malloc(context, size);
+}
+
+/* Puts the gate in front of the raw domain, closed. Call with the GIL held. */
+void pc_close_gate(void) {
+    struct functions gated;
+    ((exchange)dlsym(RTLD_DEFAULT, "PyMem_GetAllocator"))(0, &behind_gate);
+    gated = behind_gate;
+    gated.malloc = gated_malloc;
+    ((exchange)dlsym(RTLD_DEFAULT, "PyMem_SetAllocator"))(0, &gated);
+    pthread_mutex_lock(&gate);
+}
+void pc_open_gate(void) { pthread_mutex_unlock(&gate); }
+int pc_at_gate(void) { return atomic_load(&at_gate); }
+
+/* A request that waits until the gate is open. Call without the GIL. */
+void pc_request_through_gate(size_t size) {
+    void *(*malloc_raw)(size_t) = (void *(*)(size_t))dlsym(RTLD_DEFAULT, "PyMem_RawMalloc");
+    void (*free_raw)(void *) = (void (*)(void *))dlsym(RTLD_DEFAULT, "PyMem_RawFree");
+    stops_at_gate = 1;
+    free_raw(malloc_raw(size));
+    stops_at_gate = 0;
+}

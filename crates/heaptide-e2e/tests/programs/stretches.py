@@ -117,7 +117,7 @@ def follow():
     codes = [stretch.start("0.tide")]
     make(10)
     pids = []
-    for way in ("stop", "_exit", "SIGKILL", "grandchild"):
+    for way in ("stop", "_exit", "SIGKILL", "samples", "grandchild"):
         pid = os.fork()
         if pid == 0:
             make(20)
@@ -125,6 +125,13 @@ def follow():
                 os._exit(stretch.stop() * 10 + stretch.state())
             if way == "SIGKILL":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if way == "samples":
+                # Its sampler begins at an audit event
+                compile("1", "x", "eval")
+                until = time.monotonic() + 0.1
+                while time.monotonic() < until:
+                    bare.free(bare.malloc(1001))
+                os._exit(len(os.listdir("/proc/self/task")))
             if way == "grandchild":
                 grandchild = os.fork()
                 if grandchild == 0:
@@ -264,6 +271,30 @@ def waiting():
     for thread in threads:
         thread.join()
     return {"codes": found}
+
+
+def stuck():
+    """A thread is in a hook and does not leave it before stop has lost patience."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pycounter.so")
+    held, released = ctypes.PyDLL(path), ctypes.CDLL(path)
+    held.pc_close_gate()
+    found = [stretch.start("0.tide")]
+    make(4)
+    thread = threading.Thread(target=released.pc_request_through_gate, args=(6001,))
+    thread.start()
+    while not held.pc_at_gate():
+        time.sleep(0)
+    began = time.monotonic()
+    found += [stretch.stop(), stretch.state()]
+    waited = time.monotonic() - began
+    # The capture is finished; the memory stays, and there is no next stretch
+    found += [stretch.start("1.tide"), stretch.stop()]
+    held.pc_open_gate()
+    thread.join()
+    found += [stretch.start("1.tide"), stretch.state()]
+    make(2)
+    found += [stretch.stop(), stretch.state()]
+    return {"codes": found, "waited": waited}
 
 
 stretch.agent()
