@@ -142,6 +142,16 @@ impl Running {
 /// Starts a child with piped stdout and stderr, in a process group of its own.
 #[track_caller]
 pub fn spawn(command: &mut Command) -> Running {
+    // SAFETY: `signal` may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            // A shell has them ignored in what it runs in the background, and programs inherit that.
+            for signal in [libc::SIGINT, libc::SIGQUIT] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        });
+    }
     let mut child = command
         .process_group(0)
         .stdout(Stdio::piped())
