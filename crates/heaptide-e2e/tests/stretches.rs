@@ -361,6 +361,44 @@ fn a_thread_that_does_not_leave_its_hook() {
     });
 }
 
+/// How many stretches `stretches.py` has when threads race for them.
+const RACES: usize = 200;
+
+#[test]
+fn threads_that_race_for_it_and_fork() {
+    each_python(|python| {
+        for follow_fork in [false, true] {
+            let sandbox = Sandbox::new(python);
+            let stretches = Stretches {
+                captures: (0..RACES).map(|n| (Mode::BOTH[n % 2], n % 4 > 1)).collect(),
+                follow_fork,
+                memory_interval_ms: 1,
+                ..Stretches::of(Mode::All, 0)
+            };
+            let told = told(&sandbox, &stretches, &["racing"]);
+            let name = format!("Python {}, {follow_fork}: {told}", python.version());
+            assert_eq!(told["state"], 0, "{name}");
+            // Every stretch was had once, and stopped once, whoever did it.
+            assert_eq!(told["start 0"], RACES, "{name}");
+            assert_eq!(told["stop 0"], RACES, "{name}");
+            for key in told.as_object().expect("an object").keys() {
+                // Else: another has it, is at it, or has been quicker; children are idle, or tracked.
+                let known = [
+                    "start 0", "start 1", "start 4", "stop 0", "stop 3", "stop 4",
+                ];
+                let child = ["child 0", if follow_fork { "child 256" } else { "child 0" }];
+                let known = known.iter().chain(&child).any(|known| known == key);
+                assert!(known || key == "state", "{name}: {key}");
+            }
+            for number in 0..RACES {
+                let path = sandbox.stretch(number);
+                let read = heaptide_capture::Capture::open(path).expect("a capture");
+                assert_eq!(read.lifecycle.state, State::Finished as u32, "{name}");
+            }
+        }
+    });
+}
+
 #[test]
 fn hooks_that_wait_for_the_gil() {
     each_python(|python| {

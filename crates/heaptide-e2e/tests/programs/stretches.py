@@ -297,5 +297,59 @@ def stuck():
     return {"codes": found, "waited": waited}
 
 
+def racing():
+    """Threads that start and stop against one another, while others allocate and fork."""
+    warnings.simplefilter("ignore")
+    numbers = iter(range(200))
+    lock = threading.Lock()
+    found = {}
+    ending = False
+
+    def count(what):
+        with lock:
+            found[what] = found.get(what, 0) + 1
+
+    def rival():
+        mine = None
+        while True:
+            with lock:
+                mine = next(numbers, None) if mine is None else mine
+            if mine is None:
+                return
+            code = stretch.start("%d.tide" % mine)
+            count("start %d" % code)
+            if code == stretch.OK:
+                make(3)
+                # Nobody else may have it
+                mine = None
+            # Another's stretch as well as one's own
+            count("stop %d" % stretch.stop())
+
+    def fork():
+        while not ending:
+            pid = os.fork()
+            if pid == 0:
+                release(make(2))
+                os._exit(stretch.state())
+            count("child %d" % os.waitpid(pid, 0)[1])
+
+    def work():
+        while not ending:
+            release(make(2))
+            [object() for _ in range(100)]
+
+    others = [threading.Thread(target=target) for target in (fork, fork, work, work)]
+    rivals = [threading.Thread(target=rival) for _ in range(3)]
+    for thread in others + rivals:
+        thread.start()
+    for thread in rivals:
+        thread.join()
+    ending = True
+    for thread in others:
+        thread.join()
+    found["state"] = stretch.state()
+    return found
+
+
 stretch.agent()
 print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
