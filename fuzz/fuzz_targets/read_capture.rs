@@ -63,6 +63,8 @@ fn read_and_report(bytes: &[u8]) {
             metric,
             split_threads: true,
             confidential_files: report::ConfidentialFiles::All,
+            part: report::Part::Whole,
+            shown: "",
         };
         report::table_html(&capture, &profile, &liveness, table, out).unwrap();
         // Of the formats of other tools the one that has a tree: the others list every frame of every

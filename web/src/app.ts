@@ -9,6 +9,7 @@ import { cellsAllocatedAndLeft, cellsAtPeak, peakInterval, type Range } from "./
 import {
   addressOf,
   makeView,
+  MOST_INVERTED_NODES,
   membersOf,
   nodeAtPath,
   ownOf,
@@ -16,7 +17,7 @@ import {
   pathOfAddress,
   type View,
 } from "./model/view.ts";
-import { blocksText, bytesText, countText, shareText } from "./text.ts";
+import { blocksText, bytesText, countText, cutText, shareText } from "./text.ts";
 import { curveOf, lowerBound, type Series, TimeChart, upperBound } from "./views/chart.ts";
 import { type Selection, showDetails } from "./views/details.ts";
 import { button, element, make, pressed } from "./views/dom.ts";
@@ -100,6 +101,9 @@ export class App {
     this.showTools();
     this.search(this.query);
     this.zoomChanged();
+    const { cut } = state.view;
+    element("cut").hidden = cut === null;
+    element("cut").textContent = cut === null ? "" : cutText(cut, state.view.bytes[0]!, MOST_INVERTED_NODES);
     const empty = element("empty");
     empty.hidden = state.view.weights[0]! > 0;
     empty.textContent = `Nothing was ${this.metric === "allocated" || this.metric === "temporary" ? "allocated that counts here" : "held"}: ${this.words().toLowerCase()}.`;

@@ -103,8 +103,14 @@ test("an inverted tree that would be too large loses its smallest stacks' ends, 
   const options = { inverted: true, hidden: null, unit: "bytes" } as const;
   const whole = makeView(tree, 40, own, options);
   const cut = makeView(tree, 40, own, options, 500);
-  expect(whole.cut).toBe(false);
-  expect(cut.cut).toBe(true);
+  expect(whole.cut).toBeNull();
+  const stacks = own.bytes.filter((bytes, node) => bytes > 0 || own.counts[node]! > 0).length;
+  const told = cut.cut!;
+  expect(told.stacks).toBeGreaterThan(0);
+  expect(told.stacks).toBeLessThan(stacks);
+  // They are the smallest ones, which are told of with what they hold.
+  expect(told.bytes).toBeGreaterThan(0);
+  expect(told.bytes / told.stacks).toBeLessThan(whole.bytes[0]! / stacks);
   expect(cut.size).toBe(500);
   expect(cut.bytes[0]).toBe(whole.bytes[0]);
   expect(cut.counts[0]).toBe(whole.counts[0]);

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { readAddress, writeAddress } from "../src/address.ts";
 import { rowsOf, sortRows } from "../src/model/rows.ts";
 import { commonIndent, segmentsOf } from "../src/model/source.ts";
-import { bytesText, countText, secondsText, shareText, visible } from "../src/text.ts";
+import { bytesText, countText, cutText, secondsText, shareText, unreachableText, visible } from "../src/text.ts";
 import { csvOf, curveOf, lowerBound, thinned, ticks, upperBound } from "../src/views/chart.ts";
 import { hashOf, oklch, paintOf } from "../src/views/colors.ts";
 import { marksOf } from "../src/views/details.ts";
@@ -18,6 +18,15 @@ test("numbers are written as Rust writes them", () => {
   expect([0.0042, 0.5, 1.5, 12.34, 150, 3 * 3600 + 61].map(secondsText)).toEqual([
     "4.20 ms", "500 ms", "1.50 s", "12.3 s", "2 min 30 s", "3 h 01 min",
   ]);
+});
+
+test("what is not shown is told of", () => {
+  expect(cutText({ stacks: 1234, bytes: 2048, count: 1 }, 204_800, 2_000_000)).toBe(
+    "This graph ends at 2,000,000 frames: 1,234 of the smallest stacks, 2.00 KiB (1.0%) in 1 block, " +
+      "are shown and counted without their outer callers.",
+  );
+  expect(unreachableText(500_000, 500_000)).toBe("");
+  expect(unreachableText(500_001, 500_000)).toBe("; scrolling reaches the first 500,000, sorting and search the others");
 });
 
 test("nothing hides", () => {

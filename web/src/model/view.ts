@@ -18,6 +18,13 @@ export interface Own {
   counts: Float64Array;
 }
 
+/** Stacks that do not go on to their end, because the tree would have become too large. */
+export interface Cut {
+  stacks: number;
+  bytes: number;
+  count: number;
+}
+
 export interface View extends Topology {
   size: number;
   inverted: boolean;
@@ -32,7 +39,7 @@ export interface View extends Topology {
   children: Int32Array;
   sorted: Uint8Array;
   /** Some of the smallest stacks end early, because the tree would be too large. */
-  cut: boolean;
+  cut: Cut | null;
 }
 
 export interface ViewOptions {
@@ -134,7 +141,7 @@ function inverted(
   own: Own,
   locations: number,
   most: number,
-): Topology & { own: Own; cut: boolean } {
+): Topology & { own: Own; cut: Cut | null } {
   const leaves: number[] = [];
   for (let node = 0; node < tree.size; node++) {
     if (own.bytes[node]! > 0 || own.counts[node]! > 0) leaves.push(node);
@@ -153,7 +160,7 @@ function inverted(
   const counts = new Float64Array(capacity);
   const table = new PairTable(capacity);
   let size = 1;
-  let cut = false;
+  const cut = { stacks: 0, bytes: 0, count: 0 };
   for (const leaf of leaves) {
     let at = 0;
     for (let node = leaf; node !== 0; node = tree.parents[node]!) {
@@ -166,7 +173,9 @@ function inverted(
         continue;
       }
       if (full) {
-        cut = true;
+        cut.stacks += 1;
+        cut.bytes += own.bytes[leaf]!;
+        cut.count += own.counts[leaf]!;
         break;
       }
       parents[size] = at;
@@ -183,7 +192,7 @@ function inverted(
     locations: places.slice(0, size),
     origins: origins.slice(0, size),
     own: { bytes: bytes.slice(0, size), counts: counts.slice(0, size) },
-    cut,
+    cut: cut.stacks > 0 ? cut : null,
   };
 }
 
@@ -204,7 +213,7 @@ export function makeView(
   let topology: Topology;
   let bytes: Float64Array;
   let counts: Float64Array;
-  let cut = false;
+  let cut: Cut | null = null;
   if (options.inverted) {
     const turned = inverted(tree, options.hidden, own, locations, most);
     topology = turned;

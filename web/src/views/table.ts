@@ -2,7 +2,7 @@
 
 import type { PageData } from "../model/data.ts";
 import { type Column, sortRows, type TableRow } from "../model/rows.ts";
-import { blocksText, bytesText, countText, shareText } from "../text.ts";
+import { blocksText, bytesText, countText, shareText, unreachableText } from "../text.ts";
 import { element, make } from "./dom.ts";
 
 const ROW = 30;
@@ -87,7 +87,7 @@ export class Table {
     const of = this.shown.length === this.all.length ? "" : ` of ${countText(this.all.length)}`;
     this.summary.textContent =
       `${countText(this.shown.length)}${of} rows: ${bytesText(bytes)} ` +
-      `(${shareText(bytes, this.whole.bytes)}) in ${blocksText(count)}`;
+      `(${shareText(bytes, this.whole.bytes)}) in ${blocksText(count)}${unreachableText(this.shown.length, MOST_ROWS)}`;
     this.sizer.style.height = `${Math.min(this.shown.length, MOST_ROWS) * ROW}px`;
     this.scroll.setAttribute("aria-rowcount", String(this.shown.length + 1));
     this.scroll.scrollTop = 0;
