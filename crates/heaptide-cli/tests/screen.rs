@@ -3,19 +3,23 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command};
 
 use heaptide_testkit::fixtures;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{
+    LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize,
+};
 
 /// A terminal, and `heaptide` on it.
 struct Screen {
     keyboard: File,
     terminal: OwnedFd,
+    /// How the terminal was before `heaptide` had it.
+    before: Termios,
     child: Child,
     seen: String,
     directory: tempfile::TempDir,
@@ -42,6 +46,8 @@ impl Screen {
             ws_ypixel: 0,
         };
         tcsetwinsize(&terminal, size).expect("it has a size");
+        let before = tcgetattr(&terminal).expect("it is a terminal");
+        assert!(before.local_modes.contains(LocalModes::ICANON));
         let stream = || terminal.try_clone().expect("descriptors are there");
         let child = Command::new(env!("CARGO_BIN_EXE_heaptide"))
             .current_dir(directory.path())
@@ -52,11 +58,14 @@ impl Screen {
             .arg("app.tide")
             .stdin(stream())
             .stdout(stream())
+            // Ctrl-Z stops a whole job, of which the tests are no part.
+            .process_group(0)
             .spawn()
             .expect("heaptide starts");
         Self {
             keyboard: File::from(keyboard),
             terminal,
+            before,
             child,
             seen: String::new(),
             directory,
@@ -84,6 +93,18 @@ impl Screen {
             .expect("keys can be pressed");
     }
 
+    /// Waits until it has been stopped, and sends it on.
+    fn send_on_when_stopped(&mut self, meanwhile: impl FnOnce(&Self)) {
+        let pid = Pid::from_child(&self.child);
+        let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED)
+            .expect("it is our child")
+            .expect("it was waited for");
+        assert!(status.stopped(), "{status:?}: {}", self.seen);
+        meanwhile(self);
+        self.seen.clear();
+        kill_process(pid, Signal::CONT).expect("it is there");
+    }
+
     fn is_raw(&self) -> bool {
         let modes = tcgetattr(self.terminal.as_fd()).expect("it is a terminal");
         !modes.local_modes.contains(LocalModes::ICANON)
@@ -96,7 +117,6 @@ const LEAVE: &str = "\x1b[?1049l";
 #[test]
 fn quitting_gives_the_terminal_back() {
     let mut screen = Screen::new(&["tree"]);
-    assert!(!screen.is_raw());
     screen.wait_for("quit");
     assert!(screen.seen.contains(ENTER) && screen.seen.contains("load_table"));
     assert!(screen.is_raw());
@@ -118,6 +138,49 @@ fn a_signal_gives_the_terminal_back_and_ends_as_it_should() {
     screen.wait_for(LEAVE);
     let status = screen.child.wait().expect("it ends");
     assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+    assert!(!screen.is_raw());
+}
+
+#[test]
+fn ctrl_z_gives_the_terminal_back_until_it_goes_on() {
+    let mut screen = Screen::new(&["tree"]);
+    screen.wait_for("quit");
+    screen.press("\x1a");
+    screen.wait_for(LEAVE);
+    screen.send_on_when_stopped(|screen| assert!(!screen.is_raw()));
+    screen.wait_for(ENTER);
+    // Drawn anew, not only what has changed.
+    screen.wait_for("load_table");
+    screen.wait_for("quit");
+    assert!(screen.is_raw());
+    screen.press("q");
+    screen.wait_for(LEAVE);
+    assert_eq!(screen.child.wait().expect("it ends").code(), Some(0));
+    assert!(!screen.is_raw());
+}
+
+#[test]
+fn whoever_stops_it_may_have_used_the_terminal() {
+    let mut screen = Screen::new(&["tree"]);
+    screen.wait_for("quit");
+    kill_process(Pid::from_child(&screen.child), Signal::STOP).expect("it runs");
+    screen.send_on_when_stopped(|screen| {
+        // As a shell does.
+        tcsetattr(
+            screen.terminal.as_fd(),
+            OptionalActions::Now,
+            &screen.before,
+        )
+        .expect("it is ours");
+        assert!(!screen.is_raw());
+    });
+    screen.wait_for(ENTER);
+    screen.wait_for("load_table");
+    screen.wait_for("quit");
+    assert!(screen.is_raw());
+    screen.press("q");
+    screen.wait_for(LEAVE);
+    assert_eq!(screen.child.wait().expect("it ends").code(), Some(0));
     assert!(!screen.is_raw());
 }
 

@@ -12,7 +12,7 @@ use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use rustix::process::{Signal, kill_current_process_group};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM};
@@ -57,8 +57,7 @@ fn show(
         }
         if signals.continued.swap(false, Ordering::Relaxed) {
             // Somebody else stopped us and had the terminal meanwhile.
-            take_terminal()?;
-            terminal.clear()?;
+            terminal = taken_again()?;
         }
         draw(&mut terminal, state, sources, theme)?;
         loop {
@@ -80,7 +79,7 @@ fn show(
             match state.apply(action) {
                 Next::Go => {}
                 Next::Quit => return Ok(None),
-                Next::Suspend => suspend(&mut terminal)?,
+                Next::Suspend => terminal = suspend()?,
             }
         }
     }
@@ -101,11 +100,21 @@ fn draw(
 }
 
 /// Stops the whole job, as the shell's own Ctrl-Z does, and goes on when it comes back.
-fn suspend(terminal: &mut Terminal<CrosstermBackend<Stdout>>) -> io::Result<()> {
+fn suspend() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
     give_back_terminal();
     kill_current_process_group(Signal::TSTP)?;
+    taken_again()
+}
+
+/// The terminal after somebody else had it: empty, so that all of the next screen is drawn.
+///
+/// `Terminal::clear` would ask the terminal where the cursor is, and not every terminal answers.
+fn taken_again() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
+    // Raw mode would not be set again while it is taken for set.
+    disable_raw_mode()?;
     take_terminal()?;
-    terminal.clear()
+    execute!(stdout(), Clear(ClearType::All))?;
+    Terminal::new(CrosstermBackend::new(stdout()))
 }
 
 fn take_terminal() -> io::Result<()> {
