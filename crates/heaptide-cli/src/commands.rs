@@ -13,6 +13,7 @@ mod summary;
 mod table;
 mod transform;
 mod tree;
+mod written;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

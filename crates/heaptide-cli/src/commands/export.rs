@@ -5,10 +5,8 @@ use std::io::{self, IsTerminal, stdout};
 
 use heaptide_report::{collapsed_stacks, firefox_json, gzipped, pprof};
 
-use super::merge::load_selected;
-use super::{CaptureArgument, MomentArgument, SelectionArguments};
+use super::written::WrittenArguments;
 use crate::failure::Failure;
-use crate::output::FileArguments;
 use crate::terminal::Terminal;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -44,13 +42,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "FORMAT")]
     format: Format,
     #[command(flatten)]
-    capture: CaptureArgument,
-    #[command(flatten)]
-    moment: MomentArgument,
-    #[command(flatten)]
-    selection: SelectionArguments,
-    #[command(flatten)]
-    output: FileArguments,
+    written: WrittenArguments,
 }
 
 /// Whether `export` knows a format of this name.
@@ -60,10 +52,9 @@ pub(super) fn is_format(name: &str) -> bool {
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
     let (name, suffix) = arguments.format.name_and_suffix();
-    let path = arguments
-        .output
-        .path(&arguments.capture.path, name, suffix)?;
-    if arguments.format == Format::Pprof && arguments.output.is_stdout() && stdout().is_terminal() {
+    let written = &arguments.written;
+    let path = written.path(name, suffix)?;
+    if arguments.format == Format::Pprof && written.output.is_stdout() && stdout().is_terminal() {
         return Err(Failure {
             what: "pprof is not written to a terminal".to_owned(),
             why: Some("it is compressed".to_owned()),
@@ -71,15 +62,10 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         }
         .into());
     }
-    let loaded = load_selected(
-        &arguments.capture,
-        &arguments.selection,
-        Some(&arguments.moment),
-        terminal,
-    )?;
-    let metric = arguments.moment.metric();
+    let loaded = written.load(terminal)?;
+    let metric = written.metric();
     let (capture, profile) = (&loaded.capture, &loaded.profile);
-    let compressed = !arguments.output.is_stdout() && path.extension() == Some(OsStr::new("gz"));
+    let compressed = !written.output.is_stdout() && path.extension() == Some(OsStr::new("gz"));
     let write = |out: &mut dyn io::Write| match arguments.format {
         Format::Pprof => pprof(capture, profile, metric, out),
         Format::Collapsed => collapsed_stacks(profile, metric, out),
@@ -88,6 +74,6 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         }
         Format::Firefox => firefox_json(capture, profile, metric, out),
     };
-    arguments.output.write(&path, write)?;
+    written.output.write(&path, write)?;
     Ok(())
 }

@@ -8,10 +8,8 @@ use heaptide_report::{gprof2dot_json, speedscope_json, transform_csv};
 use clap::ValueEnum as _;
 use clap::builder::{PossibleValue, TypedValueParser};
 
-use super::merge::load_selected;
-use super::{CaptureArgument, MomentArgument, SelectionArguments};
+use super::written::WrittenArguments;
 use crate::failure::Failure;
-use crate::output::FileArguments;
 use crate::terminal::Terminal;
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -47,37 +45,25 @@ pub(crate) struct Arguments {
     #[arg(value_name = "FORMAT", value_parser = FormatName)]
     format: String,
     #[command(flatten)]
-    capture: CaptureArgument,
-    #[command(flatten)]
-    moment: MomentArgument,
-    #[command(flatten)]
-    selection: SelectionArguments,
-    #[command(flatten)]
-    output: FileArguments,
+    written: WrittenArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
     let format =
         Format::from_str(&arguments.format, true).map_err(|_| not_supported(&arguments.format))?;
     let (name, suffix) = format.name_and_suffix();
-    let path = arguments
-        .output
-        .path(&arguments.capture.path, name, suffix)?;
-    let loaded = load_selected(
-        &arguments.capture,
-        &arguments.selection,
-        Some(&arguments.moment),
-        terminal,
-    )?;
-    let metric = arguments.moment.metric();
+    let written = &arguments.written;
+    let path = written.path(name, suffix)?;
+    let loaded = written.load(terminal)?;
+    let metric = written.metric();
     let profile = &loaded.profile;
     let write = |out: &mut dyn io::Write| match format {
         Format::Csv => transform_csv(profile, metric, out),
         Format::Gprof2dot => gprof2dot_json(profile, metric, out),
         Format::Speedscope => speedscope_json(&loaded.capture, profile, metric, out),
     };
-    let written = arguments.output.write(&path, write)?;
-    if let (Format::Gprof2dot, Some(path)) = (format, written) {
+    let file = written.output.write(&path, write)?;
+    if let (Format::Gprof2dot, Some(path)) = (format, file) {
         say_how_to_draw(path);
     }
     Ok(())
