@@ -16,7 +16,7 @@ const SMALLEST_BUDGET: u64 = 4 << 20;
 const UNTOLD_BUDGET: u64 = 64 << 20;
 
 /// Something with bytes at offsets.
-pub(crate) trait Source {
+pub(crate) trait Source: Send + Sync {
     /// Length now.
     fn length(&self) -> io::Result<u64>;
     /// How many bytes of payload a reader may hold.

@@ -17,6 +17,7 @@ mod numbering;
 mod options;
 mod position;
 mod profile;
+mod records;
 mod replay;
 mod stacks;
 mod temporal;
@@ -32,6 +33,7 @@ pub use group_of_processes::{
 pub use options::{EngineError, ProfileOptions, Progress, TemporalOptions};
 pub use position::{Position, position_of};
 pub use profile::{Entry, InFlight, OwnFigures, Profile, ThreadInfo, Totals};
+pub use records::{AllocationEvent, AllocationEvents, EventKind, allocation_sizes};
 pub use stacks::{
     Frame, FrameId, Location, LocationId, NO_FILE, StackId, StackNode, Stacks, TextId,
 };

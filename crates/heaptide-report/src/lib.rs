@@ -46,6 +46,7 @@ pub use flamegraph::{FlamegraphOptions, MAX_MEMORY_RECORDS, flamegraph_html};
 pub use format::{bytes_text, count_text, percent_text, time_text, visible};
 pub use gprof2dot::gprof2dot_json;
 pub use interval::keep_interval;
+pub use modules::{ModuleRow, by_module};
 pub use page::ConfidentialFiles;
 pub use parse::parse_text;
 pub use parse_json::{ParseOptions, parse_json};

@@ -9,13 +9,17 @@ use rustc_hash::FxHashMap;
 const ROOT: &str = "<root>";
 
 /// What one top-level module allocated.
-pub(crate) struct ModuleRow {
-    pub(crate) module: String,
-    pub(crate) amount: Amount,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleRow {
+    /// Its name; `<root>` where no frame is outside the standard library.
+    pub module: String,
+    /// How much.
+    pub amount: Amount,
 }
 
 /// Per top-level module, in the order of the capture.
-pub(crate) fn by_module(capture: &Capture, profile: &Profile, metric: Metric) -> Vec<ModuleRow> {
+#[must_use]
+pub fn by_module(capture: &Capture, profile: &Profile, metric: Metric) -> Vec<ModuleRow> {
     let stacks = &profile.stacks;
     let directories = program_directories(capture);
     let modules: Vec<Option<String>> = stacks

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use heaptide_embedded_agent::AGENT;
 use heaptide_format::Mode;
 use heaptide_session::SessionError;
 use heaptide_session::agent::{self, AgentSource, PlacedAgent, Places};
@@ -17,9 +18,6 @@ use heaptide_session::target::{Environment, Target};
 use self::messages::Messages;
 use crate::failure::{self, Failure};
 use crate::terminal::Terminal;
-
-/// The agent, as `build.rs` made it.
-static AGENT: &[u8] = include_bytes!(env!("HEAPTIDE_AGENT_LIBRARY"));
 
 /// Exit code for a command line that makes no sense.
 const EXIT_USAGE: u8 = 2;

@@ -1,5 +1,5 @@
-//! Builds the agent, so that the command carries it inside: `cargo build --release` alone makes a
-//! `heaptide` that can be copied anywhere.
+//! Builds the agent, so that the command and the Python package carry it inside: `cargo build --release` alone
+//! makes a `heaptide` that can be copied anywhere.
 //!
 //! Cargo cannot depend on another package's cdylib on stable, hence the nested build. It has a
 //! target directory of its own, because the outer build holds the lock of the other one.

@@ -1,0 +1,42 @@
+//! The native half of the Python package: thin classes over the engine.
+//!
+//! What is Python's own business (destinations, enumerations, data classes, the context manager) is in
+//! `python/heaptide`; here is what has to be fast or needs the engine. Work that takes long lets the GIL go.
+//! `unsafe` is in `tracking.rs` alone.
+#![deny(unsafe_code)]
+
+mod allocation_record;
+mod errors;
+mod frames;
+mod iterate;
+mod reader;
+mod rows;
+mod source;
+mod statistics;
+mod temporal_record;
+mod text_stream;
+mod tracking;
+
+use pyo3::prelude::*;
+
+/// Not for users: the package's modules give its names out.
+#[pymodule]
+mod _heaptide {
+    #[pymodule_export]
+    use super::allocation_record::AllocationRecord;
+    #[pymodule_export]
+    use super::iterate::{RecordIterator, TemporalIterator};
+    #[pymodule_export]
+    use super::reader::CaptureReader;
+    #[pymodule_export]
+    use super::temporal_record::TemporalAllocationRecord;
+    #[pymodule_export]
+    use super::tracking::Tracking;
+
+    use super::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}
