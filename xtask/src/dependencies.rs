@@ -27,11 +27,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     // Outside of it.
     ("heaptide-capture", &["heaptide-format"]),
+    ("heaptide-embedded-agent", &[]),
     ("heaptide-session", &["heaptide-capture", "heaptide-format"]),
     (
         "heaptide-engine",
         &["heaptide-capture", "heaptide-cpython", "heaptide-format"],
     ),
+    ("heaptide-memray", &["heaptide-capture", "heaptide-format"]),
     (
         "heaptide-report",
         &["heaptide-capture", "heaptide-engine", "heaptide-format"],
@@ -44,11 +46,25 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "heaptide-cli",
         &[
             "heaptide-capture",
+            "heaptide-embedded-agent",
             "heaptide-engine",
             "heaptide-format",
+            "heaptide-memray",
             "heaptide-report",
             "heaptide-session",
             "heaptide-tui",
+        ],
+    ),
+    (
+        "heaptide-python",
+        &[
+            "heaptide-capture",
+            "heaptide-embedded-agent",
+            "heaptide-engine",
+            "heaptide-format",
+            "heaptide-memray",
+            "heaptide-report",
+            "heaptide-session",
         ],
     ),
     // For tests and chores.
@@ -59,6 +75,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heaptide-capture",
             "heaptide-engine",
             "heaptide-format",
+            "heaptide-memray",
             "heaptide-session",
             "heaptide-testkit",
         ],

@@ -57,9 +57,10 @@ fn python_files() -> Result<()> {
         shell::note("no Python interpreter: Python files are not checked");
         return Ok(());
     };
-    let Some(python) = venv::with_packages(&newest.path, "lint", &["ruff"]) else {
+    let Some(python) = venv::with_packages(&newest.path, "lint", &["ruff", "mypy"]) else {
         return Ok(());
     };
+    package(&python)?;
     let check = [
         "-m",
         "ruff",
@@ -83,4 +84,19 @@ fn python_files() -> Result<()> {
         .args(directories)
         .current_dir(&project);
     shell::run(&mut command)
+}
+
+/// The Python package is held to what pyproject.toml says.
+fn package(python: &Path) -> Result<()> {
+    let checks: [&[&str]; 3] = [
+        &["ruff", "check", "--quiet", "python"],
+        &["ruff", "format", "--quiet", "--check", "python"],
+        &["mypy"],
+    ];
+    for check in checks {
+        let mut command = Command::new(python);
+        command.arg("-m").args(check).current_dir(shell::project());
+        shell::run(&mut command)?;
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ mod dependencies;
 mod fuzz;
 mod interpreters;
 mod lint;
+mod package;
 mod shell;
 mod test;
 mod venv;
@@ -26,6 +27,7 @@ cargo xtask <chore>
   demo                profile a leaking program until it is killed, and show who held the memory
   test [FILTER]       lint, then every test (with FILTER: only the tests whose name contains it)
   lint                formatting, clippy, Python files, licences
+  package             build the Python package's wheel and test it on every interpreter
   web                 is the page of the HTML reports fresh, and does a browser show it
   fuzz [--seconds N]  run each fuzz target for N seconds (60)
   bench [--quick] [--rounds N] [--only W] [--mode M]... [--python 3.N]
@@ -52,6 +54,7 @@ fn run(arguments: &[String]) -> Result<()> {
         "demo" => demo::run(),
         "test" => test::run(rest),
         "lint" => lint::run(),
+        "package" => package::run(),
         "web" => web::run(),
         "fuzz" => fuzz::run(rest),
         "bench" => bench::run(rest),

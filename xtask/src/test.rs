@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{interpreters, lint, shell, web};
+use crate::{interpreters, lint, package, shell, web};
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let filter = arguments.first();
@@ -22,5 +22,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     command
         .args(filter)
         .env("HEAPTIDE_TEST_BINARY", shell::heaptide());
-    shell::run(&mut command)
+    shell::run(&mut command)?;
+    if filter.is_none() {
+        package::run()?;
+    }
+    Ok(())
 }

@@ -1,0 +1,44 @@
+"""Where a `Tracker` writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Union
+
+__all__ = ["Destination", "FileDestination", "SocketDestination"]
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a `Tracker` writes: a `FileDestination` or a `SocketDestination`."""
+
+
+@dataclass(frozen=True)
+class FileDestination(Destination):
+    """A capture file.
+
+    Args:
+        path: The file.
+        overwrite: Whether a file that is there already is replaced; else that is an ``OSError``.
+        compress_on_exit: Whether the file is made small when tracking has ended.
+        buffered: Memray's way for file systems without shared mappings.
+    """
+
+    path: Union[Path, str]
+    overwrite: bool = False
+    compress_on_exit: bool = True
+    buffered: bool = False
+
+
+@dataclass(frozen=True)
+class SocketDestination(Destination):
+    """A TCP port that one reader may connect to.
+
+    Args:
+        server_port: The port.
+        address: The address to listen at.
+    """
+
+    server_port: int
+    address: str = "127.0.0.1"

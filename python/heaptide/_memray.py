@@ -1,0 +1,35 @@
+"""Names that users of Memray import from ``memray._memray``."""
+
+from heaptide._destination import Destination, FileDestination, SocketDestination
+from heaptide._enums import AllocatorType, FileFormat, PythonAllocatorType, SymbolicSupport
+from heaptide._heaptide import AllocationRecord, TemporalAllocationRecord
+from heaptide._metadata import Metadata
+from heaptide._reader import FileReader, compute_statistics, dump_all_records, set_log_level, size_fmt
+from heaptide._records import Interval, MemorySnapshot
+from heaptide._socket_reader import SocketReader
+from heaptide._stats import Stats
+from heaptide._tracker import Tracker, start_thread_trace
+
+__all__ = [
+    "AllocationRecord",
+    "AllocatorType",
+    "Destination",
+    "FileDestination",
+    "FileFormat",
+    "FileReader",
+    "Interval",
+    "MemorySnapshot",
+    "Metadata",
+    "PythonAllocatorType",
+    "SocketDestination",
+    "SocketReader",
+    "Stats",
+    "SymbolicSupport",
+    "TemporalAllocationRecord",
+    "Tracker",
+    "compute_statistics",
+    "dump_all_records",
+    "set_log_level",
+    "size_fmt",
+    "start_thread_trace",
+]

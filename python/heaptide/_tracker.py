@@ -1,0 +1,166 @@
+"""Tracking a stretch of a program from inside it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Optional, Union
+
+from heaptide._destination import Destination, FileDestination, SocketDestination
+from heaptide._enums import FileFormat
+from heaptide._heaptide import Tracking
+
+__all__ = ["Tracker", "start_thread_trace"]
+
+_log = logging.getLogger("heaptide")
+
+
+class Tracker:
+    """Tracks what is allocated while its ``with`` block runs, by all threads::
+
+        with heaptide.Tracker("some_output_file.tide"):
+            ...
+
+    Only one tracker can be active in a process. Another one can be used when its block has ended; none can be used
+    twice.
+
+    Args:
+        file_name: The capture to write; the same as ``destination=FileDestination(file_name)``.
+        destination: Where to write instead: a `FileDestination`.
+        native_traces: Whether to record native stacks, too: not there yet.
+        memory_interval_ms: How many milliseconds lie between samples of the resident memory; 0: none are taken.
+        follow_fork: Whether forked children are tracked as well, each in a capture ``<file_name>.<pid>``.
+        trace_python_allocators: Whether to record every request to Python's own allocators.
+        track_object_lifetimes: Whether to record the lives of Python objects: not there yet.
+        file_format: Every event, or counters for each stack. Both can be read at any time, also while the block runs.
+
+    Raises:
+        TypeError: When not exactly one of ``file_name`` and ``destination`` is given, or it is no destination.
+        OSError: When the file exists (and ``overwrite`` is not set) or cannot be made.
+        NotImplementedError: When something is asked for that is not there yet.
+        RuntimeError: (when the block is entered) when something is tracked in this process already, by another
+            tracker or by ``heaptide run``; when this tracker was used before.
+    """
+
+    def __init__(
+        self,
+        file_name: Optional[Union[str, Path]] = None,
+        *,
+        destination: Optional[Destination] = None,
+        native_traces: bool = False,
+        memory_interval_ms: int = 10,
+        follow_fork: bool = False,
+        trace_python_allocators: bool = False,
+        track_object_lifetimes: bool = False,
+        file_format: FileFormat = FileFormat.ALL_ALLOCATIONS,
+    ) -> None:
+        if (file_name is None) == (destination is None):
+            raise TypeError("Exactly one of 'file_name' or 'destination' argument must be specified")
+        if file_name is not None:
+            destination = FileDestination(file_name)
+        if not isinstance(destination, (FileDestination, SocketDestination)):
+            raise TypeError("destination must be a SocketDestination or FileDestination")
+        file_format = FileFormat(file_format)
+        if isinstance(destination, SocketDestination):
+            _refuse_socket(follow_fork, file_format)
+        if track_object_lifetimes:
+            _refuse_lifetimes()
+        if native_traces:
+            raise NotImplementedError("heaptide does not record native stacks yet: leave native_traces out")
+        if destination.buffered:
+            raise NotImplementedError(
+                "a Tracker maps its capture: leave buffered out, or use `heaptide run --buffered-file-io`"
+            )
+        self._compress = destination.compress_on_exit
+        self._tracking = Tracking(
+            destination.path,
+            overwrite=destination.overwrite,
+            aggregated=file_format == FileFormat.AGGREGATED_ALLOCATIONS,
+            memory_interval_ms=memory_interval_ms,
+            trace_python_allocators=trace_python_allocators,
+            follow_fork=follow_fork,
+            arguments=list(getattr(sys, "argv", [])),
+            executable=sys.executable or "",
+        )
+        self._used = False
+        self._pid = 0
+
+    def __enter__(self) -> Tracker:
+        tracking = self._tracking
+        # Asked first, so that a tracker that cannot be used now can be used later.
+        if not tracking.is_on():
+            if self._used:
+                raise RuntimeError("Attempting to use stale output handle")
+            self._used = True
+            self._pid = os.getpid()
+        tracking.start(_frames_below(sys._getframe(1)))
+        return self
+
+    def __exit__(
+        self,
+        exctype: Optional[type[BaseException]],
+        excinst: Optional[BaseException],
+        exctb: Optional[TracebackType],
+    ) -> None:
+        try:
+            ended_early = self._tracking.stop()
+        except RuntimeError:
+            # A child that was forked in the block leaves it, too, and is not tracked unless that was asked for.
+            if os.getpid() != self._pid:
+                return
+            raise
+        if ended_early:
+            _log.warning("tracking ended before its block did: the capture says why")
+        if self._compress and os.getpid() == self._pid:
+            problem = self._tracking.compress()
+            if problem is not None:
+                _log.warning("the capture is whole, but was not made small: %s", problem)
+
+    def get_surviving_objects(self) -> NoReturn:
+        """Objects that were made in the block and are alive after it: not there yet.
+
+        Raises:
+            RuntimeError: Always, as for a tracker without ``track_object_lifetimes``.
+        """
+        raise RuntimeError("track_object_lifetimes=True was not provided at Tracker construction")
+
+
+def _frames_below(frame: FrameType) -> int:
+    """How many frames stand below the one that has the ``with`` statement."""
+    caller: Optional[FrameType] = frame
+    # `ExitStack` and its kind enter for somebody else.
+    while caller is not None and caller.f_code.co_filename == contextlib.__file__:
+        caller = caller.f_back
+    count = -1
+    while caller is not None:
+        count += 1
+        caller = caller.f_back
+    return max(count, 0)
+
+
+def _refuse_socket(follow_fork: bool, file_format: FileFormat) -> NoReturn:
+    if follow_fork:
+        raise RuntimeError("follow_fork requires an output file")
+    if file_format == FileFormat.AGGREGATED_ALLOCATIONS:
+        raise RuntimeError("AGGREGATED_ALLOCATIONS requires an output file")
+    raise NotImplementedError(
+        "heaptide does not track to a socket yet: write to a file, which can be read while it is written"
+    )
+
+
+def _refuse_lifetimes() -> NoReturn:
+    if sys.version_info < (3, 13, 3):
+        version = ".".join(map(str, sys.version_info[:3]))
+        raise RuntimeError(
+            f"Python object reference tracking requires Python 3.13.3 or later. Current version: {version}"
+        )
+    raise NotImplementedError("heaptide does not track the lives of objects yet: leave track_object_lifetimes out")
+
+
+def start_thread_trace(frame: FrameType, event: str, arg: Any) -> None:
+    """Does nothing: stacks of all threads are known without a profile function. Memray's programs install this one in
+    threads that were there before."""

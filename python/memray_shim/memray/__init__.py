@@ -1,0 +1,51 @@
+"""heaptide, under the name of Memray."""
+
+import sys
+
+from heaptide import (
+    AllocationRecord,
+    AllocatorType,
+    Destination,
+    FileDestination,
+    FileFormat,
+    FileReader,
+    MemorySnapshot,
+    Metadata,
+    SocketDestination,
+    SocketReader,
+    Tracker,
+    __version__,
+    _destination,
+    _errors,
+    _memray,
+    _metadata,
+    _stats,
+    _version,
+    dump_all_records,
+    load_ipython_extension,
+    set_log_level,
+    start_thread_trace,
+)
+
+__all__ = [
+    "AllocationRecord",
+    "AllocatorType",
+    "Destination",
+    "FileDestination",
+    "FileFormat",
+    "FileReader",
+    "MemorySnapshot",
+    "Metadata",
+    "SocketDestination",
+    "SocketReader",
+    "Tracker",
+    "__version__",
+    "dump_all_records",
+    "load_ipython_extension",
+    "set_log_level",
+    "start_thread_trace",
+]
+
+# The very modules, so that classes and exceptions are the same under both names.
+for _module in (_destination, _errors, _memray, _metadata, _stats, _version):
+    sys.modules[_module.__name__.replace("heaptide", __name__, 1)] = _module

@@ -1,0 +1,49 @@
+"""`import memray` and `python -m memray`, where the shim takes Memray's place."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SHIM = Path(__file__).parents[1] / "memray_shim"
+
+pytestmark = [
+    pytest.mark.skipif(not SHIM.is_dir(), reason="the shim is not here"),
+    pytest.mark.skipif(importlib.util.find_spec("memray") is not None, reason="Memray is here itself"),
+]
+
+PROGRAM = """
+import memray, memray._memray, heaptide
+from memray._errors import MemrayError
+from memray._stats import Stats
+from memray import FileReader, Tracker
+assert all(hasattr(memray, name) for name in memray.__all__)
+with Tracker("x.bin"):
+    kept = bytearray(1_000_000)
+stats = memray._memray.compute_statistics("x.bin")
+assert isinstance(stats, Stats) and stats.peak_memory_allocated >= 1_000_000
+assert issubclass(MemrayError, heaptide._errors.HeaptideError)
+print(max(record.size for record in FileReader("x.bin").get_leaked_allocation_records()))
+"""
+
+
+def python(*arguments: str, cwd: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SHIM), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, text=True, capture_output=True, check=True).stdout
+
+
+def test_programs_written_for_memray(tmp_path: Path) -> None:
+    assert python("-c", PROGRAM, cwd=tmp_path) == "1000001\n"
+
+
+def test_commands_written_for_memray(tmp_path: Path) -> None:
+    python("-m", "memray", "run", "-q", "-o", "x.bin", "-c", "x = bytearray(1_000_000)", cwd=tmp_path)
+    python("-m", "memray", "flamegraph", "-f", "-o", "x.html", "x.bin", cwd=tmp_path)
+    assert (tmp_path / "x.html").stat().st_size > 10_000
+    assert "1000001" in python("-m", "memray", "parse", "x.bin", cwd=tmp_path)
