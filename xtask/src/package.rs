@@ -61,7 +61,7 @@ fn build(python: &Path) -> Result<PathBuf> {
 fn test(interpreter: &Interpreter, wheel: &Path) -> Result<()> {
     let mut packages = vec!["pytest"];
     if interpreter.minor == EVERYTHING_ON_MINOR {
-        packages.extend([MEMRAY, "ipython"]);
+        packages.extend([MEMRAY, "ipython", "pytest-asyncio", "pytest-xdist"]);
     }
     let name = format!("package-3.{}", interpreter.minor);
     let Some(python) = venv::with_packages(&interpreter.path, &name, &packages) else {
