@@ -35,9 +35,13 @@ def text(amount: float) -> str:
     return f"{sign}{amount:.1f}TiB"
 
 
+ARENA = 1 << 20
+"""Bytes that Python maps at once for small objects (256 KiB before 3.10), in whichever test comes first."""
+
+
 @dataclass(frozen=True)
 class Tolerance:
-    """How far something may grow: a share, or an amount."""
+    """How far something may grow: by an amount; or by a share and an `ARENA`, which says nothing of the test."""
 
     share: float = 0.0
     amount: int = 0
@@ -57,7 +61,7 @@ class Tolerance:
                 share = -1.0
             if not 0 <= share < float("inf"):
                 raise ValueError(f"{words!r} is no share; write it like '10%'")
-            return cls(share=share)
+            return cls(share, ARENA)
         return cls(amount=parse_bytes(stripped))
 
     def limit(self, before: int) -> int:
