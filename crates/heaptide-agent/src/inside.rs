@@ -332,6 +332,7 @@ unsafe fn switch_on(identity: &Identity) {
     let version = unsafe { interpreter::get() }.hexversion();
     let allocator = interpreter::allocator().unwrap_or(PythonAllocator::Unknown) as u32;
     interpreter::remember(version, allocator);
+    loader::look_for_other_allocators();
     loader::patch_newcomers();
     RECORDER.tracking_begins(
         version,

@@ -3,7 +3,7 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use heaptide_elf::{Counts, for_each_object, patch, restore};
+use heaptide_elf::{Counts, defines, for_each_object, patch, restore};
 use heaptide_recorder::{Mapping, SpinLock};
 
 use crate::thread::Turn;
@@ -95,6 +95,33 @@ pub(crate) fn patch_newcomers() {
         own.patched_objects
             .fetch_add(counts.objects, Ordering::Relaxed);
         own.patched_slots.fetch_add(counts.slots, Ordering::Relaxed);
+    }
+}
+
+/// Before tracking starts in the middle of a program: with which flags its libraries were opened, nobody knows. So where
+/// one of them brings a `free` of its own, slots that are not bound yet are left alone by the next pass.
+pub(crate) fn look_for_other_allocators() {
+    /// Loads and unloads when we last looked, and whether there was one.
+    static SEEN: SpinLock<(u64, u64, bool)> = SpinLock::new((0, 0, false));
+    let ours = [
+        real::free::ADDRESS.load(Ordering::Relaxed),
+        real::find(c"getpid") as usize,
+    ];
+    let mut seen = SEEN.lock();
+    let mut now = (0, 0, false);
+    for_each_object(|object| {
+        if (object.loads, object.unloads) == (seen.0, seen.1) {
+            now = *seen;
+            return false;
+        }
+        let known = object.is_system() || ours.iter().any(|address| object.contains(*address));
+        let found = !known && defines(object, b"free");
+        now = (object.loads, object.unloads, found);
+        !found
+    });
+    *seen = now;
+    if now.2 {
+        DEEP_BINDING.store(true, Ordering::Relaxed);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use heaptide_e2e::{Capture, Sandbox, each_python, run};
+use heaptide_e2e::{Capture, Mode, Sandbox, Stretches, each_python, run};
 
 /// Compiles `source` of this test's directory into a shared library in the sandbox.
 fn library(sandbox: &Sandbox, source: &str, name: &str, options: &[&str]) {
@@ -98,6 +98,30 @@ fn a_deep_bound_library_keeps_its_own_allocator() {
         let code = "import ctypes, os\nprint(ctypes.CDLL('libdeep.so', mode=os.RTLD_LAZY | os.RTLD_DEEPBIND).go())";
         let path = [("LD_LIBRARY_PATH", inside(&sandbox, ""))];
         assert_eq!(unharmed(&sandbox, code, &path), "1\n");
+    });
+}
+
+#[test]
+fn a_deep_bound_library_from_before_tracking_keeps_its_own_allocator() {
+    each_python(|python| {
+        let sandbox = Sandbox::new(python);
+        library(&sandbox, "own_malloc.c", "libown.so", &[]);
+        library(
+            &sandbox,
+            "deep_bound.c",
+            "libdeep.so",
+            &["-Wl,-z,lazy", "-lown"],
+        );
+        let code = "import ctypes, os, stretch\n\
+                    deep = ctypes.CDLL('libdeep.so', mode=os.RTLD_LAZY | os.RTLD_DEEPBIND)\n\
+                    found = [stretch.start('0.tide'), deep.go(), stretch.stop(), deep.go()]\n\
+                    print(found + [stretch.start('1.tide'), deep.go(), stretch.stop()])";
+        let mut command = sandbox.tracking_itself(&Stretches::of(Mode::All, 2));
+        command.env("LD_LIBRARY_PATH", inside(&sandbox, ""));
+        let finished = run(command.arg("-c").arg(code));
+        let name = format!("Python {}", python.version());
+        finished.expect_success(&name);
+        assert_eq!(finished.text(), "[0, 1, 0, 2, 0, 3, 0]\n", "{name}");
     });
 }
 

@@ -135,17 +135,36 @@ impl<'a> Dynamic<'a> {
         unsafe { (*self.symbols.add(index)).st_shndx != 0 }
     }
 
-    /// Size of the symbol `name` defined at `value`. The table has no length of its own, but the
-    /// string table follows it in every file that linkers make.
-    fn defined_bytes(&self, value: u64, name: &[u8]) -> usize {
+    /// How many symbols there are. The table has no length of its own, but the string table follows it in every
+    /// file that linkers make.
+    fn symbol_count(&self) -> usize {
         let span = (self.names.as_ptr() as usize).saturating_sub(self.symbols as usize);
-        let count = span / size_of::<libc::Elf64_Sym>();
-        (0..count)
+        span / size_of::<libc::Elf64_Sym>()
+    }
+
+    /// Does the object define a symbol of this name?
+    fn defines_name(&self, name: &[u8]) -> bool {
+        (0..self.symbol_count()).any(|index| {
+            self.first_letter(index) == name.first().copied().unwrap_or(0)
+                && self.defines(index)
+                && self.name(index) == name
+        })
+    }
+
+    /// Size of the symbol `name` defined at `value`.
+    fn defined_bytes(&self, value: u64, name: &[u8]) -> usize {
+        (0..self.symbol_count())
             // SAFETY: all of it lies between the start of the symbol table and that of the string table.
             .map(|index| (index, unsafe { &*self.symbols.add(index) }))
             .find(|(index, symbol)| symbol.st_value == value && self.name(*index) == name)
             .map_or(0, |(_, symbol)| symbol.st_size as usize)
     }
+}
+
+/// Does `object` define `name` for others? Looks at all of its symbols.
+#[must_use]
+pub fn defines(object: &Object<'_>, name: &[u8]) -> bool {
+    Dynamic::of(object).is_some_and(|dynamic| dynamic.defines_name(name))
 }
 
 /// Size of the data object `name` at `address`, from the symbol table of the object that defines it;

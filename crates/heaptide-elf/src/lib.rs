@@ -18,6 +18,6 @@ mod dynamic;
 mod object;
 mod patch;
 
-pub use dynamic::symbol_bytes;
+pub use dynamic::{defines, symbol_bytes};
 pub use object::{Object, for_each_object};
 pub use patch::{Counts, Hook, imports, patch, restore};
