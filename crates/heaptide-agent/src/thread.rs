@@ -1,7 +1,7 @@
 //! What each thread carries, its guard, its birth and its end.
 
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicU32, Ordering, compiler_fence, fence};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence, fence};
 
 use heaptide_format::StopReason;
 use heaptide_recorder::{Mapping, SpinLock, Stop, ThreadRecord};
@@ -152,10 +152,16 @@ fn first_turn() -> Option<Turn> {
     // SAFETY: the word is this thread's own. CLOSED keeps a signal handler from doing the same.
     unsafe {
         let word = tls::word();
-        if !(*word).is_null() {
+        // In one instruction: a signal handler comes before it or after it.
+        let before = AtomicPtr::from_ptr(word).swap(CLOSED, Ordering::Relaxed);
+        if before == CLOSED {
             return None;
         }
-        *word = CLOSED;
+        if !before.is_null() {
+            // A signal handler has been here since we looked. The turn that is asked for is none of its.
+            *word = before;
+            return Turn::begin();
+        }
         compiler_fence(Ordering::SeqCst);
         // Whoever ends tracking either sees that we are here, or we see that it has ended.
         ENTERING.fetch_add(1, Ordering::SeqCst);
