@@ -35,7 +35,9 @@ def _usage_error(message: str) -> Exception:
 
 def _parser(name: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"%%{name}", description="Runs the cell and shows who allocated the memory.")
-    parser.add_argument("--native", action="store_true", help="record native stacks, too: not there yet")
+    parser.add_argument(
+        "--native", action="store_true", help="record native stacks, too: not there yet, a warning says so"
+    )
     parser.add_argument(
         "--follow-fork", action="store_true", help="track forked children, each in a capture of its own"
     )
@@ -89,8 +91,6 @@ def _run_cell(ipython: Any, name: str, line: str, cell: str) -> None:
     threshold = options.temporary_allocation_threshold
     if options.temporal and threshold is not None:
         raise _usage_error("Can't create a temporal flame graph of temporary allocations")
-    if options.native:
-        raise _usage_error("heaptide does not record native stacks yet: leave --native out")
     # Counters answer all but what has to know each event.
     every_event = options.temporal or threshold not in (None, 1)
     results = Path(RESULTS)
@@ -100,6 +100,7 @@ def _run_cell(ipython: Any, name: str, line: str, cell: str) -> None:
     capture, page = directory / "capture.tide", directory / "flamegraph.html"
     with Tracker(
         destination=FileDestination(capture, compress_on_exit=False),
+        native_traces=options.native,
         follow_fork=options.follow_fork,
         trace_python_allocators=options.trace_python_allocators,
         file_format=FileFormat.ALL_ALLOCATIONS if every_event else FileFormat.AGGREGATED_ALLOCATIONS,

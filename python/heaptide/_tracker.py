@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Optional, Union
@@ -31,7 +32,7 @@ class Tracker:
     Args:
         file_name: The capture to write; the same as ``destination=FileDestination(file_name)``.
         destination: Where to write instead: a `FileDestination`.
-        native_traces: Whether to record native stacks, too: not there yet.
+        native_traces: Whether to record native stacks, too: not there yet, a ``RuntimeWarning`` says so.
         memory_interval_ms: How many milliseconds lie between samples of the resident memory; 0: none are taken.
         follow_fork: Whether forked children are tracked as well, each in a capture ``<file_name>.<pid>``.
         trace_python_allocators: Whether to record every request to Python's own allocators.
@@ -69,12 +70,14 @@ class Tracker:
             _refuse_socket(follow_fork, file_format)
         if track_object_lifetimes:
             _refuse_lifetimes()
-        if native_traces:
-            raise NotImplementedError("heaptide does not record native stacks yet: leave native_traces out")
         if destination.buffered:
             raise NotImplementedError(
                 "a Tracker maps its capture: leave buffered out, or use `heaptide run --buffered-file-io`"
             )
+        if native_traces:
+            # All figures are right without them, so a program that asks for them need not be changed.
+            text = "heaptide does not record native stacks yet: stacks have the frames of Python only"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
         self._compress = destination.compress_on_exit
         self._tracking = Tracking(
             destination.path,

@@ -23,7 +23,7 @@ def cell(line, text, name="heaptide_flamegraph"):
     "line",
     [
         "",
-        "--leaks --split-threads --inverted",
+        "--leaks --split-threads --inverted --native",
         "--temporal --max-memory-records 10 --trace-python-allocators",
         "--temporary-allocations",
         "--temporary-allocation-threshold 3",
@@ -44,7 +44,7 @@ def test_options_that_make_no_sense(in_process: Callable[[str], str], tmp_path: 
     printed = in_process(
         SHELL
         + """
-for line in ("--temporal --temporary-allocations", "--leaks --temporary-allocations", "--no-such", "--native"):
+for line in ("--temporal --temporary-allocations", "--leaks --temporary-allocations", "--no-such"):
     try:
         shell.run_cell_magic("heaptide_flamegraph", line, "pass")
     except Exception as error:
@@ -54,6 +54,6 @@ shell.run_cell_magic("heaptide_flamegraph", "--help", "pass")
     )
     lines = printed.splitlines()
     assert lines[0] == "UsageError Can't create a temporal flame graph of temporary allocations"
-    assert [line.split()[0] for line in lines[:4]] == ["UsageError"] * 4
+    assert [line.split()[0] for line in lines[:3]] == ["UsageError"] * 3
     assert "usage: %%heaptide_flamegraph" in printed
     assert not (tmp_path / "heaptide-results").exists()

@@ -229,8 +229,6 @@ def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_yet(tmp_path: Path) -> None:
-    with pytest.raises(NotImplementedError, match="native"):
-        Tracker(tmp_path / "x", native_traces=True)
     with pytest.raises(NotImplementedError, match="buffered"):
         Tracker(destination=FileDestination(tmp_path / "x", buffered=True))
     with pytest.raises(NotImplementedError, match="socket"):
@@ -238,6 +236,21 @@ def test_what_is_not_there_yet(tmp_path: Path) -> None:
     with pytest.raises(NotImplementedError, match="socket"), SocketReader(1234):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_native_stacks_are_not_there_yet(in_process: Piece) -> None:
+    printed = in_process(
+        HELPERS
+        + """
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    with Tracker("x.tide", native_traces=True): kept = many(2)
+print([(w.category.__name__, os.path.basename(w.filename)) for w in caught], found("x.tide"))
+print(FileReader("x.tide").metadata.has_native_traces)
+"""
+    )
+    assert printed.splitlines() == ["[('RuntimeWarning', 'piece.py')] 2", "False"]
 
 
 def test_files_that_cannot_be_made(tmp_path: Path) -> None:
