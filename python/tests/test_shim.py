@@ -47,3 +47,36 @@ def test_commands_written_for_memray(tmp_path: Path) -> None:
     python("-m", "memray", "flamegraph", "-f", "-o", "x.html", "x.bin", cwd=tmp_path)
     assert (tmp_path / "x.html").stat().st_size > 10_000
     assert "1000001" in python("-m", "memray", "parse", "x.bin", cwd=tmp_path)
+
+
+TESTS = """
+import pytest
+
+KEPT = []
+
+@pytest.mark.limit_memory("24 MB")
+def test_small(): bytearray(10_000_000)
+
+@pytest.mark.limit_memory("24 MB")
+def test_large(): bytearray(30_000_000)
+
+@pytest.mark.limit_leaks("1 MB")
+def test_tidy(): bytearray(3_000_000)
+
+@pytest.mark.limit_leaks("1 MB")
+def test_leaky(): KEPT.append(bytearray(3_000_000))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pytest_memray") is None, reason="pytest-memray is not here")
+def test_pytest_memray_runs_on_heaptide(tmp_path: Path) -> None:
+    (tmp_path / "test_memory.py").write_text(TESTS)
+    path = os.pathsep.join([str(SHIM), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "--memray", "-q", "-p", "no:heaptide"]
+    environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
+    environment.pop("PYTEST_DISABLE_PLUGIN_AUTOLOAD", None)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, check=False)
+    assert "2 failed, 2 passed" in done.stdout, done.stdout + done.stderr
+    assert "test_large - Test was limited to 24.0MiB but allocated 28.6MiB" in done.stdout
+    assert "MEMORY PROBLEMS test_memory.py::test_leaky" in done.stdout
+    assert "test_large:" in done.stdout and "Biggest allocating functions" in done.stdout

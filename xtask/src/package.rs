@@ -11,6 +11,8 @@ use crate::{shell, venv};
 /// What the package is compared with. One version of Python will do: what is compared does not depend on that.
 const MEMRAY: &str = "memray==1.20.0";
 const EVERYTHING_ON_MINOR: u32 = 12;
+/// What runs on heaptide in Memray's place; it wants Memray, so it is installed without what it wants.
+const PYTEST_MEMRAY: &str = "pytest-memray==1.11.0";
 
 pub(crate) fn run() -> Result<()> {
     let interpreters = interpreters::discover();
@@ -33,7 +35,8 @@ pub(crate) fn run() -> Result<()> {
             Some(root) => test_in(root, interpreter, &builder, &wheel)?,
         }
     }
-    Ok(())
+    shell::step("pytest-memray on the package");
+    test_shim(newest, &wheel)
 }
 
 /// As `pip install .` does it, but with what is there to build with.
@@ -67,13 +70,35 @@ fn test(interpreter: &Interpreter, wheel: &Path) -> Result<()> {
     let Some(python) = venv::with_packages(&interpreter.path, &name, &packages) else {
         return Ok(());
     };
-    let mut install = pip(&python, "install");
-    let options = ["--no-index", "--no-deps", "--force-reinstall"];
-    shell::run(install.args(options).arg(wheel))?;
+    install(&python, wheel)?;
     // Not in the project, where `heaptide` would be the directory of the sources.
     let mut command = Command::new(&python);
     let tests = shell::project().join("python/tests");
     shell::run(pytest(&mut command, &tests).current_dir(std::env::temp_dir()))
+}
+
+/// pytest-memray, on heaptide. In an environment of its own, because it fails to load without the shim.
+fn test_shim(interpreter: &Interpreter, wheel: &Path) -> Result<()> {
+    let Some(python) = venv::with_packages(&interpreter.path, "package-shim", &["pytest"]) else {
+        return Ok(());
+    };
+    let mut without_memray = pip(&python, "install");
+    without_memray.args(["--no-deps", "--only-binary", ":all:", PYTEST_MEMRAY]);
+    if let Err(error) = shell::run(&mut without_memray) {
+        shell::note(&format!("{PYTEST_MEMRAY} is not available: {error:#}"));
+        return Ok(());
+    }
+    install(&python, wheel)?;
+    let mut command = Command::new(&python);
+    let tests = shell::project().join("python/tests/test_shim.py");
+    pytest(&mut command, &tests).env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1");
+    shell::run(command.current_dir(std::env::temp_dir()))
+}
+
+fn install(python: &Path, wheel: &Path) -> Result<()> {
+    let mut install = pip(python, "install");
+    let options = ["--no-index", "--no-deps", "--force-reinstall"];
+    shell::run(install.args(options).arg(wheel))
 }
 
 /// In a chroot there is no pip: packages are put into a directory there, from outside.
