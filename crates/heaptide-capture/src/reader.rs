@@ -301,7 +301,7 @@ fn sorted_samples(table: &Table<Sample>) -> Vec<Sample> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell as Counter;
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
     use super::*;
     use heaptide_testkit::fixtures;
@@ -311,8 +311,8 @@ mod tests {
     struct Moving {
         bytes: Vec<u8>,
         cells_offset: u64,
-        moves: Counter<u64>,
-        reads_of_cells: Counter<usize>,
+        moves: AtomicU64,
+        reads_of_cells: AtomicUsize,
     }
 
     impl Moving {
@@ -330,8 +330,8 @@ mod tests {
             Self {
                 bytes,
                 cells_offset,
-                moves: Counter::new(moves),
-                reads_of_cells: Counter::new(0),
+                moves: AtomicU64::new(moves),
+                reads_of_cells: AtomicUsize::new(0),
             }
         }
     }
@@ -348,13 +348,14 @@ mod tests {
         fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
             let count = crate::source::BytesSource(&self.bytes).read_at(offset, buffer)?;
             if offset == self.cells_offset {
-                self.reads_of_cells.set(self.reads_of_cells.get() + 1);
-                self.moves.set(self.moves.get().saturating_sub(1));
+                self.reads_of_cells.fetch_add(1, Ordering::Relaxed);
+                let moves = self.moves.load(Ordering::Relaxed).saturating_sub(1);
+                self.moves.store(moves, Ordering::Relaxed);
             }
             if offset == offsets::HEAP as u64 {
                 // The epoch counts up to its last value while cells are read.
                 let mut word = HeapWord::read_from_bytes(buffer).unwrap();
-                word.epoch = word.epoch.wrapping_sub(self.moves.get());
+                word.epoch = word.epoch.wrapping_sub(self.moves.load(Ordering::Relaxed));
                 buffer.copy_from_slice(word.as_bytes());
             }
             Ok(count)
@@ -365,7 +366,7 @@ mod tests {
     fn cells_are_read_again_until_the_peak_stays_where_it_is() {
         let source = Moving::new(2);
         let capture = read_capture(&source, Path::new("moving")).unwrap();
-        assert_eq!(source.reads_of_cells.get(), 3);
+        assert_eq!(source.reads_of_cells.into_inner(), 3);
         assert_eq!(capture.warnings, []);
     }
 
@@ -373,7 +374,7 @@ mod tests {
     fn a_peak_that_never_rests_is_told() {
         let source = Moving::new(1000);
         let capture = read_capture(&source, Path::new("moving")).unwrap();
-        assert_eq!(source.reads_of_cells.get(), CONSISTENT_READ_ATTEMPTS);
+        assert_eq!(source.reads_of_cells.into_inner(), CONSISTENT_READ_ATTEMPTS);
         assert_eq!(capture.warnings[0].kind, WarningKind::InFlight);
     }
 }
