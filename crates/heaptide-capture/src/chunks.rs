@@ -2,16 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
 
 use heaptide_format::{
-    CHUNK_HEADER_BYTES, ChunkHeader, LARGEST_BLOCK_BYTES, PACKED_BLOCK_BYTES, PackedBlock,
-    SegmentKind,
+    CHUNK_HEADER_BYTES, ChunkHeader, PACKED_BLOCK_BYTES, PackedBlock, SegmentKind,
 };
 use zerocopy::FromBytes;
 
 use crate::EventOrder;
-use crate::packing;
+use crate::packing::{self, Place, Unpacked};
 use crate::segments::SegmentSummary;
 use crate::source::Source;
 use crate::warning::{WarningKind, Warnings};
@@ -35,8 +33,17 @@ pub struct EventChunk {
     pub offset: u64,
     /// Bytes of the payload, head included, not packed.
     pub bytes: u64,
-    /// Where its events begin in a packed block.
-    pub packed_at: Option<u32>,
+    /// Where it is packed.
+    pub packed: Option<InBlock>,
+}
+
+/// A chunk's place in a packed block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InBlock {
+    /// Its number among those of the block.
+    pub number: u32,
+    /// Bytes of the events of all of the block's chunks, not packed.
+    pub block_bytes: u32,
 }
 
 /// Where the events of a capture are. Nothing of them is held in memory.
@@ -50,17 +57,24 @@ pub struct EventLog {
 /// The events of a chunk, and those of its block around them.
 #[derive(Debug, Default)]
 pub(crate) struct ChunkBuffer {
-    bytes: Vec<u8>,
-    events: Range<usize>,
+    unpacked: Unpacked,
     /// File offset of the block.
     block: Option<u64>,
 }
 
 impl ChunkBuffer {
-    /// Empty where the chunk could not be read.
+    /// What the places of chunks are in.
     #[inline]
-    pub(crate) fn events(&self) -> &[u8] {
-        self.bytes.get(self.events.clone()).unwrap_or_default()
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.unpacked.bytes
+    }
+
+    /// The events at a place, if they are there as they were written.
+    pub(crate) fn written(&self, place: &Place) -> Option<&[u8]> {
+        match place {
+            Place::Written(range) => self.unpacked.bytes.get(range.clone()),
+            Place::Columns(_) => None,
+        }
     }
 }
 
@@ -117,28 +131,25 @@ impl EventLog {
         EventOrder::new(self)
     }
 
-    /// Reads the events of a chunk; after an error the buffer is empty.
-    pub(crate) fn read(&self, chunk: &EventChunk, buffer: &mut ChunkBuffer) -> io::Result<()> {
-        buffer.events = 0..0;
+    /// Reads the events of a chunk, and tells where they are in the buffer.
+    pub(crate) fn read(&self, chunk: &EventChunk, buffer: &mut ChunkBuffer) -> io::Result<Place> {
         let Some(source) = self.source.as_deref() else {
-            return Ok(());
+            return Ok(Place::default());
         };
-        let length = usize::try_from(chunk.bytes).unwrap_or(0);
-        let Some(start) = chunk.packed_at else {
+        let Some(packed) = chunk.packed else {
             buffer.block = None;
-            buffer.bytes.resize(length, 0);
-            let count = source.read_at(chunk.offset, &mut buffer.bytes)?;
-            buffer.events = CHUNK_HEADER_BYTES.min(count)..count;
-            return Ok(());
+            let bytes = &mut buffer.unpacked.bytes;
+            bytes.resize(usize::try_from(chunk.bytes).unwrap_or(0), 0);
+            let count = source.read_at(chunk.offset, bytes)?;
+            return Ok(Place::Written(CHUNK_HEADER_BYTES.min(count)..count));
         };
         if buffer.block != Some(chunk.offset) {
             buffer.block = None;
-            buffer.bytes = read_block(source, chunk.offset)?;
+            read_block(source, chunk.offset, buffer)?;
             buffer.block = Some(chunk.offset);
         }
-        let start = start as usize;
-        buffer.events = start..start + length.saturating_sub(CHUNK_HEADER_BYTES);
-        Ok(())
+        let place = buffer.unpacked.chunks.get(packed.number as usize);
+        Ok(place.cloned().unwrap_or_default())
     }
 }
 
@@ -169,7 +180,7 @@ fn plain_chunk(
         thread: header.thread,
         offset: segment.payload_offset(),
         bytes: segment.readable,
-        packed_at: None,
+        packed: None,
     })
 }
 
@@ -194,14 +205,17 @@ fn list_blocks(
             });
             return;
         };
-        for (chunk, range) in packed.iter().zip(packing::chunk_ranges(&packed)) {
+        for (number, chunk) in (0..).zip(&packed) {
             chunks.push(EventChunk {
                 stream: chunk.stream,
                 sequence: chunk.sequence,
                 thread: chunk.thread,
                 offset,
                 bytes: u64::from(chunk.event_bytes) + CHUNK_HEADER_BYTES as u64,
-                packed_at: u32::try_from(range.start).ok(),
+                packed: Some(InBlock {
+                    number,
+                    block_bytes: head.event_bytes,
+                }),
             });
         }
         offset += u64::from(head.total_bytes);
@@ -228,7 +242,7 @@ fn read_heads(
     Ok(packing::read_heads(&bytes))
 }
 
-fn read_block(source: &dyn Source, offset: u64) -> io::Result<Vec<u8>> {
+fn read_block(source: &dyn Source, offset: u64, buffer: &mut ChunkBuffer) -> io::Result<()> {
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "its packed block is damaged");
     let (head, chunks) = read_heads(source, offset)?.ok_or_else(damaged)?;
     let mut packed = vec![0; head.packed_bytes as usize];
@@ -236,7 +250,7 @@ fn read_block(source: &dyn Source, offset: u64) -> io::Result<Vec<u8>> {
     if source.read_at(start, &mut packed)? < packed.len() {
         return Err(damaged());
     }
-    packing::unpack(&head, &chunks, &packed).ok_or_else(damaged)
+    packing::unpack(&head, &chunks, &packed, &mut buffer.unpacked).ok_or_else(damaged)
 }
 
 /// Each stream may hold its largest block; streams beyond the limit are left out.
@@ -244,13 +258,10 @@ fn bound_memory(chunks: &mut Vec<EventChunk>, warnings: &mut Warnings) {
     let mut held = 0;
     let mut left_out = None;
     for stream in chunks.chunk_by(|left, right| left.stream == right.stream) {
-        // A block's events are at most as far as its last chunk ends.
-        let largest = stream
-            .iter()
-            .filter_map(|chunk| Some(u64::from(chunk.packed_at?) + chunk.bytes))
-            .max()
-            .unwrap_or(0);
-        held += largest.min(u64::from(LARGEST_BLOCK_BYTES));
+        let blocks = stream.iter().filter_map(|chunk| chunk.packed);
+        let largest = blocks.map(|block| block.block_bytes).max().unwrap_or(0);
+        // In columns, slots take more room.
+        held += 2 * u64::from(largest);
         if held > LARGEST_UNPACKED_BYTES {
             left_out = Some(stream[0].stream);
             warnings.add(WarningKind::DamagedEvents, Some(stream[0].offset), || {

@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
 
-use heaptide_format::{BadEvent, Decoder, Event, Moment, Receiver};
+use heaptide_format::{BadEvent, Decoder, Event, InColumns, Moment, Receiver, Written};
 
 use crate::chunks::{ChunkBuffer, EventChunk, EventLog};
+use crate::packing::Place;
 use crate::warning::{WarningKind, Warnings};
 
 /// An event and who recorded it.
@@ -44,7 +45,8 @@ struct Cursor<'a> {
     /// What is left to be read.
     chunks: &'a [EventChunk],
     buffer: ChunkBuffer,
-    at: usize,
+    /// What is left of the present one, in the buffer.
+    place: Place,
     decoder: Option<Box<Decoder>>,
     thread: u32,
     next_sequence: u32,
@@ -132,7 +134,7 @@ impl<'a> EventOrder<'a> {
                     Event::Freed { address } => visitor.freed(address),
                     event => visitor.rare(event),
                 }
-                cursor.run(visitor);
+                cursor.run(visitor, &mut self.told);
                 cursor.advance(self.log, &mut self.told);
                 if bytes_read != self.told.bytes_read {
                     bytes_read = self.told.bytes_read;
@@ -179,7 +181,7 @@ impl<'a> Cursor<'a> {
         Self {
             chunks,
             buffer: ChunkBuffer::default(),
-            at: 0,
+            place: Place::default(),
             decoder: None,
             thread: 0,
             next_sequence: 0,
@@ -197,34 +199,80 @@ impl<'a> Cursor<'a> {
 
     /// Hands over what can be handed over at once.
     #[inline]
-    fn run(&mut self, receiver: &mut impl Receiver) {
-        if let Some(decoder) = &mut self.decoder {
-            decoder.run(self.buffer.events(), &mut self.at, receiver);
+    fn run(&mut self, receiver: &mut impl Receiver, told: &mut Told) {
+        let Some(decoder) = &mut self.decoder else {
+            return;
+        };
+        let ended = match &mut self.place {
+            Place::Written(range) => {
+                let bytes = self.buffer.bytes().get(..range.end).unwrap_or_default();
+                let mut fields = Written::new(bytes, range.start);
+                let ended = decoder.run(&mut fields, receiver);
+                range.start = fields.at();
+                ended
+            }
+            Place::Columns(places) => {
+                let mut fields = InColumns::new(self.buffer.bytes(), **places);
+                let ended = decoder.run(&mut fields, receiver);
+                **places = fields.places();
+                ended
+            }
+        };
+        if ended.is_err() {
+            self.lose_chunk(told);
         }
+    }
+
+    /// The next event of the present chunk.
+    #[inline]
+    fn next_event(&mut self) -> Result<Option<(Moment, Event)>, BadEvent> {
+        let Some(decoder) = &mut self.decoder else {
+            return Ok(None);
+        };
+        match &mut self.place {
+            Place::Written(range) => {
+                let bytes = self.buffer.bytes().get(..range.end).unwrap_or_default();
+                let mut fields = Written::new(bytes, range.start);
+                let event = decoder.next(&mut fields);
+                range.start = fields.at();
+                event
+            }
+            Place::Columns(places) => {
+                let mut fields = InColumns::new(self.buffer.bytes(), **places);
+                let event = decoder.next(&mut fields);
+                **places = fields.places();
+                event
+            }
+        }
+    }
+
+    /// There is no event where one should be.
+    #[cold]
+    #[inline(never)]
+    fn lose_chunk(&mut self, told: &mut Told) {
+        self.place = Place::default();
+        told.warnings.add(WarningKind::DamagedEvents, None, || {
+            format!(
+                "bytes in the events of thread {} are no event; the rest of that chunk is lost",
+                self.thread
+            )
+        });
     }
 
     #[inline]
     fn advance(&mut self, log: &EventLog, told: &mut Told) {
         loop {
-            if let Some(decoder) = &mut self.decoder {
-                match decoder.next(self.buffer.events(), &mut self.at) {
-                    Ok(Some((moment, event))) => {
-                        // Damage must not turn time around.
-                        let moment = moment.max(self.last);
-                        self.last = moment;
-                        self.head = Some((moment, event));
-                        return;
-                    }
-                    Ok(None) => {}
-                    Err(BadEvent { .. }) => {
-                        told.warnings.add(WarningKind::DamagedEvents, None, || {
-                            format!(
-                                "bytes in the events of thread {} are no event; the rest of that chunk is lost",
-                                self.thread
-                            )
-                        });
-                    }
+            match self.next_event() {
+                Ok(Some((moment, event))) => {
+                    // Damage must not turn time around.
+                    let moment = moment.max(self.last);
+                    self.last = moment;
+                    self.head = Some((moment, event));
+                    return;
                 }
+                // Only a file that was made to mislead has fields that belong to no event.
+                Ok(None) if self.place.is_empty() => {}
+                Ok(None) | Err(BadEvent { .. }) => self.lose_chunk(told),
             }
             if !self.next_chunk(log, told) {
                 *self = Self::new(&[]);
@@ -252,15 +300,18 @@ impl<'a> Cursor<'a> {
         self.next_sequence = chunk.sequence.wrapping_add(1);
         self.thread = chunk.thread;
         match &mut self.decoder {
-            Some(decoder) => **decoder = Decoder::new(),
+            Some(decoder) => decoder.begin_chunk(),
             None => self.decoder = Some(Box::default()),
         }
-        self.at = 0;
-        if let Err(error) = log.read(chunk, &mut self.buffer) {
-            told.warnings
-                .add(WarningKind::DamagedEvents, Some(chunk.offset), || {
-                    format!("a chunk of events could not be read: {error}")
-                });
+        self.place = Place::default();
+        match log.read(chunk, &mut self.buffer) {
+            Ok(place) => self.place = place,
+            Err(error) => {
+                told.warnings
+                    .add(WarningKind::DamagedEvents, Some(chunk.offset), || {
+                        format!("a chunk of events could not be read: {error}")
+                    });
+            }
         }
         told.bytes_read += chunk.bytes;
         true

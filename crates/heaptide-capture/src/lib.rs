@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 use heaptide_format::{Cell, HeapWord, Identity, Lifecycle, Node, OwnCost, Sample, Slot, Thread};
 
-pub use chunks::{EventChunk, EventLog};
+pub use chunks::{EventChunk, EventLog, InBlock};
 pub use definitions::{Code, CodeFixedFields, Definitions, Metadata};
 pub use error::Error;
 pub use events::{EventOrder, EventVisitor, PlacedEvent};

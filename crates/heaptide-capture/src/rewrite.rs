@@ -204,8 +204,8 @@ impl Writer<'_> {
         {
             let mut block = Block::default();
             for chunk in stream {
-                log.read(chunk, &mut buffer)?;
-                let events = buffer.events();
+                let place = log.read(chunk, &mut buffer)?;
+                let events = buffer.written(&place).unwrap_or_default();
                 if events.len() + CHUNK_HEADER_BYTES != chunk.bytes as usize
                     || events.len() > LARGEST_BLOCK_BYTES as usize
                 {

@@ -1,11 +1,14 @@
 //! Reads the streams that [`crate::Encoder`] writes.
 
+use crate::columns::{Column, Fields};
 use crate::event::{
-    ADDRESS_KNOWN, ALLOCATION, Event, FREE, FREE_UNDONE, MORE, Memory, Moment, SITE_KNOWN, Site,
-    TURN, UNMAP, UNMAP_UNDONE, address_slot, turn_is_shared, unzigzag,
+    ADDRESS_CODES, ADDRESS_FAR, ADDRESS_NEAR, ADDRESS_OBVIOUS, ADDRESSES, Event, FAR, FREE,
+    FREE_UNDONE, Memory, Moment, NOTHING, RARE, SITE_EXPECTED, SITE_KNOWN, SITE_OF_ANOTHER_SIZE,
+    Site, TURN, UNMAP, UNMAP_UNDONE, address_in, address_place, place_in, place_of, site_in,
+    site_slot, site_word, turn_is_shared, unzigzag,
 };
 
-/// Reads the events of one chunk.
+/// Reads the events of one chunk. After an error it is of no further use.
 #[derive(Clone, Debug)]
 pub struct Decoder {
     memory: Memory,
@@ -18,53 +21,8 @@ pub struct BadEvent {
     pub cut_short: bool,
 }
 
-const CUT: BadEvent = BadEvent { cut_short: true };
-const BAD: BadEvent = BadEvent { cut_short: false };
-
-/// Takes bytes from the front.
-struct Input<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Input<'_> {
-    #[inline(always)]
-    fn byte(&mut self) -> Result<u8, BadEvent> {
-        let byte = *self.bytes.get(self.at).ok_or(CUT)?;
-        self.at += 1;
-        Ok(byte)
-    }
-
-    #[inline(always)]
-    fn varint(&mut self) -> Result<u64, BadEvent> {
-        let first = self.byte()?;
-        if first < 0x80 {
-            return Ok(u64::from(first));
-        }
-        self.long_varint(first)
-    }
-
-    #[inline]
-    fn long_varint(&mut self, first: u8) -> Result<u64, BadEvent> {
-        let mut value = u64::from(first & 0x7f);
-        let mut shift = 7;
-        loop {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return Err(BAD);
-            }
-            value |= bits << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-            shift += 7;
-            if shift > 63 {
-                return Err(BAD);
-            }
-        }
-    }
-}
+pub(crate) const CUT: BadEvent = BadEvent { cut_short: true };
+pub(crate) const BAD: BadEvent = BadEvent { cut_short: false };
 
 /// Takes the events of a [`Decoder::run`].
 pub trait Receiver {
@@ -74,42 +32,27 @@ pub trait Receiver {
     fn freed(&mut self, address: u64);
 }
 
-/// What a [`Decoder::run`] looks at for one event, and more than it can have: a control byte, a slot, an
-/// allocator and three numbers of at most eight bytes.
-type Window = [u8; 40];
+/// What a control byte says, but for turns and rare events: the sort of the event, and how its address is told.
+const SORTS: [(u8, u8); 256] = {
+    let mut sorts = [(0, 0); 256];
+    let mut control = 0;
+    while control < 256 {
+        let byte = control as u8;
+        sorts[control] = (byte / ADDRESS_CODES, byte % ADDRESS_CODES);
+        control += 1;
+    }
+    sorts
+};
 
-/// Eight bytes from a place on, of which there are 32.
-#[inline(always)]
-fn word_at(window: &Window, at: usize) -> u64 {
-    // The mask changes nothing; it tells the compiler that the place exists.
-    let at = at & 31;
-    let bytes = window[at..at + 8].first_chunk();
-    bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-/// The varint at the start of a word, and its length; `None` when it does not end in the word.
-///
-/// All lengths beyond two take the same way, since they follow one another without a pattern.
-#[inline(always)]
-fn varint_in(word: u64) -> Option<(u64, usize)> {
-    if word & 0x80 == 0 {
-        return Some((word & 0x7f, 1));
+/// The control byte for a slot of any number.
+pub(crate) const fn without_slots(control: u8) -> u8 {
+    if control >= TURN {
+        return control;
     }
-    if word & 0x8000 == 0 {
-        return Some((word & 0x7f | word >> 1 & 0x3f80, 2));
-    }
-    let ends = !word & 0x8080_8080_8080_8080;
-    if ends == 0 {
-        return None;
-    }
-    let length = (ends.trailing_zeros() as usize >> 3) + 1;
-    let up_to_end = ends ^ (ends - 1);
-    let sevens = word & up_to_end & 0x7f7f_7f7f_7f7f_7f7f;
-    let fourteens = sevens & 0x007f_007f_007f_007f | (sevens & 0x7f00_7f00_7f00_7f00) >> 1;
-    let twenty_eights =
-        fourteens & 0x0000_3fff_0000_3fff | (fourteens & 0x3fff_0000_3fff_0000) >> 2;
-    let value = twenty_eights & 0x0fff_ffff | (twenty_eights & 0x0fff_ffff_0000_0000) >> 4;
-    Some((value, length))
+    let (sort, code) = SORTS[control as usize];
+    let sort = if sort > SITE_KNOWN { SITE_KNOWN } else { sort };
+    let code = if code < ADDRESS_OBVIOUS { 0 } else { code };
+    sort * ADDRESS_CODES + code
 }
 
 impl Decoder {
@@ -121,83 +64,11 @@ impl Decoder {
         }
     }
 
-    /// The next event at `at` of `bytes`, which moves on; `None` at the end.
-    ///
-    /// # Errors
-    /// The bytes are no event; `at` then stays where it was.
-    #[inline]
-    pub fn next(
-        &mut self,
-        bytes: &[u8],
-        at: &mut usize,
-    ) -> Result<Option<(Moment, Event)>, BadEvent> {
-        let mut input = Input { bytes, at: *at };
-        loop {
-            if input.at >= bytes.len() {
-                *at = input.at;
-                return Ok(None);
-            }
-            let control = input.byte()?;
-            let memory = &mut self.memory;
-            let event = if control & ALLOCATION != 0 {
-                let slot = input.byte()?;
-                if control & SITE_KNOWN == 0 {
-                    let delta = unzigzag(input.varint()?) as i64;
-                    let node = i64::from(memory.last_node).wrapping_add(delta);
-                    let node = u32::try_from(node).map_err(|_| BAD)?;
-                    let allocator = input.byte()?;
-                    let size = input.varint()?;
-                    memory.last_node = node;
-                    memory.sites[usize::from(slot)] = Site {
-                        node,
-                        allocator,
-                        size,
-                    };
-                }
-                Event::Allocated {
-                    address: memory.read_address(control, &mut input)?,
-                    site: memory.sites[usize::from(slot)],
-                }
-            } else if control & FREE != 0 {
-                Event::Freed {
-                    address: memory.read_address(control, &mut input)?,
-                }
-            } else {
-                match control {
-                    TURN => {
-                        memory.turn = memory.turn.wrapping_add(input.varint()?);
-                        memory.stamp = 0;
-                        *at = input.at;
-                        continue;
-                    }
-                    FREE_UNDONE => Event::FreeUndone,
-                    UNMAP => {
-                        let delta = unzigzag(input.varint()?);
-                        memory.last_unmapped = memory.last_unmapped.wrapping_add(delta);
-                        Event::Unmapped {
-                            address: memory.last_unmapped.rotate_left(12),
-                            length: input.varint()?.rotate_left(12),
-                        }
-                    }
-                    UNMAP_UNDONE => Event::UnmapUndone,
-                    _ => return Err(BAD),
-                }
-            };
-            let mut moment = Moment {
-                turn: memory.turn,
-                stamp: 0,
-            };
-            if turn_is_shared(memory.turn) {
-                memory.stamp = memory.stamp.wrapping_add(input.varint()?);
-                moment.stamp = memory.stamp;
-            }
-            *at = input.at;
-            return Ok(Some((moment, event)));
-        }
+    /// Begins another chunk.
+    pub fn begin_chunk(&mut self) {
+        self.memory.forget();
     }
-}
 
-impl Decoder {
     /// The turn of the last event.
     #[must_use]
     #[inline]
@@ -205,91 +76,82 @@ impl Decoder {
         self.memory.turn
     }
 
-    /// Hands over events as long as they are plain allocations and frees of one turn that is not shared, which
-    /// nearly all are, and stops at any other, at damage, or near the end of `bytes`: [`Decoder::next`] goes on.
+    /// The next event; `None` at the end.
+    ///
+    /// # Errors
+    /// What comes next is no event.
     #[inline]
-    pub fn run(&mut self, bytes: &[u8], at: &mut usize, receiver: &mut impl Receiver) {
-        if turn_is_shared(self.memory.turn) {
-            return;
-        }
-        let mut rest = bytes.get(*at..).unwrap_or_default();
-        while let Some(window) = rest.first_chunk() {
-            let length = self.step(window, receiver);
-            if length == 0 {
-                break;
+    pub fn next(&mut self, fields: &mut impl Fields) -> Result<Option<(Moment, Event)>, BadEvent> {
+        while let Some(control) = fields.next_control() {
+            fields.take_control();
+            let memory = &mut self.memory;
+            let event = match control {
+                TURN => {
+                    memory.turn = memory.turn.wrapping_add(fields.number(Column::Turn)?);
+                    memory.stamp = 0;
+                    continue;
+                }
+                RARE => match fields.byte(Column::Control)? {
+                    FREE_UNDONE => Event::FreeUndone,
+                    UNMAP => {
+                        let delta = unzigzag(fields.number(Column::Unmapped)?);
+                        memory.last_unmapped = memory.last_unmapped.wrapping_add(delta);
+                        Event::Unmapped {
+                            address: memory.last_unmapped.rotate_left(12),
+                            length: fields.number(Column::Unmapped)?.rotate_left(12),
+                        }
+                    }
+                    UNMAP_UNDONE => Event::UnmapUndone,
+                    _ => return Err(BAD),
+                },
+                NOTHING.. => return Err(BAD),
+                _ => match memory.plain(control, fields)? {
+                    (address, Some(site)) => Event::Allocated { address, site },
+                    (address, None) => Event::Freed { address },
+                },
+            };
+            let mut moment = Moment {
+                turn: memory.turn,
+                stamp: 0,
+            };
+            if turn_is_shared(memory.turn) {
+                let delta = fields.number(Column::Stamp)?;
+                memory.stamp = memory.stamp.wrapping_add(delta);
+                moment.stamp = memory.stamp;
             }
-            // No event is longer than the window.
-            rest = rest.get(length..).unwrap_or_default();
+            return Ok(Some((moment, event)));
         }
-        *at = bytes.len() - rest.len();
+        Ok(None)
     }
 
-    /// One event, and its length; zero, and nothing has happened, when it is not for this way.
-    #[inline(always)]
-    fn step(&mut self, window: &Window, receiver: &mut impl Receiver) -> usize {
-        let memory = &mut self.memory;
-        let mut here = 0;
-        let word = word_at(window, here);
-        let control = word as u8;
-        if control & (ALLOCATION | FREE) == 0 {
-            return 0;
+    /// Hands over events as long as they are plain allocations and frees of one turn that is not shared, which
+    /// nearly all are, and stops before any other: [`Decoder::next`] goes on.
+    ///
+    /// # Errors
+    /// What comes next is no event.
+    #[inline]
+    pub fn run<F: Fields + Copy>(
+        &mut self,
+        fields: &mut F,
+        receiver: &mut impl Receiver,
+    ) -> Result<(), BadEvent> {
+        if turn_is_shared(self.memory.turn) {
+            return Ok(());
         }
-        here += 1;
-        let mut fresh = None;
-        let slot = usize::from((word >> 8) as u8);
-        if control & ALLOCATION != 0 {
-            here += 1;
-            if control & SITE_KNOWN == 0 {
-                let Some((delta, length)) = varint_in(word >> 16 | 0x8080 << 48) else {
-                    return 0;
-                };
-                here += length;
-                let node = i64::from(memory.last_node).wrapping_add(unzigzag(delta) as i64);
-                let Ok(node) = u32::try_from(node) else {
-                    return 0;
-                };
-                let rest = word_at(window, here);
-                let Some((size, length)) = varint_in(rest >> 8 | 0x80 << 56) else {
-                    return 0;
-                };
-                here += 1 + length;
-                fresh = Some(Site {
-                    node,
-                    allocator: rest as u8,
-                    size,
-                });
+        // A copy of our own can live in registers.
+        let mut here = *fields;
+        while let Some(control) = here.next_control() {
+            if control >= TURN {
+                break;
+            }
+            here.take_control();
+            match self.memory.plain(control, &mut here)? {
+                (address, Some(site)) => receiver.allocated(address, &site),
+                (address, None) => receiver.freed(address),
             }
         }
-        let word = word_at(window, here);
-        let rotated = if control & ADDRESS_KNOWN != 0 {
-            here += 1;
-            memory.addresses[usize::from(word as u8)]
-        } else {
-            let mut delta = u64::from(control & 0x0f);
-            if control & MORE != 0 {
-                let Some((high, length)) = varint_in(word) else {
-                    return 0;
-                };
-                here += length;
-                delta |= high << 4;
-            }
-            let rotated = memory.last_address.wrapping_add(unzigzag(delta));
-            memory.last_address = rotated;
-            memory.addresses[address_slot(rotated)] = rotated;
-            rotated
-        };
-        let address = rotated.rotate_left(4);
-        if control & ALLOCATION == 0 {
-            receiver.freed(address);
-            return here;
-        }
-        let known = &mut memory.sites[slot];
-        if let Some(site) = fresh {
-            memory.last_node = site.node;
-            *known = site;
-        }
-        receiver.allocated(address, known);
-        here
+        *fields = here;
+        Ok(())
     }
 }
 
@@ -300,23 +162,88 @@ impl Default for Decoder {
 }
 
 impl Memory {
+    /// An allocation or a free: its address, and the site if it is an allocation.
     #[inline(always)]
-    fn read_address(&mut self, control: u8, input: &mut Input<'_>) -> Result<u64, BadEvent> {
-        if control & ADDRESS_KNOWN != 0 {
-            let slot = usize::from(input.byte()?);
-            return Ok(self.addresses[slot].rotate_left(4));
+    fn plain(
+        &mut self,
+        control: u8,
+        fields: &mut impl Fields,
+    ) -> Result<(u64, Option<Site>), BadEvent> {
+        let (sort, code) = SORTS[usize::from(control)];
+        if sort == FREE {
+            let rotated = self.read_address(code, self.last_allocated, fields)?;
+            self.last_freed = rotated;
+            return Ok((rotated.rotate_left(4), None));
         }
-        let mut delta = u64::from(control & 0x0f);
-        if control & MORE != 0 {
-            let high = input.varint()?;
-            if high >> 60 != 0 {
-                return Err(BAD);
-            }
-            delta |= high << 4;
+        let site = self.read_site(sort, fields)?;
+        let rotated = self.read_address(code, self.last_freed, fields)?;
+        self.last_allocated = rotated;
+        Ok((rotated.rotate_left(4), Some(site)))
+    }
+
+    #[inline(always)]
+    fn read_site(&mut self, sort: u8, fields: &mut impl Fields) -> Result<Site, BadEvent> {
+        if sort >= SITE_KNOWN || sort == SITE_EXPECTED {
+            // No branch between the two: programs take them in turns.
+            let known = sort >= SITE_KNOWN;
+            let told = fields.slot_if(Column::Site, sort.wrapping_sub(SITE_KNOWN), known)?;
+            let slot = if known { told } else { self.expected_slot() };
+            let slot = usize::from(slot);
+            self.follow(slot);
+            let word = self.site(slot);
+            self.place = place_in(word);
+            return Ok(site_in(word));
         }
+        if sort != SITE_OF_ANOTHER_SIZE {
+            let told = fields.number(Column::Node)?;
+            let delta = unzigzag(told >> 1) as i64;
+            let node = i64::from(self.place as u32).wrapping_add(delta);
+            let node = u32::try_from(node).map_err(|_| BAD)?;
+            let allocator = if told & 1 == 0 {
+                (self.place >> 32) as u8
+            } else {
+                fields.byte(Column::Allocator)?
+            };
+            self.place = place_of(node, allocator);
+        }
+        let size = fields.number(Column::Size)?;
+        if let Some(word) = site_word(self.place, size) {
+            let slot = site_slot(word);
+            self.follow(slot);
+            self.keep_site(slot, word);
+        }
+        Ok(Site {
+            size,
+            ..site_in(self.place)
+        })
+    }
+
+    /// An address, rotated.
+    #[inline(always)]
+    fn read_address(
+        &mut self,
+        code: u8,
+        obvious: u64,
+        fields: &mut impl Fields,
+    ) -> Result<u64, BadEvent> {
+        if code <= ADDRESS_OBVIOUS {
+            // No branch between the two, as above.
+            let known = code < ADDRESS_OBVIOUS;
+            let told = fields.slot_if(Column::AddressSlot, code, known)?;
+            let slot = usize::from(told) & (ADDRESSES - 1);
+            let remembered = address_in(slot, self.addresses[slot]);
+            return Ok(if known { remembered } else { obvious });
+        }
+        let delta = if code == ADDRESS_FAR {
+            fields.number(Column::Address)?.wrapping_add(FAR)
+        } else {
+            u64::from(code - ADDRESS_NEAR)
+        };
         let rotated = self.last_address.wrapping_add(unzigzag(delta));
         self.last_address = rotated;
-        self.addresses[address_slot(rotated)] = rotated;
-        Ok(rotated.rotate_left(4))
+        if let Some((slot, half)) = address_place(rotated) {
+            self.addresses[slot & (ADDRESSES - 1)] = half;
+        }
+        Ok(rotated)
     }
 }

@@ -23,7 +23,7 @@ mod packed;
 mod record;
 mod segment;
 
-pub use columns::{COLUMNS, Column, Mover, move_events, varint};
+pub use columns::{COLUMNS, Column, ColumnPlaces, Fields, InColumns, Written, sort_fields};
 pub use decoder::{BadEvent, Decoder, Receiver};
 pub use definition::{CodeFixed, DefinitionHeader, DefinitionKind, MetadataKey, StringEncoding};
 pub use event::{

@@ -24,7 +24,7 @@ pub struct PackedBlock {
     pub packed_bytes: u32,
     /// [`Packing`]
     pub packing: u32,
-    /// Checksum of the events, unpacked.
+    /// Checksum of what was packed: the events, or the lengths of columns and the columns.
     pub events_checksum: u32,
     /// Checksum of this head up to here and of the heads of the chunks.
     pub checksum: u32,
@@ -43,7 +43,7 @@ code_enum! {
         Stored = 0 => "stored",
         /// An LZ4 block.
         Lz4 = 1 => "lz4",
-        /// Sorted into columns ([`crate::Column`]), each an LZ4 block or stored.
+        /// Their fields are sorted into columns ([`crate::Column`]), each an LZ4 block or stored.
         Columns = 2 => "columns",
     }
 }

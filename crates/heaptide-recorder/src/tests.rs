@@ -655,7 +655,7 @@ fn threads_that_all_free_each_others_blocks_share_cells_in_the_end() {
 
 /// All events of a capture, in order: `(moment, stream, event)`.
 fn events(fixture: &Fixture) -> Vec<(Moment, u32, Event)> {
-    use heaptide_format::{CHUNK_HEADER_BYTES, ChunkHeader};
+    use heaptide_format::{CHUNK_HEADER_BYTES, ChunkHeader, Written};
     let bytes = std::fs::read(&fixture.path).unwrap();
     let mut events = Vec::new();
     let mut next_chunk = HashMap::new();
@@ -670,8 +670,8 @@ fn events(fixture: &Fixture) -> Vec<(Moment, u32, Event)> {
             assert_eq!(header.sequence, *expected);
             *expected += 1;
             let mut decoder = Decoder::new();
-            let mut place = CHUNK_HEADER_BYTES;
-            while let Some((moment, event)) = decoder.next(payload, &mut place).unwrap() {
+            let mut fields = Written::new(payload, CHUNK_HEADER_BYTES);
+            while let Some((moment, event)) = decoder.next(&mut fields).unwrap() {
                 events.push((moment, header.stream, event));
             }
         }
