@@ -1,63 +1,88 @@
-//! Whether walks may end early, by `HEAPTIDE_EARLY_STOP`: `1` for yes, `check` for yes with every
-//! such walk compared with a whole one, anything else or nothing for no.
+//! Where walks may end early, by `HEAPTIDE_EARLY_STOP`: without it at the start of the stack's newest chunk (3.11
+//! and later), with `1` at any frame, with `check` also there, every such walk being compared with a whole
+//! one, and with `0` nowhere. With `check-chunks` those that end at a chunk are compared.
 //!
-//! Off unless asked for: it writes into frames of the interpreter. `docs/design/006-cheap-walks.md`.
+//! At any frame only when asked for: it writes into frames of the interpreter.
+//! `docs/design/006-cheap-walks.md`.
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use heaptide_cpython::{Layout, Marks};
+use heaptide_cpython::{Layout, Marks, Stacks};
 
 use crate::RECORDER;
 
 const VARIABLE: &core::ffi::CStr = c"HEAPTIDE_EARLY_STOP";
 
-const OFF: u8 = 0;
-const ON: u8 = 1;
-const CHECKED: u8 = 2;
+/// Bits of [`MODE`].
+const AT_CHUNKS: u8 = 1;
+const AT_FRAMES: u8 = 2;
+const CHECKED: u8 = 4;
 
-static MODE: AtomicU8 = AtomicU8::new(OFF);
+static MODE: AtomicU8 = AtomicU8::new(0);
 
-struct Cell(UnsafeCell<MaybeUninit<Marks>>);
+struct Cell<T>(UnsafeCell<MaybeUninit<T>>);
 // SAFETY: written once in `prepare`, before tracking starts and before `MODE` says that it is there.
-unsafe impl Sync for Cell {}
-static MARKS: Cell = Cell(UnsafeCell::new(MaybeUninit::uninit()));
+unsafe impl<T> Sync for Cell<T> {}
+static MARKS: Cell<Marks> = Cell(UnsafeCell::new(MaybeUninit::uninit()));
+static STACKS: Cell<Stacks> = Cell(UnsafeCell::new(MaybeUninit::uninit()));
 
-/// How frames are marked, if they are.
-#[inline(always)]
-pub(crate) fn marks() -> Option<&'static Marks> {
-    if MODE.load(Ordering::Relaxed) == OFF {
-        return None;
-    }
-    // SAFETY: `MODE` was set after the marks were written, before tracking started.
-    Some(unsafe { (*MARKS.0.get()).assume_init_ref() })
+/// Where walks may end.
+#[derive(Clone, Copy)]
+pub(crate) enum EarlyStop {
+    Nowhere,
+    AtChunks(&'static Stacks),
+    AtFrames(&'static Marks),
 }
 
-/// Is every walk that may end early compared with a whole one?
+/// Where walks may end, and whether each is compared with a whole one.
 #[inline(always)]
-pub(crate) fn is_checked() -> bool {
-    MODE.load(Ordering::Relaxed) == CHECKED
+pub(crate) fn mode() -> (EarlyStop, bool) {
+    let mode = MODE.load(Ordering::Relaxed);
+    // SAFETY: `MODE` was set after what it promises was written, before tracking started.
+    let place = unsafe {
+        if mode & AT_CHUNKS != 0 {
+            EarlyStop::AtChunks((*STACKS.0.get()).assume_init_ref())
+        } else if mode & AT_FRAMES != 0 {
+            EarlyStop::AtFrames((*MARKS.0.get()).assume_init_ref())
+        } else {
+            EarlyStop::Nowhere
+        }
+    };
+    (place, mode & CHECKED != 0)
 }
 
 /// Reads the variable. Once, with the GIL, before tracking starts.
 pub(crate) fn prepare(layout: &Layout, none: usize) {
     // SAFETY: the GIL is held, which is what the interpreter changes the environment under.
     let value = unsafe { libc::getenv(VARIABLE.as_ptr()) };
-    if value.is_null() {
-        return;
-    }
-    // SAFETY: `getenv` returns a C string, which nobody changes while the GIL is held.
-    let mode = match unsafe { core::ffi::CStr::from_ptr(value) }.to_bytes() {
-        b"1" => ON,
-        b"check" => CHECKED,
-        _ => return,
+    let value = if value.is_null() {
+        c"".to_bytes()
+    } else {
+        // SAFETY: `getenv` returns a C string, which nobody changes while the GIL is held.
+        unsafe { core::ffi::CStr::from_ptr(value) }.to_bytes()
     };
-    if let Some(marks) = Marks::new(layout, none) {
-        // SAFETY: nobody reads the cell while `MODE` is off, and this is called once.
-        unsafe { (*MARKS.0.get()).write(marks) };
-        MODE.store(mode, Ordering::Release);
-    }
+    let (frames, checked) = match value {
+        b"0" => return,
+        b"1" => (true, 0),
+        b"check" => (true, CHECKED),
+        b"check-chunks" => (false, CHECKED),
+        _ => (false, 0),
+    };
+    // SAFETY: nobody reads the cells while `MODE` is zero, and this is called once.
+    let place = unsafe {
+        if frames && let Some(marks) = Marks::new(layout, none) {
+            (*MARKS.0.get()).write(marks);
+            AT_FRAMES
+        } else if let Some(stacks) = Stacks::new(layout) {
+            (*STACKS.0.get()).write(stacks);
+            AT_CHUNKS
+        } else {
+            return;
+        }
+    };
+    MODE.store(place | checked, Ordering::Release);
 }
 
 /// Notes what came of comparing the `early` stack with the `whole` one.

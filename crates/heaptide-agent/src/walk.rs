@@ -12,14 +12,15 @@
 use core::sync::atomic::Ordering;
 
 use heaptide_cpython::{
-    Family, Family39, Family311, Family313, FrameFamily, Layout, Marking, Marks, RawFrame,
-    last_instruction,
+    Family, Family39, Family311, Family313, FrameFamily, Layout, Marking, Marks, NewestChunk,
+    RawFrame, Stacks, last_instruction,
 };
 use heaptide_format::{NODE_OVERFLOW, NODE_ROOT};
 use heaptide_recorder::{Mapping, Stop};
 
+use crate::early_stop::{self, EarlyStop};
 use crate::thread::ThreadState;
-use crate::{RECORDER, code, early_stop, interpreter, names};
+use crate::{RECORDER, code, interpreter, names};
 
 /// Frames there is room for at first.
 const FIRST_FRAMES: usize = 120;
@@ -27,6 +28,9 @@ const FIRST_FRAMES: usize = 120;
 const MOST_FRAMES: usize = 1 << 22;
 /// How far the meeting place is looked for in the memo when frames have returned since.
 const MEETING_REACH: usize = 6;
+
+/// Shallower stacks are walked as a whole: to ask about chunks would cost more.
+const DEEP: usize = 32;
 
 /// Each interned frame may touch another page of the capture.
 const INTERNED_BETWEEN_LOOKS: u32 = 2048;
@@ -129,6 +133,12 @@ impl Memo {
     /// Remembers nothing any more.
     pub(crate) fn forget(&mut self) {
         self.length = 0;
+    }
+
+    /// An odd number that no other memo has, and larger than any chunk of a stack.
+    #[inline(always)]
+    fn mark(&self) -> usize {
+        core::ptr::from_ref(self).addr() | 1
     }
 
     /// The outermost remembered frame.
@@ -250,12 +260,22 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
         state.whole.length = 0;
     }
     let layout = &interpreter.layout;
-    let node = match early_stop::marks() {
-        // SAFETY: `top` is the innermost frame of this thread, which stands still while it is in here.
-        None => unsafe { whole_walk(layout, top, &mut state.memo) },
-        // SAFETY: as above, and `python` is the state that has the frame.
-        Some(marks) => unsafe { early_walk(marks, layout, python, top, state) },
+    let (early_stop, is_checked) = early_stop::mode();
+    // SAFETY: `top` is the innermost frame of this thread, which stands still while it is in here, and
+    // `python` is the state that has it.
+    let node = unsafe {
+        match early_stop {
+            EarlyStop::AtChunks(stacks) => chunk_walk(stacks, layout, python, top, &mut state.memo),
+            EarlyStop::AtFrames(marks) => early_walk(marks, layout, python, top, &mut state.memo),
+            EarlyStop::Nowhere => whole_walk(layout, top, &mut state.memo),
+        }
     }?;
+    if is_checked {
+        // SAFETY: as above.
+        early_stop::compared(node, unsafe {
+            checking_walk(layout, top, &mut state.whole)
+        }?);
+    }
     if state.memo.interned >= INTERNED_BETWEEN_LOOKS {
         state.memo.interned = 0;
         RECORDER.file().trim_if_large();
@@ -272,13 +292,59 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
 /// # Safety
 /// `top` is the innermost frame of this thread, and `layout` is its interpreter's.
 #[inline(always)]
-unsafe fn whole_walk(layout: &Layout, top: *const u8, memo: &mut Memo) -> Result<u32, Stop> {
+unsafe fn any_walk<W: Watch<Family39> + Watch<Family311> + Watch<Family313>>(
+    layout: &Layout,
+    watch: &W,
+    top: *const u8,
+    memo: &mut Memo,
+) -> Result<u32, Stop> {
     // SAFETY: the caller's promise; the family is the layout's own.
     unsafe {
         match layout.family {
-            FrameFamily::V3_9 => walk::<Family39, NoMarks>(layout, &NoMarks, top, memo),
-            FrameFamily::V3_11 => walk::<Family311, NoMarks>(layout, &NoMarks, top, memo),
-            FrameFamily::V3_13 => walk::<Family313, NoMarks>(layout, &NoMarks, top, memo),
+            FrameFamily::V3_9 => walk::<Family39, W>(layout, watch, top, memo),
+            FrameFamily::V3_11 => walk::<Family311, W>(layout, watch, top, memo),
+            FrameFamily::V3_13 => walk::<Family313, W>(layout, watch, top, memo),
+        }
+    }
+}
+
+/// # Safety
+/// As [`any_walk`].
+#[inline(never)]
+unsafe fn whole_walk(layout: &Layout, top: *const u8, memo: &mut Memo) -> Result<u32, Stop> {
+    // SAFETY: the caller's promise.
+    unsafe { any_walk(layout, &NoMarks, top, memo) }
+}
+
+/// # Safety
+/// As [`any_walk`].
+#[cold]
+unsafe fn checking_walk(layout: &Layout, top: *const u8, memo: &mut Memo) -> Result<u32, Stop> {
+    // SAFETY: the caller's promise.
+    unsafe { whole_walk(layout, top, memo) }
+}
+
+/// A walk that ends at the start of the newest chunk of the thread's stack, if that was there at the last
+/// walk already.
+///
+/// # Safety
+/// As [`any_walk`]; `python` is the thread state that has the frame.
+#[inline(always)]
+unsafe fn chunk_walk(
+    stacks: &Stacks,
+    layout: &Layout,
+    python: *const u8,
+    top: *const u8,
+    memo: &mut Memo,
+) -> Result<u32, Stop> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if memo.length >= DEEP
+            && let Some(chunk) = stacks.newest(python, memo.mark())
+        {
+            any_walk(layout, &StartOfChunk(chunk), top, memo)
+        } else {
+            any_walk(layout, &NoMarks, top, memo)
         }
     }
 }
@@ -287,47 +353,32 @@ unsafe fn whole_walk(layout: &Layout, top: *const u8, memo: &mut Memo) -> Result
 /// it passes. A whole one where marks would not tell the truth.
 ///
 /// # Safety
-/// As [`whole_walk`]; `python` is the thread state that has the frame.
+/// As [`any_walk`]; `python` is the thread state that has the frame.
 #[inline(never)]
 unsafe fn early_walk(
     marks: &Marks,
     layout: &Layout,
     python: *const u8,
     top: *const u8,
-    state: &mut ThreadState,
+    memo: &mut Memo,
 ) -> Result<u32, Stop> {
     // SAFETY: the caller's promise; `pthread_self` takes nothing and keeps nothing.
     unsafe {
         if !marks.are_valid(layout, python, libc::pthread_self()) {
-            return whole_walk(layout, top, &mut state.memo);
+            return whole_walk(layout, top, memo);
         }
-        let memo = &mut state.memo;
-        let stops = Stops { marks, python };
-        let node = match layout.family {
-            FrameFamily::V3_9 => walk::<Family39, Stops<'_>>(layout, &stops, top, memo),
-            FrameFamily::V3_11 => walk::<Family311, NoMarks>(layout, &NoMarks, top, memo),
-            FrameFamily::V3_13 => walk::<Family313, Stops<'_>>(layout, &stops, top, memo),
-        }?;
-        if early_stop::is_checked() {
-            early_stop::compared(node, whole_walk(layout, top, &mut state.whole)?);
-        }
-        Ok(node)
+        any_walk(layout, &Marked { marks, python }, top, memo)
     }
 }
 
-/// What a walk does about marks.
+/// What a walk asks of the frames that it passes.
 trait Watch<F> {
-    /// Has the frame been on the stack since it was remembered?
+    /// Has the frame been on the stack since it was remembered? If not, what can be done is done for the
+    /// question to be answered next time.
     ///
     /// # Safety
-    /// The frame is on this thread's stack.
-    unsafe fn has_stayed(&self, frame: *const u8) -> bool;
-
-    /// Sees to it that the question can be answered next time, if it can be.
-    ///
-    /// # Safety
-    /// As above, and the frame is shown and will be remembered, or the memo emptied.
-    unsafe fn mark(&self, layout: &Layout, frame: *const u8);
+    /// The frame is on this thread's stack and shown, and will be remembered, or the memo emptied.
+    unsafe fn has_stayed(&self, layout: &Layout, frame: *const u8) -> bool;
 }
 
 /// Nothing.
@@ -335,29 +386,48 @@ struct NoMarks;
 
 impl<F> Watch<F> for NoMarks {
     #[inline(always)]
-    unsafe fn has_stayed(&self, _frame: *const u8) -> bool {
+    unsafe fn has_stayed(&self, _layout: &Layout, _frame: *const u8) -> bool {
         false
     }
-    #[inline(always)]
-    unsafe fn mark(&self, _layout: &Layout, _frame: *const u8) {}
 }
 
-/// Ends at marked frames.
-struct Stops<'a> {
+/// Whether it begins the newest chunk of the stack, and that is still there.
+struct StartOfChunk(NewestChunk);
+
+impl<F> Watch<F> for StartOfChunk {
+    #[inline(always)]
+    unsafe fn has_stayed(&self, _layout: &Layout, frame: *const u8) -> bool {
+        // SAFETY: this thread stands still while it is in here.
+        unsafe {
+            if frame.addr() != self.0.first_frame() {
+                return false;
+            }
+            if self.0.is_marked() {
+                return true;
+            }
+            self.0.set_marked();
+        }
+        false
+    }
+}
+
+/// Whether it is marked.
+struct Marked<'a> {
     marks: &'a Marks,
     python: *const u8,
 }
 
-impl<F: Marking> Watch<F> for Stops<'_> {
+impl<F: Marking> Watch<F> for Marked<'_> {
     #[inline(always)]
-    unsafe fn has_stayed(&self, frame: *const u8) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { F::is_marked(self.marks, frame) }
-    }
-    #[inline(always)]
-    unsafe fn mark(&self, layout: &Layout, frame: *const u8) {
+    unsafe fn has_stayed(&self, layout: &Layout, frame: *const u8) -> bool {
         // SAFETY: the caller's promise; marks were found to be valid for this state.
-        unsafe { F::mark(self.marks, layout, self.python, frame) }
+        unsafe {
+            if F::is_marked(self.marks, frame) {
+                return true;
+            }
+            F::mark(self.marks, layout, self.python, frame);
+        }
+        false
     }
 }
 
@@ -399,11 +469,10 @@ unsafe fn in_step<F: Family, W: Watch<F>>(
             {
                 break;
             }
-            if watch.has_stayed(here) {
+            if watch.has_stayed(&layout, here) {
                 // And so has all that it stands on.
                 return (core::ptr::null(), 0);
             }
-            watch.mark(&layout, here);
             ahead -= 1;
             step = step.sub(1);
             frame = read.previous;
@@ -468,8 +537,8 @@ unsafe fn walk<F: Family, W: Watch<F>>(
         // not at all (it is new: a call, or a generator resumed elsewhere).
         // SAFETY: the frame is on the stack and shown.
         let entry = unsafe { Entry::new::<F>(layout, frame, &raw) };
-        // SAFETY: the frame is on the stack.
-        let has_stayed = unsafe { watch.has_stayed(frame) };
+        // SAFETY: the frame is shown; all of this walk will be remembered.
+        let has_stayed = unsafe { watch.has_stayed(layout, frame) };
         let mut met = memo.meet(frame, ahead, MEETING_REACH);
         if has_stayed {
             // Many callees may have returned. It may as well be remembered nowhere (marked by a walk of
@@ -490,9 +559,6 @@ unsafe fn walk<F: Family, W: Watch<F>>(
                 }
                 return intern(memo, met, fresh + 1);
             }
-        } else {
-            // SAFETY: the frame is shown; all of this walk will be remembered.
-            unsafe { watch.mark(layout, frame) };
         }
         if let Some(met) = met {
             ahead = met + 1;

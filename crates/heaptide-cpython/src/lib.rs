@@ -44,6 +44,7 @@ mod interpreter;
 pub mod layout;
 pub mod linetable;
 mod mark;
+mod stack;
 mod unsupported;
 
 pub use code::{CodeView, RawStr, read_code, read_str};
@@ -54,5 +55,6 @@ pub use frame::{
 pub use interpreter::Interpreter;
 pub use layout::{FrameFamily, Layout, TYPE_DEALLOC_OFFSET};
 pub use linetable::{LineTableForm, Position, positions, resolve_position};
-pub use mark::{MarkLayout, Marking, Marks, stack_chunk};
+pub use mark::{MarkLayout, Marking, Marks};
+pub use stack::{NewestChunk, StackLayout, Stacks, stack_chunk};
 pub use unsupported::Unsupported;

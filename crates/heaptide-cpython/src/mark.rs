@@ -14,6 +14,7 @@ use core::ffi::c_ulong;
 
 use crate::Layout;
 use crate::frame::{Family39, Family311, Family313, pointer, read};
+use crate::stack::{StackLayout, stack_chunk};
 
 /// Bits of `co_flags`.
 const OPTIMIZED: u32 = 0x1;
@@ -36,67 +37,27 @@ pub struct MarkLayout {
     pub field: u32,
     /// `f_gen` of the frame (3.9, 3.10), else zero.
     pub generator: u32,
-    /// `tracing` of the thread state.
-    pub tracing: u32,
-    /// `what_event` of the thread state (3.13 and later), else zero.
-    pub event: u32,
-    /// `datastack_chunk` of the thread state (3.13 and later), else zero.
-    pub stack_chunk: u32,
 }
 
 impl MarkLayout {
     /// For the versions that were read and tested; `None` for all others.
     #[must_use]
     pub const fn for_version(hexversion: u32) -> Option<Self> {
-        let layout = match hexversion >> 16 {
-            0x0309 => Self {
-                field: 88,
-                generator: 96,
-                tracing: 44,
-                event: 0,
-                stack_chunk: 0,
-            },
-            0x030a => Self {
-                field: 84,
-                generator: 88,
-                tracing: 44,
-                event: 0,
-                stack_chunk: 0,
-            },
-            0x030d | 0x030e => Self {
-                field: 40,
-                generator: 0,
-                tracing: 60,
-                event: 64,
-                stack_chunk: 232,
-            },
-            0x030f => Self {
-                field: 40,
-                generator: 0,
-                tracing: 64,
-                event: 68,
-                stack_chunk: 256,
-            },
+        let (field, generator) = match hexversion >> 16 {
+            0x0309 => (88, 96),
+            0x030a => (84, 88),
+            0x030d..=0x030f => (40, 0),
             _ => return None,
         };
-        Some(layout)
+        Some(Self { field, generator })
     }
-}
-
-/// Offsets in `_PyStackChunk`, of every version that has it.
-pub mod stack_chunk {
-    /// `previous`
-    pub const PREVIOUS: u32 = 0;
-    /// `size`, in bytes, of the whole.
-    pub const SIZE: u32 = 8;
-    /// `data`, the frames.
-    pub const DATA: u32 = 24;
 }
 
 /// All that it takes to mark frames of one interpreter.
 #[derive(Clone, Copy, Debug)]
 pub struct Marks {
     layout: MarkLayout,
+    stack: StackLayout,
     /// Address of `None`.
     none: usize,
 }
@@ -106,11 +67,13 @@ impl Marks {
     #[must_use]
     pub fn new(layout: &Layout, none: usize) -> Option<Self> {
         let marks = MarkLayout::for_version(layout.hexversion)?;
+        let stack = StackLayout::for_version(layout.hexversion)?;
         // The interpreter may say that its frames are laid out in another way than its version's; it does not say where `f_locals` is.
         let table = Layout::table(layout.hexversion).ok()?;
         (table.frame == layout.frame && table.thread == layout.thread && none != 0).then_some(
             Self {
                 layout: marks,
+                stack,
                 none,
             },
         )
@@ -126,8 +89,7 @@ impl Marks {
     pub unsafe fn are_valid(&self, layout: &Layout, state: *const u8, thread: c_ulong) -> bool {
         // SAFETY: a live thread state (the caller) with its fields where the tables say.
         unsafe {
-            read::<i32>(state, self.layout.tracing) == 0
-                && (self.layout.event == 0 || read::<i32>(state, self.layout.event) < 0)
+            self.stack.is_untraced(state)
                 && read::<c_ulong>(state, layout.thread.thread_id) == thread
         }
     }
@@ -222,7 +184,7 @@ impl Marking for Family313 {
 unsafe fn is_on_stack(marks: &Marks, state: *const u8, frame: *const u8) -> bool {
     // SAFETY: the chunks of a thread are a list that only the thread itself changes.
     unsafe {
-        let mut chunk = pointer(state, marks.layout.stack_chunk);
+        let mut chunk = pointer(state, marks.stack.chunk);
         for _ in 0..MOST_CHUNKS {
             if chunk.is_null() {
                 break;

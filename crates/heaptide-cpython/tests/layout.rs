@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use heaptide_cpython::layout::DebugOffsets;
-use heaptide_cpython::{Layout, MarkLayout, TYPE_DEALLOC_OFFSET, stack_chunk};
+use heaptide_cpython::{Layout, MarkLayout, StackLayout, TYPE_DEALLOC_OFFSET, stack_chunk};
 
 #[test]
 fn tables_agree_with_the_headers() {
@@ -89,14 +89,16 @@ fn check(include: &Path, base_include: Option<&Path>) {
     if let Some(marks) = MarkLayout::for_version(hexversion) {
         compare("mark.field", marks.field);
         compare("mark.generator", marks.generator);
-        compare("mark.tracing", marks.tracing);
-        compare("mark.event", marks.event);
-        compare("mark.stack_chunk", marks.stack_chunk);
-        let chunk = |offset: u32| [None, Some(u64::from(offset))];
-        constant("mark.chunk_previous", &chunk(stack_chunk::PREVIOUS));
-        constant("mark.chunk_size", &chunk(stack_chunk::SIZE));
-        constant("mark.chunk_data", &chunk(stack_chunk::DATA));
     }
+    let stack = StackLayout::for_version(hexversion).unwrap();
+    compare("stack.tracing", stack.tracing);
+    compare("stack.event", stack.event);
+    compare("stack.chunk", stack.chunk);
+    let chunk = |offset: u32| [None, Some(u64::from(offset))];
+    constant("stack.chunk_previous", &chunk(stack_chunk::PREVIOUS));
+    constant("stack.chunk_size", &chunk(stack_chunk::SIZE));
+    constant("stack.chunk_top", &chunk(stack_chunk::TOP));
+    constant("stack.chunk_data", &chunk(stack_chunk::DATA));
 
     let debug = DebugOffsets::for_version(hexversion);
     assert_eq!(

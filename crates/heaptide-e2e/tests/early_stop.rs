@@ -1,44 +1,74 @@
-//! Walks that end early at marked frames, each compared with a whole one; and that the program does not notice the marks.
+//! Walks that end early, at marked frames or at the start of the stack's newest chunk, each compared with a whole one; and that
+//! the program does not notice the marks.
 
-use heaptide_e2e::{Capture, Python, Sandbox, each_python, run, with_package};
+use std::path::Path;
+use std::process::Command;
 
-/// Versions whose frames can be marked.
-const MARKED: [u32; 5] = [9, 10, 13, 14, 15];
+use heaptide_e2e::{Python, Sandbox, each_python, heaptide, run, with_package};
 
-fn check(python: &Python, sandbox: &Sandbox, rounds: &str) {
+/// From this version on frames lie in chunks.
+const CHUNKS: u32 = 11;
+
+fn check(python: &Python, sandbox: &Sandbox, mode: &str) {
     let program = sandbox.inside("early_stop.py");
-    let plain = run(sandbox.plain().arg(&program).arg(rounds));
+    let plain = run(sandbox.plain().arg(&program).arg("1"));
     plain.expect_success("early_stop.py");
     let profiled = run(sandbox
         .profiled()
         .env("PYTHONMALLOC", "malloc")
-        .env("HEAPTIDE_EARLY_STOP", "check")
+        .env("HEAPTIDE_EARLY_STOP", mode)
+        .args(["--stack-budget", "4000000"])
         .arg(&program)
-        .arg(rounds));
+        .arg("1"));
     profiled.expect_success("early_stop.py, under heaptide");
     assert_eq!(profiled.text(), plain.text(), "stdout");
     assert_eq!(profiled.errors(), plain.errors(), "stderr");
-    let capture = Capture::read(&sandbox.capture());
-    let number = |key: &str| capture.own_cost[key].as_u64().expect("a number");
-    assert_eq!(number("early_stop_mismatches"), 0, "{:?}", capture.own_cost);
+    let own_cost = own_cost(&sandbox.capture());
+    let number = |key: &str| own_cost[key].as_u64().expect("a number");
+    assert_eq!(number("early_stop_mismatches"), 0, "{own_cost:?}");
+    assert_eq!(
+        number("folded_stacks"),
+        0,
+        "walks are not compared from then on"
+    );
     let compared = number("early_stops_compared");
-    if MARKED.contains(&python.minor) {
+    if python.minor >= CHUNKS || mode == "check" {
         assert!(compared > 20_000, "only {compared} walks were compared");
     } else {
-        assert_eq!(compared, 0, "this version has no marks");
+        assert_eq!(compared, 0, "this version has no chunks");
     }
 }
 
+/// What the capture says of the profiler's own work, without its stacks: there are many deep ones.
+fn own_cost(capture: &Path) -> serde_json::Value {
+    let mut command = Command::new(heaptide());
+    command.args(["parse", "--json", "--max-stack-frames", "1"]);
+    let output = run(command.arg(capture));
+    output.expect_success("parse");
+    let text = output.text();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("{\"record\":\"own_cost\""))
+        .expect("a record of the own cost");
+    serde_json::from_str(line).expect("JSON")
+}
+
 #[test]
-fn early_stops_are_right_whatever_happens_to_the_frames() {
-    each_python(|python| check(python, &Sandbox::new(python), "1"));
+fn early_stops_at_frames_are_right_whatever_happens_to_them() {
+    each_python(|python| check(python, &Sandbox::new(python), "check"));
+}
+
+#[test]
+fn early_stops_at_chunks_are_right_whatever_happens_to_the_frames() {
+    each_python(|python| check(python, &Sandbox::new(python), "check-chunks"));
 }
 
 #[test]
 fn early_stops_are_right_among_greenlets() {
     each_python(|python| {
         if let Some(sandbox) = with_package(python, "greenlet") {
-            check(python, &sandbox, "1");
+            check(python, &sandbox, "check");
+            check(python, &sandbox, "check-chunks");
         }
     });
 }
@@ -84,10 +114,12 @@ exec(g.__code__, {'f': f})
         let sandbox = Sandbox::new(python);
         let plain = run(sandbox.plain().args(["-c", code]));
         plain.expect_success("plain");
-        let mut command = sandbox.profiled();
-        let profiled = run(command.env("HEAPTIDE_EARLY_STOP", "1").args(["-c", code]));
-        profiled.expect_success("under heaptide");
-        assert_eq!(profiled.text(), plain.text());
-        assert_eq!(profiled.errors(), plain.errors());
+        for mode in ["1", "", "0"] {
+            let mut command = sandbox.profiled();
+            let profiled = run(command.env("HEAPTIDE_EARLY_STOP", mode).args(["-c", code]));
+            profiled.expect_success("under heaptide");
+            assert_eq!(profiled.text(), plain.text());
+            assert_eq!(profiled.errors(), plain.errors());
+        }
     });
 }

@@ -86,17 +86,26 @@ static void frames(void)
 
 static void marks(void)
 {
-    FIELD("mark.tracing", PyThreadState, tracing);
 #if PY_VERSION_HEX < 0x030B0000
     FIELD("mark.field", PyFrameObject, f_trace_lines);
     FIELD("mark.generator", PyFrameObject, f_gen);
 #elif PY_VERSION_HEX >= 0x030D0000
     FIELD("mark.field", _PyInterpreterFrame, f_locals);
-    FIELD("mark.event", PyThreadState, what_event);
-    FIELD("mark.stack_chunk", PyThreadState, datastack_chunk);
-    FIELD("mark.chunk_previous", _PyStackChunk, previous);
-    FIELD("mark.chunk_size", _PyStackChunk, size);
-    FIELD("mark.chunk_data", _PyStackChunk, data);
+#endif
+}
+
+static void stacks(void)
+{
+    FIELD("stack.tracing", PyThreadState, tracing);
+#if PY_VERSION_HEX >= 0x030C0000
+    FIELD("stack.event", PyThreadState, what_event);
+#endif
+#if PY_VERSION_HEX >= 0x030B0000
+    FIELD("stack.chunk", PyThreadState, datastack_chunk);
+    FIELD("stack.chunk_previous", _PyStackChunk, previous);
+    FIELD("stack.chunk_size", _PyStackChunk, size);
+    FIELD("stack.chunk_top", _PyStackChunk, top);
+    FIELD("stack.chunk_data", _PyStackChunk, data);
 #endif
 }
 
@@ -180,6 +189,7 @@ int main(void)
     threads();
     frames();
     marks();
+    stacks();
     codes();
     objects();
     debug_offsets();

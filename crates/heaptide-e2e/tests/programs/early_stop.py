@@ -262,6 +262,7 @@ def greenlets():
         return
 
     def down(depth, base):
+        # 90 frames more for each: those of the later ones have chunks of their own.
         make()
         if depth:
             return down(depth - 1, base)
@@ -272,7 +273,7 @@ def greenlets():
     here = greenlet.getcurrent()
     many = [greenlet.greenlet(down) for _ in range(6)]
     for depth, one in enumerate(many):
-        one.switch(depth * 3, here)
+        one.switch(depth * 90, here)
     for turn in range(5):
         for one in many:
             if not one.dead:
@@ -284,6 +285,55 @@ def recompiled(number):
     namespace = {"make": make}
     exec(f"def f(n):\n    make(n)\n    return f(n - 1) if n else make({number})", namespace)
     namespace["f"](3)
+
+
+def at_depth(depth, work):
+    make()
+    return at_depth(depth - 1, work) if depth else work()
+
+
+def wander(depth, targets):
+    """Goes down and up to one depth after the other, over the bounds of the stack's chunks (about 110 frames each)."""
+    make(1)
+    while targets and targets[-1] >= depth:
+        if targets[-1] == depth:
+            targets.pop()
+            make(1)
+        else:
+            wander(depth + 1, targets)
+
+
+def depths(count, deepest):
+    return [number * number * 37 % deepest if number % 3 else 90 + number % 40 for number in range(count)]
+
+
+def suspended_deep(depth):
+    """Generators that are resumed now here, now there, far down."""
+    its = [generator(d) for d in range(4)]
+    for turn in range(3):
+        for it in its:
+            at_depth(depth + turn * 50, lambda: resume(it))
+            at_depth(7, lambda: resume_deeper(it, depth))
+
+
+def deep():
+    # Each frame around the bound between two chunks is once the first of the second.
+    for depth in range(80, 140):
+        at_depth(depth, lambda: recurse(3))
+        at_depth(depth, traced)
+    for depth in (130, 400):
+        for work in (generators, exceptions, class_bodies, lambda: destructors(60), lambda: asyncio.run(together()), imports):
+            at_depth(depth, work)
+        suspended_deep(depth)
+        frames = at_depth(depth, lambda: kept_alive(30))
+        at_depth(depth, make)
+        del frames
+        at_depth(depth, make)
+    wander(0, depths(40, 400))
+    try:
+        at_depth(1_000_000, make)
+    except RecursionError:
+        recurse(200)
 
 
 def everything():
@@ -308,6 +358,7 @@ def everything():
 
 sys.setrecursionlimit(5000)
 everything()
+deep()
 if threading.current_thread() is threading.main_thread():
     signals()
     forks()
@@ -316,6 +367,8 @@ if threading.current_thread() is threading.main_thread():
 
 def in_thread():
     recurse(60)
+    wander(0, depths(20, 300))
+    at_depth(200, greenlets)
     generators()
     exceptions()
     destructors(3)
