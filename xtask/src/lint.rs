@@ -57,7 +57,8 @@ fn python_files() -> Result<()> {
         shell::note("no Python interpreter: Python files are not checked");
         return Ok(());
     };
-    let Some(python) = venv::with_packages(&newest.path, "lint", &["ruff", "mypy"]) else {
+    let Some(python) = venv::with_packages(&newest.path, "lint", &["ruff", "mypy", "pytest"])
+    else {
         return Ok(());
     };
     package(&python)?;
