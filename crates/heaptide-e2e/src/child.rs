@@ -145,8 +145,8 @@ pub fn spawn(command: &mut Command) -> Running {
     // SAFETY: `signal` may be called between fork and exec.
     unsafe {
         command.pre_exec(|| {
-            // A shell has them ignored in what it runs in the background, and programs inherit that.
-            for signal in [libc::SIGINT, libc::SIGQUIT] {
+            // `nohup` and shells have them ignored in what runs in the background, and programs inherit that.
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
                 libc::signal(signal, libc::SIG_DFL);
             }
             Ok(())
