@@ -540,8 +540,12 @@ pub(crate) unsafe extern "C" fn _exit(code: c_int) {
     unsafe { real::_exit::get()(code) }
 }
 
-/// Inside a turn: the capture stays where it is for as long.
+/// Inside a turn: the capture stays where it is for as long. A child that has not made one yet has nothing to note,
+/// and is not to make one by asking for a turn.
 fn note_exec(note: impl FnOnce(&Recorder)) {
+    if is_pending() {
+        return;
+    }
     if let Some(_turn) = Turn::begin() {
         note(&RECORDER);
     }

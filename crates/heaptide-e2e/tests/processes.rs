@@ -95,7 +95,7 @@ impl Family {
         for told in &self.told {
             let captures = self.of(told.pid);
             let name = format!("{} of {}", told.way, told.pid);
-            let Some(capture) = captures.last() else {
+            let Some(capture) = captures.first() else {
                 return Err(format!("{name}: no capture"));
             };
             if blocks(capture) != told.blocks {
