@@ -47,7 +47,10 @@ unsafe extern "C" fn in_child() {
         // SAFETY: in a forked child, which has one thread.
         unsafe {
             sampler::after_fork(followed);
-            thread::others_are_gone();
+            if interrupted {
+                // What follows forgets the parent, this thread's part in it included; here that stays.
+                thread::others_are_gone();
+            }
             inside::after_fork(!interrupted, followed);
         }
     }

@@ -98,11 +98,12 @@ pub(crate) fn patch_newcomers() {
     }
 }
 
+/// Loads and unloads when we last looked for allocators of libraries, and whether there was one.
+static SEEN: SpinLock<(u64, u64, bool)> = SpinLock::new((0, 0, false));
+
 /// Before tracking starts in the middle of a program: with which flags its libraries were opened, nobody knows. So where
 /// one of them brings a `free` of its own, slots that are not bound yet are left alone by the next pass.
 pub(crate) fn look_for_other_allocators() {
-    /// Loads and unloads when we last looked, and whether there was one.
-    static SEEN: SpinLock<(u64, u64, bool)> = SpinLock::new((0, 0, false));
     let ours = [
         real::free::ADDRESS.load(Ordering::Relaxed),
         real::find(c"getpid") as usize,
@@ -151,6 +152,10 @@ pub(crate) fn restore_all() {
 /// The child still has one thread, which is in no pass.
 pub(crate) unsafe fn after_fork() {
     // SAFETY: the caller's promise.
+    if unsafe { SEEN.reopen() } {
+        *SEEN.lock() = (0, 0, false);
+    }
+    // SAFETY: as above.
     if unsafe { PATCHED.reopen() } {
         // Nothing is known: the next pass looks at every object again, which changes no slot twice.
         let mut patched = PATCHED.lock();

@@ -470,12 +470,9 @@ pub(crate) fn is_inside_hook() -> bool {
 /// # Safety
 /// The child still has one thread, which is in no hook.
 pub(crate) unsafe fn after_fork() {
-    // SAFETY: the caller's promise. The state is given back as at a thread's end; a list that was being
-    // changed is not believed.
+    // SAFETY: the caller's promise.
     unsafe {
-        if FREE.reopen() {
-            FREE.lock().0 = core::ptr::null_mut();
-        }
+        others_are_gone();
         LONE.reopen();
         // The state stays this thread's, by its key (without one it is lost).
         let state = core::mem::replace(&mut *tls::word(), core::ptr::null_mut());
