@@ -324,7 +324,8 @@ impl Memory {
 #[derive(Clone, Debug)]
 pub struct Encoder {
     memory: Memory,
-    /// There is something to forget.
+    /// There may be something to forget at the start of the next chunk. Not in one that is all zero bytes, as a thread's
+    /// is at first: its memory has no pages yet, and is not to get them for a chunk of a few events.
     used: bool,
 }
 
@@ -358,13 +359,12 @@ impl Encoder {
     pub const fn new() -> Self {
         Self {
             memory: Memory::new(),
-            used: false,
+            used: true,
         }
     }
 
     /// A new chunk begins; its first event must be a turn.
     pub fn begin_chunk(&mut self) {
-        // Memory that was never used has no pages yet, and a thread that lives shortly needs few.
         if self.used {
             self.memory.forget();
         }

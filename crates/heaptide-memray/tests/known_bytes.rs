@@ -146,6 +146,38 @@ fn stacks_threads_and_mappings() {
     }
 }
 
+/// More than a chunk of a stream holds, of two threads that take turns.
+#[test]
+fn long_streams() {
+    let mut file = File::new(13, false);
+    for round in 0..200_u64 {
+        file.thread(1 + round % 2);
+        for event in 0..500_u64 {
+            // malloc of a size that changes, at the address of the last block of all, or the next free one.
+            let size = (round * 500 + event) % 16_000 + 1;
+            file.add(&[0b1111_1110, 2, size as u8 | 0x80, (size >> 7) as u8]);
+            if event % 3 > 0 {
+                file.add(&[0b1000_0101]);
+            }
+        }
+    }
+    file.add(&[1]);
+    let capture = file.open().unwrap();
+    let profile = Profile::new(&capture);
+    assert!(
+        capture.events.bytes() > 3 * (64 << 10),
+        "one chunk a stream"
+    );
+    assert_eq!(profile.warnings, []);
+    let sizes = |kept: fn(u64) -> bool| -> u64 {
+        let all = (0..100_000).filter(|event| kept(event % 500));
+        all.map(|event| event % 16_000 + 1).sum()
+    };
+    let figures = &profile.totals.figures;
+    assert_eq!(figures.allocated.bytes, sizes(|_| true));
+    assert_eq!(figures.live.bytes, sizes(|event| event % 3 == 0));
+}
+
 #[test]
 fn a_file_that_is_cut_off_anywhere_is_read_up_to_there() {
     let whole = example().0;
