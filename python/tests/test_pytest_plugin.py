@@ -233,6 +233,49 @@ def test_workers(session):
     assert session("--heaptide", "-n2", "--heaptide-baseline=b.json", plugins=["xdist"]).ret == 1
 
 
+def test_limits_of_the_own_thread(session):
+    session.pytester.makepyfile(
+        test_some="""
+import threading
+import pytest
+
+kept = []
+
+
+def work():
+    kept.append(bytearray(3_000_000))
+
+
+def run():
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.limit_memory("1 MB", current_thread_only=True)
+@pytest.mark.limit_leaks("1 MB", current_thread_only=True)
+def test_of_another():
+    run()
+
+
+@pytest.mark.limit_memory("1 MB", current_thread_only=True)
+def test_own():
+    work()
+
+
+@pytest.mark.limit_memory("1 MB")
+def test_all():
+    run()
+
+
+@pytest.mark.limit_leaks("1 MB")
+def test_all_leaks():
+    run()
+"""
+    )
+    session("--heaptide").assert_outcomes(passed=1, failed=3)
+
+
 def test_coroutines(session):
     pytest.importorskip("pytest_asyncio")
     session.pytester.makepyfile(

@@ -20,7 +20,7 @@ pub(crate) fn read(
                 let time = input.u64()?;
                 let resident = input.u64()?;
                 let heap = input.u64()?;
-                translation.sample(time, resident, heap)?;
+                translation.sample(time, resident, heap);
             }
             2 => read_standing(input, new, translation)?,
             3 => {
@@ -57,7 +57,7 @@ pub(crate) fn read(
             8 => skip_segment(input)?,
             10 => {
                 let name = input.text()?;
-                translation.name_thread(&name)?;
+                translation.name_thread(&name);
             }
             12 => {
                 let thread = input.u64()?;

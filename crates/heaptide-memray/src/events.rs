@@ -69,7 +69,7 @@ pub(crate) fn read(
             1 => {
                 let code = input.varint()?;
                 let offset = input.signed()?;
-                translation.push(code, offset)?;
+                translation.push(code, offset);
             }
             2 => {
                 lately.address(input, token >> 1 & 15)?;
@@ -84,7 +84,7 @@ pub(crate) fn read(
                     let resident = input.varint()?;
                     let since_start = input.varint()?;
                     let time = header.start_ms.saturating_add(since_start);
-                    translation.sample(time, resident, 0)?;
+                    translation.sample(time, resident, 0);
                 }
                 5 => {
                     input.next_of(&mut instruction)?;
@@ -95,7 +95,7 @@ pub(crate) fn read(
                 8 => skip_segment(input)?,
                 10 => {
                     let name = input.text()?;
-                    translation.name_thread(&name)?;
+                    translation.name_thread(&name);
                 }
                 12 => {
                     let thread = input.u64()?;

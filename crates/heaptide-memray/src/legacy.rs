@@ -47,7 +47,7 @@ pub(crate) fn read(
             }
             4 => {
                 let number = input.next_of(&mut frame)?;
-                translation.push(number, 0)?;
+                translation.push(number, 0);
             }
             5 => {
                 input.next_of(&mut instruction)?;
@@ -59,12 +59,12 @@ pub(crate) fn read(
             9 => translation.pop(u64::from(flags) + 1),
             10 => {
                 let name = input.text()?;
-                translation.name_thread(&name)?;
+                translation.name_thread(&name);
             }
             11 => {
                 let resident = input.varint()?;
                 let since_start = input.varint()?;
-                translation.sample(header.start_ms.saturating_add(since_start), resident, 0)?;
+                translation.sample(header.start_ms.saturating_add(since_start), resident, 0);
             }
             12 => {
                 let thread = input.u64()?;

@@ -185,9 +185,8 @@ impl Translation {
         self.output.check().map_err(Problem::Write)
     }
 
-    pub(crate) fn name_thread(&mut self, name: &[u8]) -> Result<()> {
+    pub(crate) fn name_thread(&mut self, name: &[u8]) {
         self.threads[self.thread].name = name.to_vec();
-        Ok(())
     }
 
     /// The number of a code object in our capture.
@@ -217,7 +216,7 @@ impl Translation {
     }
 
     /// The thread has a new innermost frame.
-    pub(crate) fn push(&mut self, code: u64, offset: i64) -> Result<()> {
+    pub(crate) fn push(&mut self, code: u64, offset: i64) {
         let place = self.place(code, offset);
         let thread = &mut self.threads[self.thread];
         let node = if thread.stack.len() < thread.skipped {
@@ -227,7 +226,6 @@ impl Translation {
             self.stacks.node(above, place)
         };
         thread.stack.push(node);
-        Ok(())
     }
 
     /// So many frames have ended.
@@ -258,7 +256,7 @@ impl Translation {
     }
 
     /// Memory at a moment; `heap` is zero where the events tell it.
-    pub(crate) fn sample(&mut self, unix_ms: u64, resident: u64, heap: u64) -> Result<()> {
+    pub(crate) fn sample(&mut self, unix_ms: u64, resident: u64, heap: u64) {
         self.last_ms = self.last_ms.max(unix_ms);
         let turn = self.streams.take_turn();
         self.samples.push(Sample {
@@ -271,7 +269,6 @@ impl Translation {
         if self.samples.len() >= SAMPLES {
             self.write_samples();
         }
-        Ok(())
     }
 
     fn write_samples(&mut self) {

@@ -75,8 +75,10 @@ def frames_of(record: AllocationRecord) -> tuple[StackFrame, ...]:
     return tuple(frames)
 
 
-def _of_thread(records: Iterable[AllocationRecord], thread: Optional[int]) -> list[AllocationRecord]:
-    return [record for record in records if thread is None or record.tid == thread]
+def _of_test(reader: FileReader, records: Iterable[AllocationRecord], own_thread: bool) -> list[AllocationRecord]:
+    # The thread in which tracking started is the one that runs the test.
+    thread = reader.metadata.main_thread_id
+    return [record for record in records if not own_thread or record.tid == thread]
 
 
 def stacks_text(sizes: Collection[tuple[tuple[StackFrame, ...], int]], most: int, depth: int) -> str:
@@ -110,25 +112,25 @@ class LimitMemory:
     """``limit_memory("24 MB")``: what the test holds at its peak is less."""
 
     limit: int
-    thread: Optional[int]
+    own_thread: bool
     trace_python_allocators: bool = False
 
     @classmethod
     def of(cls, limit: str, *, current_thread_only: bool = False) -> LimitMemory:
         """From the arguments of the marker."""
-        return cls(parse_bytes(limit), 1 if current_thread_only else None)
+        return cls(parse_bytes(limit), current_thread_only)
 
     def check(self, reader: FileReader, most: int, depth: int) -> Optional[Finding]:
         """See `Limit`."""
-        thread = reader.metadata.main_thread_id if self.thread else None
-        records = _of_thread(reader.get_high_watermark_allocation_records(merge_threads=thread is None), thread)
-        peak = sum(record.size for record in records)
+        records = reader.get_high_watermark_allocation_records(merge_threads=not self.own_thread)
+        held = _of_test(reader, records, self.own_thread)
+        peak = sum(record.size for record in held)
         if peak < self.limit:
             return None
         return Finding(
             "heaptide-max-memory",
             f"the test held {text(peak)} at its peak, and its limit is {text(self.limit)}",
-            f"Held at the peak, {text(peak)} in all:\n{stacks_text(_merged(records).items(), most, depth)}",
+            f"Held at the peak, {text(peak)} in all:\n{stacks_text(_merged(held).items(), most, depth)}",
         )
 
 
@@ -138,7 +140,7 @@ class LimitLeaks:
 
     limit: int
     keep: Optional[LeaksFilterFunction]
-    thread: Optional[int]
+    own_thread: bool
     trace_python_allocators: bool = True
 
     @classmethod
@@ -146,15 +148,15 @@ class LimitLeaks:
         cls, location_limit: str, *, filter_fn: Optional[LeaksFilterFunction] = None, current_thread_only: bool = False
     ) -> LimitLeaks:
         """From the arguments of the marker."""
-        return cls(parse_bytes(location_limit), filter_fn, 1 if current_thread_only else None)
+        return cls(parse_bytes(location_limit), filter_fn, current_thread_only)
 
     def check(self, reader: FileReader, most: int, depth: int) -> Optional[Finding]:
         """See `Limit`."""
-        thread = reader.metadata.main_thread_id if self.thread else None
-        records = _of_thread(reader.get_leaked_allocation_records(merge_threads=thread is None), thread)
+        records = reader.get_leaked_allocation_records(merge_threads=not self.own_thread)
+        left = _of_test(reader, records, self.own_thread)
         leaks = [
             (frames, size)
-            for frames, size in _merged(records).items()
+            for frames, size in _merged(left).items()
             if size >= self.limit and (self.keep is None or self.keep(Stack(frames)))
         ]
         if not leaks:
