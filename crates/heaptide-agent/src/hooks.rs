@@ -15,7 +15,7 @@ use heaptide_format::Allocator;
 
 use crate::guard::recording;
 use crate::thread::{ThreadState, Turn};
-use crate::{RECORDER, family, guard, interpreter, loader, names, real, walk};
+use crate::{RECORDER, family, guard, interpreter, loader, names, real, thread, walk};
 
 /// One event in so many is timed. A prime, so that it keeps no step with anything else that recurs.
 const TIMED_EVERY: u32 = 1021;
@@ -98,13 +98,22 @@ pub(crate) fn allocated(turn: &mut Turn, allocator: Allocator, block: *mut c_voi
 /// Records a free that is about to happen. Never walks a stack: greenlet frees memory in the middle
 /// of a switch, when the frame chain leads into overwritten memory.
 #[inline(always)]
-pub(crate) fn freed(turn: &mut Turn, block: *mut c_void) {
-    let state = turn.state();
+pub(crate) fn freed(turn: Option<Turn>, block: *mut c_void) -> Option<Turn> {
+    let Some(mut turn) = turn else {
+        thread::within_python(block, |state| record_free(state, block));
+        return None;
+    };
+    record_free(turn.state(), block);
+    turn.real_call();
+    Some(turn)
+}
+
+#[inline(always)]
+fn record_free(state: &mut ThreadState, block: *mut c_void) {
     timed(state, |state| {
         // SAFETY: as in `allocated`.
         unsafe { RECORDER.freed(&mut state.record, block as u64) }
     });
-    turn.real_call();
 }
 
 /// Runs `event`, and measures what it takes now and then.
@@ -210,12 +219,14 @@ pub(crate) fn reallocated(
         turn.real_call();
     }
     let block = call();
+    // The last free of the stream is then not ours to take back. (Nobody who fails gives anything back.)
+    let freed_within = turn.has_freed_within();
     let state = turn.state();
     if block.is_null() && !(frees_at_zero && size == 0) {
         // It failed: the old block is as it was.
         if let Some(taken) = taken {
             recording(|| RECORDER.put_back(taken));
-        } else if events && !old.is_null() {
+        } else if events && !old.is_null() && !freed_within {
             // SAFETY: as in `allocated`.
             recording(|| unsafe { RECORDER.free_undone(&mut state.record) });
         }
@@ -247,28 +258,31 @@ pub(crate) fn reallocated(
 }
 
 unsafe extern "C" fn free(block: *mut c_void) {
-    let mut turn = if block.is_null() { None } else { Turn::begin() };
-    if let Some(turn) = &mut turn {
-        freed(turn, block);
-    }
+    let _turn = if block.is_null() {
+        None
+    } else {
+        freed(Turn::begin(), block)
+    };
     // SAFETY: see `malloc`.
     unsafe { real::free::get()(block) };
 }
 
 unsafe extern "C" fn free_sized(block: *mut c_void, size: usize) {
-    let mut turn = if block.is_null() { None } else { Turn::begin() };
-    if let Some(turn) = &mut turn {
-        freed(turn, block);
-    }
+    let _turn = if block.is_null() {
+        None
+    } else {
+        freed(Turn::begin(), block)
+    };
     // SAFETY: see `malloc`.
     unsafe { real::free_sized::get()(block, size) };
 }
 
 unsafe extern "C" fn free_aligned_sized(block: *mut c_void, alignment: usize, size: usize) {
-    let mut turn = if block.is_null() { None } else { Turn::begin() };
-    if let Some(turn) = &mut turn {
-        freed(turn, block);
-    }
+    let _turn = if block.is_null() {
+        None
+    } else {
+        freed(Turn::begin(), block)
+    };
     // SAFETY: see `malloc`.
     unsafe { real::free_aligned_sized::get()(block, alignment, size) };
 }

@@ -212,7 +212,7 @@ macro_rules! domain {
             }
 
             unsafe extern "C" fn malloc(context: *mut c_void, size: usize) -> *mut c_void {
-                let turn = Turn::begin_for_python();
+                let turn = Turn::begin_for_python(core::ptr::null_mut());
                 // SAFETY: ours are in place, so the former ones are known; the arguments are the
                 // caller's. (The same holds for every call of `FORMER` in this file.)
                 let block = unsafe { FORMER[$number].malloc()(context, size) };
@@ -227,7 +227,7 @@ macro_rules! domain {
                 count: usize,
                 size: usize,
             ) -> *mut c_void {
-                let turn = Turn::begin_for_python();
+                let turn = Turn::begin_for_python(core::ptr::null_mut());
                 // SAFETY: see `malloc`.
                 let block = unsafe { FORMER[$number].calloc()(context, count, size) };
                 if let (Some(mut turn), false) = (turn, block.is_null()) {
@@ -245,7 +245,7 @@ macro_rules! domain {
             ) -> *mut c_void {
                 // SAFETY: see `malloc`.
                 let call = || unsafe { FORMER[$number].realloc()(context, old, size) };
-                let Some(mut turn) = Turn::begin_for_python() else {
+                let Some(mut turn) = Turn::begin_for_python(old) else {
                     return call();
                 };
                 // Python's never free at a size of zero: no block means that it failed.
@@ -253,14 +253,11 @@ macro_rules! domain {
             }
 
             unsafe extern "C" fn free(context: *mut c_void, block: *mut c_void) {
-                let mut turn = if block.is_null() {
+                let _turn = if block.is_null() {
                     None
                 } else {
-                    Turn::begin_for_python()
+                    freed(Turn::begin_for_python(block), block)
                 };
-                if let Some(turn) = &mut turn {
-                    freed(turn, block);
-                }
                 // SAFETY: see `malloc`.
                 unsafe { FORMER[$number].free()(context, block) };
             }

@@ -1,6 +1,7 @@
 //! What each thread carries, its guard, its birth and its end.
 
 use core::ffi::c_void;
+use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence, fence};
 
 use heaptide_format::StopReason;
@@ -20,6 +21,10 @@ pub(crate) struct ThreadState {
     pub(crate) whole: Memo,
     /// Counts events, to time one in so many.
     pub(crate) tick: u32,
+    /// The block that a request to Python's allocators gives back; 0 for one that gives nothing back.
+    given_back: usize,
+    /// A free within the request was recorded.
+    freed_within: bool,
     /// Has the Python name been looked for?
     pub(crate) named: bool,
     exit_rounds: u32,
@@ -34,11 +39,16 @@ pub(crate) struct ThreadState {
 enum Activity {
     Program,
     RealCall,
+    /// As `RealCall`, for a request to Python's allocators.
+    PythonCall,
     Recording,
 }
 
 /// The word of a thread that records nothing.
 const CLOSED: *mut ThreadState = core::ptr::without_provenance_mut(1);
+
+/// What CPython's debug functions put in front of a block: two words.
+const DEBUG_HEADER: usize = 16;
 
 /// States whose threads are gone.
 static FREE: SpinLock<FreeList> = SpinLock::new(FreeList(core::ptr::null_mut()));
@@ -59,6 +69,7 @@ const NO_KEY: u32 = u32::MAX;
 /// The right to record, for the length of one hook.
 pub(crate) struct Turn {
     state: *mut ThreadState,
+    real_call: Activity,
 }
 
 impl Turn {
@@ -66,17 +77,29 @@ impl Turn {
     /// Cost: three loads and a store.
     #[inline(always)]
     pub(crate) fn begin() -> Option<Self> {
-        Self::begin_if(switch::is_on())
+        Self::begin_if(switch::is_on(), Activity::RealCall)
     }
 
-    /// As [`Turn::begin`], for a request to Python's allocators.
+    /// As [`Turn::begin`], for a request to Python's allocators that gives `block` back (null for none).
     #[inline(always)]
-    pub(crate) fn begin_for_python() -> Option<Self> {
-        Self::begin_if(switch::is_on_for_python())
+    pub(crate) fn begin_for_python(block: *mut c_void) -> Option<Self> {
+        let turn = Self::begin_if(switch::is_on_for_python(), Activity::PythonCall)?;
+        // SAFETY: the turn makes the state ours.
+        unsafe {
+            (*turn.state).given_back = block as usize;
+            (*turn.state).freed_within = false;
+        }
+        Some(turn)
+    }
+
+    /// Was a free recorded within the present request to Python's allocators?
+    pub(crate) fn has_freed_within(&self) -> bool {
+        // SAFETY: the turn makes the state ours. Other calls leave the word as the last request has left it.
+        self.real_call == Activity::PythonCall && unsafe { (*self.state).freed_within }
     }
 
     #[inline(always)]
-    fn begin_if(on: bool) -> Option<Self> {
+    fn begin_if(on: bool, real_call: Activity) -> Option<Self> {
         if !on {
             return None;
         }
@@ -85,14 +108,14 @@ impl Turn {
             let state = *tls::word();
             if state as usize > CLOSED as usize {
                 if (*state).activity == Activity::Program {
-                    (*state).activity = Activity::RealCall;
+                    (*state).activity = real_call;
                     // What follows must not move before the store: a signal handler may come between.
                     compiler_fence(Ordering::SeqCst);
                     // A signal handler before the store may have forked: in the child the state is not
                     // ours any more, and nobody could see that we were about to use it.
                     // (Or tracking has ended, and waits for threads in hooks: see `leave`.)
                     if tls::word().read_volatile() == state {
-                        return Some(Self { state });
+                        return Some(Self { state, real_call });
                     }
                     (*state).activity = Activity::Program;
                     return None;
@@ -101,7 +124,8 @@ impl Turn {
                 return None;
             }
         }
-        first_turn()
+        let state = first_turn(real_call)?;
+        Some(Self { state, real_call })
     }
 
     /// The real call is over, ours begins.
@@ -119,7 +143,7 @@ impl Turn {
     pub(crate) fn real_call(&mut self) {
         compiler_fence(Ordering::SeqCst);
         // SAFETY: as in `state`.
-        unsafe { (*self.state).activity = Activity::RealCall };
+        unsafe { (*self.state).activity = self.real_call };
     }
 }
 
@@ -146,9 +170,38 @@ unsafe fn nested(state: *mut ThreadState) {
     }
 }
 
+/// Calls `record` for a free of `block` that comes from inside a request to Python's allocators and is not what that
+/// request gives back: others keep memory there too, which they may have taken outside of any request
+/// (the tables of `tracemalloc`).
 #[cold]
 #[inline(never)]
-fn first_turn() -> Option<Turn> {
+pub(crate) fn within_python(block: *mut c_void, record: impl FnOnce(&mut ThreadState)) {
+    if !switch::is_on_for_python() {
+        return;
+    }
+    // SAFETY: the word is this thread's own; beyond CLOSED it points to this thread's state, which the request's
+    // turn leaves alone during its real call.
+    unsafe {
+        let state = *tls::word();
+        if state as usize <= CLOSED as usize || (*state).activity != Activity::PythonCall {
+            return;
+        }
+        let in_front = (*state).given_back.wrapping_sub(block as usize);
+        if in_front == 0 || in_front == DEBUG_HEADER {
+            return;
+        }
+        (*state).freed_within = true;
+        (*state).activity = Activity::Recording;
+        compiler_fence(Ordering::SeqCst);
+        record(&mut *state);
+        compiler_fence(Ordering::SeqCst);
+        (*state).activity = Activity::PythonCall;
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn first_turn(real_call: Activity) -> Option<*mut ThreadState> {
     // SAFETY: the word is this thread's own. CLOSED keeps a signal handler from doing the same.
     unsafe {
         let word = tls::word();
@@ -160,13 +213,14 @@ fn first_turn() -> Option<Turn> {
         if !before.is_null() {
             // A signal handler has been here since we looked. The turn that is asked for is none of its.
             *word = before;
-            return Turn::begin();
+            let turn = Turn::begin_if(switch::is_on(), real_call)?;
+            return Some(ManuallyDrop::new(turn).state);
         }
         compiler_fence(Ordering::SeqCst);
         // Whoever ends tracking either sees that we are here, or we see that it has ended.
         ENTERING.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let turn = enter(word);
+        let turn = enter(word, real_call);
         ENTERING.fetch_sub(1, Ordering::Release);
         turn
     }
@@ -176,7 +230,7 @@ fn first_turn() -> Option<Turn> {
 ///
 /// # Safety
 /// `word` is the thread's own, and closed.
-unsafe fn enter(word: *mut *mut ThreadState) -> Option<Turn> {
+unsafe fn enter(word: *mut *mut ThreadState, real_call: Activity) -> Option<*mut ThreadState> {
     // SAFETY: the caller's promise; the state is this thread's own.
     unsafe {
         if !switch::is_on() {
@@ -205,10 +259,10 @@ unsafe fn enter(word: *mut *mut ThreadState) -> Option<Turn> {
             *word = core::ptr::null_mut();
             return None;
         }
-        (*state).activity = Activity::RealCall;
+        (*state).activity = real_call;
         compiler_fence(Ordering::SeqCst);
         *word = state;
-        Some(Turn { state })
+        Some(state)
     }
 }
 
@@ -259,6 +313,8 @@ fn make_state(word: *mut *mut ThreadState) -> Result<Option<*mut ThreadState>, S
         (*state).whole.forget();
         (&raw mut (*state).activity).write(Activity::RealCall);
         (&raw mut (*state).tick).write(0);
+        (&raw mut (*state).given_back).write(0);
+        (&raw mut (*state).freed_within).write(false);
         (&raw mut (*state).named).write(false);
         (&raw mut (*state).next_free).write(core::ptr::null_mut());
         (&raw mut (*state).word).write(word);

@@ -2,7 +2,7 @@
 //!
 //! Each header version that is read is made by a Memray that writes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
 use heaptide_capture::Capture;
@@ -129,6 +129,34 @@ fn expect_equal(name: &str, memray: &Sums, heaptide: &Sums) {
     );
 }
 
+/// What Memray takes for temporary though it is not: a thread frees a block at an address where one of its last
+/// allocations was, which another thread has freed since.
+fn mistaken(told: &[Told]) -> Sums {
+    // Memray's reader keeps the threshold and one more.
+    let mut lately: BTreeMap<u32, VecDeque<usize>> = BTreeMap::new();
+    let mut live: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut mistakes = Vec::new();
+    for (index, (thread, address, _, _, stack)) in told.iter().enumerate() {
+        let mine = lately.entry(*thread).or_default();
+        if stack.is_some() {
+            live.insert(*address, index);
+            mine.push_front(index);
+            mine.truncate(2);
+            continue;
+        }
+        let block = live.remove(address);
+        let Some(place) = mine.iter().position(|&old| told[old].1 == *address) else {
+            continue;
+        };
+        let old = mine.remove(place).expect("a place in the list");
+        if block != Some(old) {
+            let (_, _, size, _, stack) = &told[old];
+            mistakes.push((stack.clone().expect("an allocation"), *thread, 1, *size));
+        }
+    }
+    sums(mistakes.into_iter())
+}
+
 /// A Memray and where it works.
 struct Memray<'a> {
     sandbox: &'a Sandbox,
@@ -220,6 +248,15 @@ impl Memray<'_> {
             ("temporary", answers.temporary, |figures| figures.temporary),
         ] {
             let (mut memray, mut heaptide) = (theirs(rows), ours(&profile, amount));
+            if figure == "temporary" {
+                for (key, (count, bytes)) in mistaken(&answers.events) {
+                    let sum = memray.entry(key.clone()).or_default();
+                    *sum = (sum.0 - count, sum.1 - bytes);
+                    if sum.0 == 0 {
+                        memray.remove(&key);
+                    }
+                }
+            }
             if aggregated {
                 // There Memray's reader gives one for what it has merged.
                 for sums in [&mut memray, &mut heaptide] {

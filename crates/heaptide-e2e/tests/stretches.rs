@@ -339,6 +339,27 @@ fn allocators_of_others() {
 }
 
 #[test]
+fn what_requests_give_back_besides() {
+    each_python(|python| {
+        for mode in modes() {
+            let sandbox = Sandbox::new(python);
+            let stretches = Stretches {
+                captures: vec![(mode, true)],
+                ..Stretches::of(mode, 0)
+            };
+            let told = told(&sandbox, &stretches, &["given_back"]);
+            let name = format!("Python {}, {mode:?}", python.version());
+            assert_eq!(told["codes"], json!([0, 0]), "{name}");
+            let capture = Capture::read(&sandbox.stretch(0));
+            capture
+                .consistency()
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(made(&sandbox, &capture), (11, 1), "{name}");
+        }
+    });
+}
+
+#[test]
 fn a_thread_that_does_not_leave_its_hook() {
     each_python(|python| {
         for mode in modes() {

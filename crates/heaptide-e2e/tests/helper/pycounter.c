@@ -292,3 +292,54 @@ void pc_request_through_gate(size_t size) {
     free_raw(malloc_raw(size));
     stops_at_gate = 0;
 }
+
+/* ---- requests that give back what was taken outside of any request, as the tables of tracemalloc are ------------------------------ */
+
+static struct functions behind_giver;
+static void *given_back;
+
+static void give_back(void) {
+    void *block = given_back;
+    given_back = NULL;
+    free(block);
+}
+static void *giving_malloc(void *context, size_t size) {
+    give_back();
+    return behind_giver.malloc(context, size);
+}
+static void *giving_realloc(void *context, void *old, size_t size) {
+    give_back();
+    return size == SIZE_MAX >> 1 ? NULL : behind_giver.realloc(context, old, size);
+}
+static void giving_free(void *context, void *block) {
+    give_back();
+    behind_giver.free(context, block);
+}
+
+/* Puts it in front of the raw domain. Call with the GIL held. */
+void pc_install_giver(void) {
+    struct functions giving;
+    ((exchange)dlsym(RTLD_DEFAULT, "PyMem_GetAllocator"))(0, &behind_giver);
+    giving = behind_giver;
+    giving.malloc = giving_malloc;
+    giving.realloc = giving_realloc;
+    giving.free = giving_free;
+    ((exchange)dlsym(RTLD_DEFAULT, "PyMem_SetAllocator"))(0, &giving);
+}
+
+/* Gives five blocks back, each within another request. Call with the GIL held: raw requests of others give nothing back. */
+void pc_give_back(void **blocks) {
+    void *(*malloc_raw)(size_t) = (void *(*)(size_t))dlsym(RTLD_DEFAULT, "PyMem_RawMalloc");
+    void *(*realloc_raw)(void *, size_t) = (void *(*)(void *, size_t))dlsym(RTLD_DEFAULT, "PyMem_RawRealloc");
+    void (*free_raw)(void *) = (void (*)(void *))dlsym(RTLD_DEFAULT, "PyMem_RawFree");
+    given_back = blocks[0];
+    void *block = malloc_raw(6001);
+    given_back = blocks[1];
+    block = realloc_raw(block, 7001);
+    given_back = blocks[2];
+    if (realloc_raw(block, SIZE_MAX >> 1)) abort();
+    given_back = blocks[3];
+    free_raw(block);
+    given_back = blocks[4];
+    free_raw(malloc_raw(10));
+}

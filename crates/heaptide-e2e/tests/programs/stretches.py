@@ -297,6 +297,18 @@ def stuck():
     return {"codes": found, "waited": waited}
 
 
+def given_back():
+    """Blocks are given back from within requests to Python's allocators, by what is behind us."""
+    library = ctypes.PyDLL(os.path.join(os.path.dirname(os.path.abspath(__file__)), "pycounter.so"))
+    library.pc_install_giver()
+    found = [stretch.start("0.tide")]
+    blocks = make(6)
+    library.pc_give_back((ctypes.c_void_p * 5)(*blocks[:5]))
+    # Where those were others come to lie
+    release(make(5))
+    return {"codes": found + [stretch.stop()]}
+
+
 def racing():
     """Threads that start and stop against one another, while others allocate and fork."""
     warnings.simplefilter("ignore")
