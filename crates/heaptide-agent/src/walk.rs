@@ -32,8 +32,11 @@ const MEETING_REACH: usize = 6;
 /// Shallower stacks are walked as a whole: to ask about chunks would cost more.
 const DEEP: usize = 32;
 
-/// Each interned frame may touch another page of the capture.
-const INTERNED_BETWEEN_LOOKS: u32 = 2048;
+/// Each interned frame may touch other pages of the capture.
+const INTERNED_BETWEEN_LOOKS: u32 = 128;
+/// So many page faults of a thread, each of which makes up to 16 pages around it resident, are worth a look at how
+/// much of the capture is.
+const FAULTS_BETWEEN_LOOKS: u64 = 32;
 
 /// What is compared for each remembered frame in each walk; kept apart from [`Detail`], so that
 /// four share a cache line.
@@ -117,6 +120,8 @@ pub(crate) struct Memo {
     generation: u64,
     /// Frames interned since the last look at how much of the capture is resident.
     interned: u32,
+    /// Of this thread, at that look.
+    faults: u64,
 }
 
 impl Memo {
@@ -127,6 +132,7 @@ impl Memo {
             length: 0,
             generation: 0,
             interned: 0,
+            faults: 0,
         }
     }
 
@@ -278,7 +284,11 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
     }
     if state.memo.interned >= INTERNED_BETWEEN_LOOKS {
         state.memo.interned = 0;
-        RECORDER.file().trim_if_large();
+        let faults = page_faults();
+        if faults.wrapping_sub(state.memo.faults) >= FAULTS_BETWEEN_LOOKS {
+            state.memo.faults = faults;
+            RECORDER.file().trim_if_large();
+        }
     }
     if !state.named {
         names::name_thread(state, layout);
@@ -287,6 +297,17 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
         RECORDER.count_overflow_stack(node);
     }
     Ok(node)
+}
+
+/// Minor page faults of the calling thread.
+#[cold]
+fn page_faults() -> u64 {
+    let mut usage = core::mem::MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: the structure is large enough. It cannot fail, so errno stays.
+    unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init().ru_minflt as u64
+    }
 }
 
 /// # Safety

@@ -40,7 +40,7 @@ const TRIM_FROM_BYTES: usize = 3 << 20;
 /// Growth between two looks at how much is resident.
 const TRIM_STEP_BYTES: usize = 512 << 10;
 /// How much of the capture may become resident before it is let go.
-const MOST_RESIDENT_BYTES: usize = 3 << 20;
+const MOST_RESIDENT_BYTES: usize = 6 << 20;
 
 /// The mapped capture file.
 #[derive(Debug)]

@@ -636,7 +636,8 @@ impl Recorder {
     #[inline(never)]
     fn find_cell(&self, thread: &mut ThreadRecord, key: Key) -> Result<u32, Stop> {
         let own = key.kind == CellKind::Own as u32;
-        let chain = own.then(|| self.stacks.cells_of(key.target));
+        // SAFETY: cells are asked for only where there are some, and those of a node by its number.
+        let chain = own.then(|| unsafe { self.stacks.cells_of(key.target) });
         let cell = match self.cells.find(key, chain) {
             Some(cell) => cell,
             None => {

@@ -1,6 +1,6 @@
 //! The trie of stacks: a node is a frame on top of its caller's node, interned once.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use heaptide_format::{NO_CODE, NODE_OVERFLOW, NODE_ROOT, Node, SegmentKind};
 
@@ -21,19 +21,39 @@ const FLAG_FOLDED: u32 = 1;
 /// all of them and make them all resident.
 pub(crate) const CHAIN: u32 = 8;
 
-/// Working data beside a node, in a scratch segment. Numbers are of nodes and cells, 0 for none
-/// (node 0 is nobody's child; cells are stored plus one).
+/// Working data beside a node, in a scratch segment: as little as can be, since a walk through many stacks
+/// touches that of each. Numbers are of nodes, 0 for none (node 0 is nobody's child).
 #[repr(C)]
 pub(crate) struct Links {
+    /// Above [`NUMBER_BITS`], how many children there are, up to [`CHAIN`].
     first_child: AtomicU32,
     next_sibling: AtomicU32,
-    first_cell: AtomicU32,
-    children: AtomicU32,
+}
+
+/// Enough for the number of any node.
+const NUMBER_BITS: u32 = 28;
+
+impl Links {
+    /// The first child, and how many there are; [`CHAIN`] for more.
+    #[inline(always)]
+    fn first_child(&self) -> (u32, u32) {
+        let word = self.first_child.load(Ordering::Acquire);
+        (word & ((1 << NUMBER_BITS) - 1), word >> NUMBER_BITS)
+    }
+
+    /// Under the growth lock.
+    fn set_first_child(&self, child: u32, children: u32) {
+        self.first_child
+            .store(children << NUMBER_BITS | child, Ordering::Release);
+    }
 }
 
 pub(crate) struct Stacks {
     nodes: Pool<Node, 12, 1024>,
     links: Pool<Links, 12, 1024>,
+    /// The first cell of each node plus one, or 0, where there are cells.
+    first_cells: Pool<AtomicU32, 12, 1024>,
+    has_cells: AtomicBool,
     index: Index,
     budget: AtomicU32,
 }
@@ -43,6 +63,8 @@ impl Stacks {
         Self {
             nodes: Pool::new(SegmentKind::Nodes),
             links: Pool::new(SegmentKind::Scratch),
+            first_cells: Pool::new(SegmentKind::Scratch),
+            has_cells: AtomicBool::new(false),
             index: Index::new(),
             budget: AtomicU32::new(0),
         }
@@ -50,6 +72,9 @@ impl Stacks {
 
     /// Makes the root and the overflow node. Under the growth lock, once.
     pub(crate) fn start(&self, file: &CaptureFile, budget: u32) -> Result<(), Stop> {
+        const { assert!(1 << NUMBER_BITS > (1 << 12) * 1024u32 && CHAIN < 1 << (32 - NUMBER_BITS)) };
+        self.has_cells
+            .store(!file.holds_events(), Ordering::Relaxed);
         self.budget
             .store(budget.clamp(16, self.nodes.capacity()), Ordering::Relaxed);
         for parent in [NODE_ROOT, NODE_ROOT] {
@@ -79,7 +104,7 @@ impl Stacks {
             count_fold(file);
             return Some(earlier);
         }
-        let mut child = self.links_of(parent).first_child.load(Ordering::Acquire);
+        let mut child = self.links_of(parent).first_child().0;
         let mut length = 0;
         while child != 0 {
             // SAFETY: `child` is a node's number.
@@ -139,21 +164,21 @@ impl Stacks {
         let Some(number) = self.push(file, node)? else {
             return Ok(NODE_OVERFLOW);
         };
-        let siblings = self
-            .links_of(parent)
-            .children
-            .fetch_add(1, Ordering::Relaxed);
+        let links = self.links_of(parent);
+        let (first, siblings) = links.first_child();
         if siblings < CHAIN {
-            // At the end of the chain, so that the first stay within reach.
-            let mut place = &self.links_of(parent).first_child;
-            loop {
-                match place.load(Ordering::Relaxed) {
-                    0 => break,
-                    sibling => place = &self.links_of(sibling).next_sibling,
+            // At the end of the chain, so that the first stay within reach. Release pairs with the Acquire in
+            // `find`: whoever finds the number finds the node.
+            if siblings == 0 {
+                links.set_first_child(number, 1);
+            } else {
+                let mut last = self.links_of(first);
+                while let next @ 1.. = last.next_sibling.load(Ordering::Relaxed) {
+                    last = self.links_of(next);
                 }
+                last.next_sibling.store(number, Ordering::Release);
+                links.set_first_child(first, siblings + 1);
             }
-            // Release pairs with the Acquire in `find`: whoever finds the number finds the node.
-            place.store(number, Ordering::Release);
         } else {
             self.index.insert(
                 file,
@@ -174,11 +199,12 @@ impl Stacks {
         let links = Links {
             first_child: AtomicU32::new(0),
             next_sibling: AtomicU32::new(0),
-            first_cell: AtomicU32::new(0),
-            children: AtomicU32::new(0),
         };
         if self.links.push(file, links)?.is_none() {
             return Ok(None);
+        }
+        if self.has_cells.load(Ordering::Relaxed) {
+            self.first_cells.push(file, AtomicU32::new(0))?;
         }
         self.nodes.push(file, node)
     }
@@ -190,9 +216,13 @@ impl Stacks {
     }
 
     /// The chain of a node's cells: the first one plus one, or 0.
+    ///
+    /// # Safety
+    /// The node exists, in a capture that has cells.
     #[inline]
-    pub(crate) fn cells_of(&self, node: u32) -> &AtomicU32 {
-        &self.links_of(node).first_cell
+    pub(crate) unsafe fn cells_of(&self, node: u32) -> &AtomicU32 {
+        // SAFETY: then every node has one under its number; the mapping lasts for ever.
+        unsafe { &*self.first_cells.get(node) }
     }
 
     /// The outermost node on the way from `parent` to the root with this frame. Outermost, because
