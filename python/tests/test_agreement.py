@@ -185,7 +185,9 @@ def test_the_history_of_peaks_is_of_the_same_form(readers: tuple[FileReader, Any
     peaks = []
     for reader in readers:
         records, by_snapshot = reader.get_temporal_high_water_mark_allocation_records()
-        assert len(by_snapshot) == len(list(reader.get_memory_snapshots())) + 1
+        # Of Memray's there is none for what comes after the last snapshot where that comes after all events.
+        more = len(by_snapshot) - len(list(reader.get_memory_snapshots()))
+        assert more == 1 or (more == 0 and not isinstance(reader, FileReader))
         at = max(range(len(by_snapshot)), key=lambda index, peaks=by_snapshot: (peaks[index], index))
         held: dict[Key, list[int]] = collections.defaultdict(lambda: [0, 0])
         for record in records:
