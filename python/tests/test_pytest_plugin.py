@@ -88,12 +88,13 @@ def session(pytester, monkeypatch):
 
 
 def test_limits_hold(session):
+    # From 3.15 on there is a header in front of a bytearray's bytes.
     result = session("--heaptide")
     result.assert_outcomes(passed=7, failed=3, xfailed=1)
     result.stdout.fnmatch_lines_random(
         [
             "the test held 2.9MiB at its peak, and its limit is 2.0MiB",
-            "the test left 97.7KiB behind, in 1 place of 10.0KiB or more",
+            "the test left 97.[78]KiB behind, in 1 place of 10.0KiB or more",
             "MEMORY PROBLEMS test_some.py::test_too_much*",
             "MEMORY PROBLEMS test_some.py::test_leaks*",
             "FAILED test_some.py::test_wrong*",
@@ -202,7 +203,7 @@ def test_growth_since_the_last_run(session):
     session.pytester.makepyfile(test_some="def test_it():\n    bytearray(20_000)\n")
     result = session("--heaptide", "--heaptide-fail-on-increase", plugins=["cacheprovider"])
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["the test held 19.5KiB at its peak, and 9.8KiB in the last run"])
+    result.stdout.fnmatch_lines(["the test held 19.[56]KiB at its peak, and 9.8KiB in the last run"])
 
 
 def test_settings(session):
