@@ -267,3 +267,22 @@ pub fn stats(path: &Path) -> Value {
     output.expect_success(&format!("heaptide stats {}", path.display()));
     serde_json::from_slice(&output.stdout).expect("stats prints JSON")
 }
+
+/// What the capture says of the profiler's own work, by `heaptide parse --json` with the shortest stacks.
+///
+/// # Panics
+/// When it cannot be read.
+#[track_caller]
+#[must_use]
+pub fn own_cost(path: &Path) -> Value {
+    let mut command = Command::new(heaptide());
+    command.args(["parse", "--json", "--max-stack-frames", "1"]);
+    let output = run(command.arg(path));
+    output.expect_success(&format!("heaptide parse {}", path.display()));
+    let text = output.text();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("{\"record\":\"own_cost\""))
+        .expect("a record of the own cost");
+    serde_json::from_str(line).expect("JSON")
+}

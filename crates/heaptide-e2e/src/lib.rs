@@ -25,7 +25,7 @@ mod stretch;
 mod truth;
 
 pub use build::{heaptide, helper};
-pub use capture::{Capture, Cell, Counters, Frame, stats};
+pub use capture::{Capture, Cell, Counters, Frame, own_cost, stats};
 pub use child::{Finished, Running, kill, kill_stranger, run, spawn};
 pub use confine::{Cage, TinyDisk, UnmappableDisk, is_root, limit_file_size};
 pub use packages::{virtual_environment, with_package};

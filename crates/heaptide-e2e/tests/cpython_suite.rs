@@ -1,4 +1,5 @@
-//! CPython's own tests fail under the profiler where they fail without it, and nowhere else.
+//! CPython's own tests fail under the profiler where they fail without it, and nowhere else. Meanwhile every walk that ends
+//! early is compared with a whole one.
 //!
 //! `HEAPTIDE_SUITE=quick` (the default) takes a few minutes; `full` runs all modules on all
 //! interpreters that have the tests.
@@ -6,7 +7,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use heaptide_e2e::{Python, Sandbox, each, not_tested, pythons_of, run, spawn};
+use heaptide_e2e::{Python, Sandbox, each, not_tested, own_cost, pythons_of, run, spawn};
+
+/// From this version on frames lie in chunks, where walks may end early.
+const CHUNKS: u32 = 11;
 
 const QUICK: &[&str] = &[
     "test_gc",
@@ -61,6 +65,7 @@ fn check(python: &Python, module: &str) {
     let plain = ended(sandbox.plain());
     let mut command = sandbox.command(sandbox.heaptide());
     command
+        .env("HEAPTIDE_EARLY_STOP", "check-chunks")
         .args(["run", "--aggregate", "-q", "-f", "-o"])
         .arg(sandbox.inside("capture.tide"));
     command.arg("--").arg(&sandbox.python.path);
@@ -80,6 +85,13 @@ fn check(python: &Python, module: &str) {
         plain.ending(),
         "{module}: exit code; the end was\n{}",
         tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+    );
+    let own_cost = own_cost(&sandbox.capture());
+    assert_eq!(own_cost["early_stop_mismatches"], 0, "{module}");
+    let compared = own_cost["early_stops_compared"].as_u64();
+    assert!(
+        compared > Some(1000) || python.minor < CHUNKS,
+        "{module}: {own_cost}"
     );
 }
 

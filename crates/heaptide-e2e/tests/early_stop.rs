@@ -1,10 +1,7 @@
 //! Walks that end early, at marked frames or at the start of the stack's newest chunk, each compared with a whole one; and that
 //! the program does not notice the marks.
 
-use std::path::Path;
-use std::process::Command;
-
-use heaptide_e2e::{Python, Sandbox, each_python, heaptide, run, with_package};
+use heaptide_e2e::{Python, Sandbox, each_python, own_cost, run, with_package};
 
 /// From this version on frames lie in chunks.
 const CHUNKS: u32 = 11;
@@ -37,20 +34,6 @@ fn check(python: &Python, sandbox: &Sandbox, mode: &str) {
     } else {
         assert_eq!(compared, 0, "this version has no chunks");
     }
-}
-
-/// What the capture says of the profiler's own work, without its stacks: there are many deep ones.
-fn own_cost(capture: &Path) -> serde_json::Value {
-    let mut command = Command::new(heaptide());
-    command.args(["parse", "--json", "--max-stack-frames", "1"]);
-    let output = run(command.arg(capture));
-    output.expect_success("parse");
-    let text = output.text();
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("{\"record\":\"own_cost\""))
-        .expect("a record of the own cost");
-    serde_json::from_str(line).expect("JSON")
 }
 
 #[test]
