@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io;
+use std::process::ExitCode;
 
 use crate::terminal::Terminal;
+use crate::usage::WRONG_USAGE;
 
 /// An error with a way out.
 #[derive(Debug)]
@@ -23,6 +25,31 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Options that do not go together, where the parser cannot tell.
+#[derive(Debug)]
+pub(crate) struct WrongUsage(pub(crate) Failure);
+
+impl fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for WrongUsage {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// Of an error that has been reported.
+pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<WrongUsage>() {
+        ExitCode::from(WRONG_USAGE)
+    } else {
+        ExitCode::FAILURE
+    }
+}
 
 /// Prints an error on stderr.
 pub(crate) fn report(error: &anyhow::Error, terminal: &Terminal) {

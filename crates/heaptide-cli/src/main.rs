@@ -21,7 +21,14 @@ use crate::terminal::{ColorChoice, Terminal};
 
 /// Find out what holds the memory of a Python program, even of one that was killed.
 #[derive(Debug, Parser)]
-#[command(name = "heaptide", version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(
+    name = "heaptide",
+    version,
+    arg_required_else_help = true,
+    // As Memray's parser does: `--agg` is `--aggregate`.
+    infer_long_args = true,
+    after_help = EXAMPLES
+)]
 struct CommandLine {
     /// Say more; may be given more than once
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = EVERYWHERE)]
@@ -60,7 +67,7 @@ fn main() -> ExitCode {
         Err(error) if failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             failure::report(&error, &terminal);
-            ExitCode::FAILURE
+            failure::exit_code(&error)
         }
     }
 }

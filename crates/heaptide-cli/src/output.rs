@@ -92,15 +92,16 @@ impl FileArguments {
     }
 }
 
-/// `heaptide-REPORT-<stem without a leading "heaptide-">.SUFFIX` beside the capture.
+/// `heaptide-REPORT-<stem without a leading "heaptide-" or "memray-">.SUFFIX` beside the capture.
 fn default_path(capture: &Path, report: &str, suffix: &str) -> PathBuf {
     let stem = capture.file_stem().unwrap_or_default();
     beside(capture, report, &stem.to_string_lossy(), suffix)
 }
 
-/// `heaptide-REPORT-<name without a leading "heaptide-">.SUFFIX` beside the capture.
+/// `heaptide-REPORT-<name without a leading "heaptide-" or "memray-">.SUFFIX` beside the capture.
 pub(crate) fn beside(capture: &Path, report: &str, name: &str, suffix: &str) -> PathBuf {
-    let name = name.strip_prefix("heaptide-").unwrap_or(name);
+    let bare = (name.strip_prefix("heaptide-")).or_else(|| name.strip_prefix("memray-"));
+    let name = bare.unwrap_or(name);
     capture.with_file_name(format!("heaptide-{report}-{name}.{suffix}"))
 }
 
@@ -182,5 +183,9 @@ mod tests {
             "out/heaptide-report-app.py.17.speedscope.json"
         );
         assert_eq!(name("app.tide", "csv"), "heaptide-report-app.csv");
+        assert_eq!(
+            name("memray-app.py.17.bin", "csv"),
+            "heaptide-report-app.py.17.csv"
+        );
     }
 }

@@ -240,10 +240,47 @@ fn stats_has_memrays_keys() {
 }
 
 #[test]
+fn long_options_may_be_abbreviated_as_in_memray() {
+    let place = Place::new();
+    let whole = place.stdout("stats --num-largest 2 --json");
+    assert_eq!(place.stdout("stats --num 2 --js"), whole);
+    // Of two that begin so neither is meant.
+    let unclear = place.run("tree --temporary-allocation");
+    assert_eq!(unclear.status.code(), Some(2));
+    assert!(unclear.stdout.is_empty());
+}
+
+#[test]
 fn kinds_of_allocations_exclude_each_other() {
     let place = Place::new();
-    for report in ["tree", "summary", "transform csv", "export pprof"] {
-        let output = place.run(&format!("{report} --leaks --temporary-allocations"));
+    // The later one is at fault, whole or abbreviated.
+    for (report, options, later, earlier) in [
+        (
+            "tree",
+            "--leaks --temporary-allocations",
+            "--temporary-allocations",
+            "--leaks",
+        ),
+        (
+            "summary",
+            "--temporary-allocations --leaks",
+            "--leaks",
+            "--temporary-allocations",
+        ),
+        (
+            "transform csv",
+            "--temporary-allocation-t=3 --lea",
+            "--leaks",
+            "--temporary-allocation-threshold",
+        ),
+        (
+            "export pprof",
+            "--leaks --temporary-allocation-threshold 3",
+            "--temporary-allocation-threshold",
+            "--leaks",
+        ),
+    ] {
+        let output = place.run(&format!("{report} {options}"));
         assert_eq!(output.status.code(), Some(2), "{report}");
         let text = stderr(&output);
         let command = report.split(' ').next().unwrap();
@@ -253,7 +290,7 @@ fn kinds_of_allocations_exclude_each_other() {
         );
         assert!(
             text.ends_with(&format!(
-                "heaptide {command}: error: argument --leaks: not allowed with argument --temporary-allocations\n"
+                "heaptide {command}: error: argument {later}: not allowed with argument {earlier}\n"
             )),
             "{text}"
         );
@@ -402,7 +439,7 @@ fn flame_graphs_that_cannot_be() {
     let both = place.run("flamegraph --leaks --temporary-allocations");
     assert_eq!(both.status.code(), Some(2));
     let temporary = place.run("flamegraph --temporal --temporary-allocations");
-    assert_eq!(temporary.status.code(), Some(1));
+    assert_eq!(temporary.status.code(), Some(2));
     assert!(
         stderr(&temporary).contains("Can't create a temporal flame graph of temporary allocations")
     );

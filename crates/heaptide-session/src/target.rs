@@ -160,6 +160,13 @@ impl Target {
         {
             check_script(Path::new(path))?;
         }
+        if let Self::Code(code, _) = self
+            && Path::new(code).exists()
+        {
+            return Err(SessionError::Usage(
+                "remove the option -c to run a file".to_owned(),
+            ));
+        }
         let (executable, name) = interpreter(environment)?;
         Ok(match self {
             Self::Module(module, arguments) => {
@@ -382,9 +389,14 @@ mod tests {
             ..Environment::default()
         };
         let resolve = |target: Target| target.resolve(&environment).unwrap_err();
+        let code = tempfile::NamedTempFile::new().unwrap();
         assert!(matches!(
             resolve(Target::Script("/nonexistent/x.py".into(), vec![])),
             SessionError::Script { .. }
+        ));
+        assert!(matches!(
+            resolve(Target::Code(code.path().into(), vec![])),
+            SessionError::Usage(_)
         ));
         assert!(matches!(
             resolve(Target::Module("m".into(), vec![])),

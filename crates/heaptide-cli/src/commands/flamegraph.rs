@@ -11,7 +11,7 @@ use super::merge::{load_one, load_selected};
 use super::{
     CaptureArgument, Loaded, MomentArgument, SelectionArguments, load_with_history, no_history,
 };
-use crate::failure::Failure;
+use crate::failure::{Failure, WrongUsage};
 use crate::output::{FileArguments, write_stdout};
 use crate::progress::ProgressLine;
 use crate::terminal::Terminal;
@@ -89,11 +89,11 @@ impl SourcesArgument {
 pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<()> {
     let metric = arguments.moment.metric();
     if arguments.temporal && metric == Metric::Temporary {
-        return Err(Failure {
+        return Err(WrongUsage(Failure {
             what: "Can't create a temporal flame graph of temporary allocations".to_owned(),
             why: Some("what lives so briefly is held at no peak".to_owned()),
             hint: Some("leave out --temporal".to_owned()),
-        }
+        })
         .into());
     }
     if arguments.temporal {

@@ -200,7 +200,7 @@ fn watch(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use clap::{CommandFactory, FromArgMatches, Parser};
 
     #[derive(Debug, Parser)]
     struct Wrapper {
@@ -220,6 +220,22 @@ mod tests {
         let command = follows_double_dash(&raw, &run.program);
         let target = Target::parse(&run.program, command).unwrap();
         (run, target)
+    }
+
+    #[test]
+    fn abbreviated_options_are_ours_up_to_the_program_only() {
+        let command = Wrapper::command().infer_long_args(true);
+        let parse = |line: &str| {
+            let matches = command.clone().try_get_matches_from(line.split(' '));
+            Wrapper::from_arg_matches(&matches.unwrap()).unwrap().run
+        };
+        let run = parse("run --agg --trace --out x.tide app.py --for --buf");
+        assert!(run.aggregate && run.trace_python_allocators);
+        assert!(!run.force && !run.buffered_file_io);
+        assert_eq!(run.output, Some("x.tide".into()));
+        assert_eq!(run.program, words("app.py --for --buf"));
+        // Options of other interpreters, and Memray's that there are none of, are no abbreviations.
+        assert_eq!(parse("run --x app.py").program, words("--x app.py"));
     }
 
     fn words(text: &str) -> Vec<OsString> {
