@@ -87,3 +87,21 @@ test("the peak inside a stretch, and what a stretch left behind", async () => {
   await page.keyboard.press("g");
   await shoot(page, "temporal-leaks-dark");
 });
+
+test("two processes, the second one a second later: each at its own peak, or not there", async () => {
+  await start("phases-group.html");
+  await page.keyboard.press("g");
+  // The second alone: the first has ended.
+  await choose("2.7", "2.9");
+  expect(await rows()).toEqual(["put 2.00 MiB", "late 1.00 MiB", "churn 12.0 KiB"]);
+  // The first one's end, and the begin of the second.
+  await choose("1.6", "1.9");
+  expect(await rows()).toEqual(["load 8.00 MiB", "burst 3.00 MiB", "put 2.00 MiB", "late 1.00 MiB", "churn 12.0 KiB"]);
+  await page.click(".tile[data-metric=live]");
+  await choose("0.6", "2.4");
+  expect(await rows()).toEqual(["put 2.00 MiB", "put 2.00 MiB", "late 1.00 MiB", "late 1.00 MiB"]);
+  // The first one alone: the second is yet to come.
+  await page.click(".tile[data-metric=peak]");
+  await choose("0.1", "0.4");
+  expect(await rows()).toEqual(["load 8.00 MiB"]);
+});

@@ -5,7 +5,7 @@ import { type Cells, METRIC_NAMES, type MetricName, type PageData } from "./mode
 import { flagsOfLocations, IMPORT_SYSTEM, IRRELEVANT } from "./model/frames.ts";
 import { rowsOf, type TableRow } from "./model/rows.ts";
 import { found, matchedLocations, matcherOf } from "./model/search.ts";
-import { cellsAllocatedAndLeft, cellsAtPeak, peakInterval, type Range } from "./model/temporal.ts";
+import { cellsAllocatedAndLeft, cellsAtPeak, endsOf, peakInterval, type Range, rangesWithin, wholeRanges } from "./model/temporal.ts";
 import {
   addressOf,
   makeView,
@@ -18,7 +18,7 @@ import {
   type View,
 } from "./model/view.ts";
 import { blocksText, bytesText, countText, cutText, shareText } from "./text.ts";
-import { curveOf, lowerBound, type Series, TimeChart, upperBound } from "./views/chart.ts";
+import { curveOf, type Series, TimeChart } from "./views/chart.ts";
 import { type Selection, showDetails } from "./views/details.ts";
 import { button, element, make, pressed } from "./views/dom.ts";
 import { FlameGraph, type GraphState } from "./views/graph.ts";
@@ -86,10 +86,10 @@ export class App {
   /** Anything may have changed: amounts, tree, views. */
   private recompute(path: number[]): void {
     const { data, state } = this;
-    const range = this.intervals();
-    if (range === null || data.temporal === null) this.cells = data.cells[this.metric];
-    else if (this.metric === "live") this.cells = cellsAllocatedAndLeft(data.temporal, range);
-    else this.cells = cellsAtPeak(data.temporal, range);
+    const ranges = this.intervals();
+    if (ranges === null || data.temporal === null) this.cells = data.cells[this.metric];
+    else if (this.metric === "live") this.cells = cellsAllocatedAndLeft(data.temporal, ranges);
+    else this.cells = cellsAtPeak(data.temporal, ranges);
     state.view = this.makeView();
     state.zoom = nodeAtPath(state.view, path);
     state.selected = state.zoom === 0 ? -1 : state.zoom;
@@ -268,7 +268,9 @@ export class App {
 
   private startChart(): TimeChart | null {
     const { temporal, samples, head } = this.data;
-    const measured = temporal !== null && temporal.seconds.length > 1 ? temporal : samples;
+    // The boundaries of several processes are not one curve; their sum is in the samples.
+    const alone = temporal !== null && temporal.parts.length === 1;
+    const measured = alone && temporal.seconds.length > 1 ? temporal : samples;
     if (measured.seconds.length < 2) return null;
     const end = head.time.microseconds / 1e6;
     const curve =
@@ -294,12 +296,11 @@ export class App {
     return chart;
   }
 
-  /** The chosen intervals; null for the whole run. */
-  private intervals(): Range | null {
+  /** The chosen intervals, by process; null for the whole run. */
+  private intervals(): Range[] | null {
     const { temporal } = this.data;
     if (this.range === null || temporal === null) return null;
-    const first = upperBound(temporal.seconds, this.range[0]);
-    return { first, last: Math.max(first, lowerBound(temporal.seconds, this.range[1])) };
+    return rangesWithin(temporal, this.range[0], this.range[1]);
   }
 
   private showChart(): void {
@@ -309,14 +310,17 @@ export class App {
     chart.range = null;
     if (temporal !== null) {
       const chosen = this.intervals();
-      const range = chosen ?? { first: 0, last: temporal.peakBytes.length - 1 };
+      const ranges = chosen ?? wholeRanges(temporal);
       // Whole intervals are shown, so they are what is marked.
-      const ends = [temporal.seconds[range.first - 1] ?? 0, temporal.seconds[range.last] ?? chart.duration] as const;
-      chart.range = chosen === null ? null : [ends[0], ends[1]];
-      const interval = peakInterval(temporal, range);
-      const before = temporal.seconds[interval - 1] ?? 0;
-      const seconds = (before + (temporal.seconds[interval] ?? chart.duration)) / 2;
-      chart.mark = { seconds, bytes: temporal.peakBytes[interval]! };
+      chart.range = chosen === null ? null : (endsOf(temporal, ranges) ?? this.range);
+      chart.mark = null;
+      // Several processes have their peaks at several moments.
+      if (ranges.length === 1) {
+        const interval = peakInterval(temporal, ranges[0]!);
+        const before = temporal.seconds[interval - 1] ?? 0;
+        const seconds = (before + (temporal.seconds[interval] ?? chart.duration)) / 2;
+        chart.mark = { seconds, bytes: temporal.peakBytes[interval]! };
+      }
       const [from, to] = this.range ?? [0, chart.duration];
       element<HTMLInputElement>("range-from").value = from.toFixed(3);
       element<HTMLInputElement>("range-to").value = to.toFixed(3);

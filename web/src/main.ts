@@ -34,7 +34,8 @@ async function start(): Promise<void> {
   element("about-button").addEventListener("click", () => element<HTMLDialogElement>("about").showModal());
   element("help-button").addEventListener("click", () => element<HTMLDialogElement>("help").showModal());
   element("csv").addEventListener("click", () => {
-    const series = data.temporal ?? data.samples;
+    const alone = data.temporal?.parts.length === 1;
+    const series = alone && data.temporal !== null ? data.temporal : data.samples;
     const link = make("a", "");
     link.href = URL.createObjectURL(new Blob([csvOf(series, head.time.start_unix_ms)], { type: "text/csv" }));
     link.download = "memory.csv";

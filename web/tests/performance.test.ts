@@ -1,7 +1,7 @@
 // How long the page thinks when a range is chosen. Printed and not judged: machines differ.
 
 import { expect, test } from "vitest";
-import { cellsAllocatedAndLeft, cellsAtPeak, type Temporal } from "../src/model/temporal.ts";
+import { cellsAllocatedAndLeft, cellsAtPeak, partsOf, type Temporal } from "../src/model/temporal.ts";
 import { makeView, ownOf } from "../src/model/view.ts";
 import { random, randomTree } from "./support.ts";
 
@@ -13,6 +13,7 @@ test("a range of 100,000 intervals, over 100,000 stacks with 300,000 lifetimes",
   const floats = (size: number, below: number) => Float64Array.from({ length: size }, () => next(below));
   const from = numbers(records, intervals);
   const temporal: Temporal = {
+    parts: partsOf(Int32Array.of(intervals - 1), Float64Array.of(0), Float64Array.of(intervals)),
     seconds: Float64Array.from({ length: intervals - 1 }, (_, index) => index),
     resident: floats(intervals - 1, 1000),
     heap: floats(intervals - 1, 1000),
@@ -35,7 +36,7 @@ test("a range of 100,000 intervals, over 100,000 stacks with 300,000 lifetimes",
   const times: string[] = [];
   for (const [name, cellsOf] of [["peak", cellsAtPeak], ["left", cellsAllocatedAndLeft]] as const) {
     const before = process.cpuUsage();
-    const own = ownOf(stacks, cellsOf(temporal, range), -1);
+    const own = ownOf(stacks, cellsOf(temporal, [range]), -1);
     const counted = process.cpuUsage(before);
     const view = makeView(tree, 500, own, { inverted: false, hidden: null, unit: "bytes" });
     const all = process.cpuUsage(before);

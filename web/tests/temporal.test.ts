@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { cellsAllocatedAndLeft, cellsAtPeak, peakInterval, type Temporal } from "../src/model/temporal.ts";
+import { cellsAllocatedAndLeft, cellsAtPeak, endsOf, partsOf, peakInterval, rangesWithin, type Temporal, wholeRanges } from "../src/model/temporal.ts";
 import { random } from "./support.ts";
 
 interface Block {
@@ -34,6 +34,7 @@ function history(seed: number, intervals: number, perInterval: number) {
   });
   const at = (key: number, interval: number) => held(peaks[interval]!).filter((block) => block.key === key);
   const temporal: Temporal = {
+    parts: partsOf(Int32Array.of(intervals - 1), Float64Array.of(0), Float64Array.of(intervals)),
     seconds: Float64Array.from({ length: intervals - 1 }, (_, index) => index + 1),
     resident: new Float64Array(intervals - 1),
     heap: new Float64Array(intervals - 1),
@@ -87,8 +88,8 @@ test.each([1, 2, 3, 4])("every range is what replaying the heap says, history %i
       let best = from;
       for (let instant = from; instant < end; instant++) if (heap(instant) >= heap(best)) best = instant;
       expect(temporal.peakBytes[peakInterval(temporal, { first, last })]).toBe(heap(best));
-      const atPeak = cellsAtPeak(temporal, { first, last });
-      const left = cellsAllocatedAndLeft(temporal, { first, last });
+      const atPeak = cellsAtPeak(temporal, [{ first, last }]);
+      const left = cellsAllocatedAndLeft(temporal, [{ first, last }]);
       for (let key = 0; key < keys; key++) {
         const there = held(best).filter((block) => block.key === key);
         expect(atPeak.bytes[key]).toBe(there.reduce((sum, block) => sum + block.bytes, 0));
@@ -101,4 +102,63 @@ test.each([1, 2, 3, 4])("every range is what replaying the heap says, history %i
       }
     }
   }
+});
+
+/** Two processes in one list, the second one `later` seconds after the first, with the same keys. */
+function together(one: Temporal, other: Temporal, later: number): Temporal {
+  const both = <A extends Int32Array | Float64Array>(first: A, second: ArrayLike<number>): A => {
+    const list = new (first.constructor as new (size: number) => A)(first.length + second.length);
+    list.set(first);
+    list.set(second, first.length);
+    return list;
+  };
+  const moved = (numbers: Int32Array | Float64Array, by: number) => Array.from(numbers, (number) => number + by);
+  const intervals = one.peakBytes.length;
+  const counts = Int32Array.of(one.seconds.length, other.seconds.length);
+  const ends = [one.parts[0]!.end, other.parts[0]!.end + later];
+  return {
+    parts: partsOf(counts, Float64Array.of(0, later), Float64Array.from(ends)),
+    seconds: both(one.seconds, moved(other.seconds, later)),
+    resident: both(one.resident, other.resident),
+    heap: both(one.heap, other.heap),
+    peakBytes: both(one.peakBytes, other.peakBytes),
+    keyNode: one.keyNode,
+    keyThread: one.keyThread,
+    keyAllocator: one.keyAllocator,
+    lifetimeKey: both(one.lifetimeKey, other.lifetimeKey),
+    allocatedBefore: both(one.allocatedBefore, moved(other.allocatedBefore, intervals)),
+    freedBefore: both(one.freedBefore, Array.from(other.freedBefore, (freed) => (freed === 0 ? 0 : freed + intervals))),
+    lifetimeCount: both(one.lifetimeCount, other.lifetimeCount),
+    lifetimeBytes: both(one.lifetimeBytes, other.lifetimeBytes),
+    atPeakKey: both(one.atPeakKey, other.atPeakKey),
+    atPeakFrom: both(one.atPeakFrom, moved(other.atPeakFrom, intervals)),
+    atPeakTo: both(one.atPeakTo, moved(other.atPeakTo, intervals)),
+    atPeakCount: both(one.atPeakCount, other.atPeakCount),
+    atPeakBytes: both(one.atPeakBytes, other.atPeakBytes),
+  };
+}
+
+test.each([5, 6, 7])("several processes are the sum of what each is by itself, histories %i", (seed) => {
+  const [one, other] = [history(seed * 31, 9, 5).temporal, history(seed * 37, 4, 5).temporal];
+  const later = 2.5;
+  const group = together(one, other, later);
+  for (let from = 0; from < 9; from += 0.5) {
+    for (let to = from; to < 9; to += 0.5) {
+      const ranges = rangesWithin(group, from, to);
+      // The second one is there from 2.5 s to 6.5 s.
+      const there = to >= later && from < later + 4;
+      expect(ranges[1]!.last >= ranges[1]!.first).toBe(there);
+      for (const cells of [cellsAtPeak, cellsAllocatedAndLeft]) {
+        const sum = cells(group, ranges);
+        const first = cells(one, rangesWithin(one, from, to));
+        const second = there ? cells(other, rangesWithin(other, from - later, to - later)) : null;
+        first.bytes.forEach((bytes, key) => {
+          expect(sum.bytes[key]).toBe(bytes + (second?.bytes[key] ?? 0));
+          expect(sum.counts[key]).toBe(first.counts[key]! + (second?.counts[key] ?? 0));
+        });
+      }
+    }
+  }
+  expect(endsOf(group, wholeRanges(group))).toEqual([0, 9]);
+  expect(endsOf(group, rangesWithin(group, 3.6, 3.7))).toEqual([3, 4.5]);
 });

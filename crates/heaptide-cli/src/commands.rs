@@ -111,17 +111,6 @@ pub(crate) fn load(
     Ok(loaded)
 }
 
-/// As [`load`], with the capture's history, in one pass over its events.
-pub(crate) fn load_with_history(
-    path: &Path,
-    max_records: usize,
-    terminal: &Terminal,
-) -> anyhow::Result<(Loaded, Temporal)> {
-    let (loaded, temporal) = open_with_history(path, max_records, |_, error| no_history(error))?;
-    tell(&loaded, terminal);
-    Ok((loaded, temporal))
-}
-
 /// As [`open`], with the capture's history, in one pass over its events. `failure` says why there is none.
 fn open_with_history(
     path: &Path,

@@ -1,9 +1,13 @@
 //! Reports of a part of a capture: some threads, a stretch of time, another threshold.
 
+mod page;
+
 use std::process::{Command, Output};
 
 use heaptide_testkit::fixtures;
 use serde_json::Value;
+
+use page::page_head;
 
 const MIB: u64 = 1 << 20;
 
@@ -315,4 +319,74 @@ fn of_several_processes() {
     let output = place.run("transform csv -o - --process 1 all");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("no capture of process 1"));
+}
+
+/// A directory `all` with two processes of one run; the second began ten seconds later.
+fn with_a_later_process(place: &Place) {
+    std::fs::create_dir(place.directory.path().join("all")).unwrap();
+    for (name, pid, later) in [("one", 4711, 0), ("two", 4800, 10_000_000_000)] {
+        let mut capture = fixtures::phases();
+        let header = &mut capture.header;
+        header.identity.pid = pid;
+        header.identity.group_id = [7; 16];
+        header.identity.created_unix_ns += later;
+        let lifecycle = &mut header.lifecycle;
+        for time in [
+            &mut lifecycle.tracking_start_unix_ns,
+            &mut lifecycle.tracking_end_unix_ns,
+            &mut lifecycle.ended_unix_ns,
+        ] {
+            *time += later;
+        }
+        for sample in &mut capture.samples {
+            sample.unix_ns += later;
+        }
+        let path = place.directory.path().join("all").join(name);
+        std::fs::write(path, capture.build()).unwrap();
+    }
+}
+
+#[test]
+fn processes_that_were_not_there_are_left_out() {
+    let place = Place::new();
+    with_a_later_process(&place);
+    let second = rows(&[("load", 8 * MIB, 1), ("burst", 3 * MIB, 3)]);
+    assert_eq!(place.functions("--between 0.5 1 all"), second);
+    assert_eq!(place.functions("--between 10.5 11 all"), second);
+    assert_eq!(place.functions("--between 4 5 all"), []);
+    let both = rows(&[("load", 16 * MIB, 2), ("burst", 6 * MIB, 6)]);
+    assert_eq!(place.functions("--between 0.5 11 all"), both);
+}
+
+#[test]
+fn pages_of_several_processes_take_time_apart() {
+    let place = Place::new();
+    with_a_later_process(&place);
+    for (arguments, processes) in [
+        ("all", 2),
+        ("all/one all/two", 2),
+        ("--process 4800 all", 1),
+    ] {
+        let page = place.stdout(&format!("flamegraph --temporal -o - {arguments}"));
+        let head = page_head(&page);
+        assert_eq!(head["temporal"], true);
+        let columns = head["columns"].as_array().unwrap();
+        let length = |name: &str| {
+            let column = columns.iter().find(|column| column[0] == name);
+            column.unwrap_or_else(|| panic!("no {name}"))[2].clone()
+        };
+        assert_eq!(length("process.boundaries"), processes, "{arguments}");
+        assert_eq!(length("boundary.heap"), 3 * processes);
+        assert_eq!(length("interval.peak"), 4 * processes);
+        // To the end of the last one.
+        let whole = if processes == 2 {
+            12_000_000
+        } else {
+            2_000_000
+        };
+        assert_eq!(head["time"]["microseconds"], whole);
+    }
+    let output = place.run("flamegraph --temporal -o - all service.tide");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("record without --aggregate"));
 }

@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use crate::figures::Figures;
 use crate::profile::{Entry, Profile};
 use crate::stacks::{Frame, FrameId, Location, LocationId, StackId, StackNode, Stacks, TextId};
+use crate::temporal::Temporal;
 
 /// What a group needs to know of one of its processes.
 #[derive(Clone, Debug)]
@@ -240,11 +241,21 @@ impl Merger {
     }
 
     /// Adds the profile of process `pid`.
-    pub fn add(&mut self, mut other: Profile, pid: u32) {
+    pub fn add(&mut self, other: Profile, pid: u32) {
+        self.add_with_history(other, &mut Temporal::default(), pid);
+    }
+
+    /// Adds the profile of process `pid`, and makes the keys of its history those of the merged profile.
+    /// The history itself stays by itself: between two samples events of two processes have no order.
+    pub fn add_with_history(&mut self, mut other: Profile, history: &mut Temporal, pid: u32) {
         name_threads(&mut other, pid);
         let stacks = self.add_stacks(&other.stacks);
         let profile = &mut self.profile;
         let first_thread = u32::try_from(profile.threads.len()).unwrap_or(u32::MAX);
+        for key in &mut history.keys {
+            key.stack = stacks[key.stack.index()];
+            key.thread = key.thread.saturating_add(first_thread);
+        }
         profile.threads.append(&mut other.threads);
         let entries = other.entries.iter().map(|entry| Entry {
             stack: stacks[entry.stack.index()],

@@ -37,5 +37,5 @@ pub use records::{AllocationEvent, AllocationEvents, EventKind, allocation_sizes
 pub use stacks::{
     Frame, FrameId, Location, LocationId, NO_FILE, StackId, StackNode, Stacks, TextId,
 };
-pub use temporal::{AtPeak, Lifetime, Temporal, TemporalKey};
+pub use temporal::{AtPeak, Lifetime, ProcessHistory, Temporal, TemporalKey};
 pub use tree::{CallTree, TreeNode};

@@ -39,6 +39,32 @@ pub struct Temporal {
     pub at_peaks: Vec<AtPeak>,
 }
 
+/// The history of one process, of a group or alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessHistory {
+    /// Its heap over time. Its boundaries are its own samples.
+    pub temporal: Temporal,
+    /// When tracking began, nanoseconds since the Unix epoch.
+    pub start_unix_ns: u64,
+    /// When it ended, or was last seen.
+    pub end_unix_ns: u64,
+}
+
+impl ProcessHistory {
+    /// The intervals that a stretch of time touches; `None` when the process was not there in it.
+    #[must_use]
+    pub fn intervals_within(
+        &self,
+        from_unix_ns: u64,
+        to_unix_ns: u64,
+    ) -> Option<RangeInclusive<usize>> {
+        if to_unix_ns < self.start_unix_ns || from_unix_ns >= self.end_unix_ns {
+            return None;
+        }
+        Some(self.temporal.intervals_touched(from_unix_ns, to_unix_ns))
+    }
+}
+
 /// Who allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TemporalKey {
@@ -195,6 +221,15 @@ impl Temporal {
     #[must_use]
     pub fn intervals(&self) -> usize {
         self.peak_bytes.len()
+    }
+
+    /// The intervals that a stretch of time touches, at least one.
+    #[must_use]
+    pub fn intervals_touched(&self, from_unix_ns: u64, to_unix_ns: u64) -> RangeInclusive<usize> {
+        let times = &self.times_unix_ns;
+        let first = times.partition_point(|&time| time <= from_unix_ns);
+        let last = times.partition_point(|&time| time < to_unix_ns);
+        first..=last.max(first)
     }
 
     /// The interval of the peak within a range of intervals, and its bytes; of several the last one. What is

@@ -6,10 +6,11 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use heaptide_capture::{Capture, ProcessState};
-use heaptide_engine::{Metric, Profile, Temporal, TemporalOptions};
+use heaptide_engine::{Merger, Metric, ProcessHistory, Profile, Temporal, TemporalOptions};
 use heaptide_format::{Allocator, MetadataKey};
 use heaptide_report::{
-    ConfidentialFiles, FlamegraphOptions, Part, TableOptions, flamegraph_html, table_html,
+    ConfidentialFiles, FlamegraphOptions, Part, TableOptions, end_unix_ns, flamegraph_html,
+    table_html,
 };
 use heaptide_testkit::{CaptureBuilder, Simulation, fixtures};
 
@@ -105,11 +106,35 @@ fn main() -> io::Result<()> {
     let phases = Page::new(&fixtures::phases(), directory);
     let temporal = Temporal::new(&phases.capture, &phases.profile, TemporalOptions::default());
     let temporal = temporal.map_err(io::Error::other)?;
+    let histories = [ProcessHistory {
+        temporal,
+        start_unix_ns: phases.capture.lifecycle.tracking_start_unix_ns,
+        end_unix_ns: end_unix_ns(&phases.capture),
+    }];
     let history = FlamegraphOptions {
-        temporal: Some(&temporal),
+        histories: &histories,
         ..split
     };
     phases.flamegraph("phases.html", history)?;
+    // The same process again, a second later, and both as one.
+    let mut later = histories[0].clone();
+    later.start_unix_ns += 1_000_000_000;
+    later.end_unix_ns += 1_000_000_000;
+    for time in &mut later.temporal.times_unix_ns {
+        *time += 1_000_000_000;
+    }
+    let mut merger = Merger::new(Profile::new(&phases.capture), 4711);
+    merger.add_with_history(Profile::new(&phases.capture), &mut later.temporal, 4800);
+    let group = Page {
+        profile: merger.finish(),
+        ..Page::new(&fixtures::phases(), directory)
+    };
+    let group_histories = [histories[0].clone(), later];
+    let of_both = FlamegraphOptions {
+        histories: &group_histories,
+        ..split
+    };
+    group.flamegraph("phases-group.html", of_both)?;
     let left = FlamegraphOptions {
         metric: Metric::Live,
         ..history

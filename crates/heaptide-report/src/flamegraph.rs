@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use heaptide_capture::{Capture, Liveness};
-use heaptide_engine::{Metric, Profile, Temporal};
+use heaptide_engine::{Metric, ProcessHistory, Profile};
 
 use crate::page::{ConfidentialFiles, PageRequest, write_page};
 use crate::stats::Part;
@@ -24,8 +24,9 @@ pub struct FlamegraphOptions<'a> {
     pub confidential_files: ConfidentialFiles,
     /// How many memory samples the page has at most.
     pub max_memory_records: usize,
-    /// The history of the capture, for pages that take time apart.
-    pub temporal: Option<&'a Temporal>,
+    /// The histories of the processes, for pages that take time apart; else empty. Their keys are those of
+    /// the profile.
+    pub histories: &'a [ProcessHistory],
     /// Of what the figures of the profile are.
     pub part: Part,
     /// The same in words, for the page's notes; empty: of everything.
@@ -40,7 +41,7 @@ impl Default for FlamegraphOptions<'_> {
             split_threads: false,
             confidential_files: ConfidentialFiles::Default,
             max_memory_records: MAX_MEMORY_RECORDS,
-            temporal: None,
+            histories: &[],
             part: Part::Whole,
             shown: "",
         }
@@ -68,7 +69,7 @@ pub fn flamegraph_html(
         split_threads: options.split_threads,
         confidential_files: options.confidential_files,
         max_memory_records: options.max_memory_records,
-        temporal: options.temporal,
+        histories: options.histories,
         part: options.part,
         shown: options.shown,
     };

@@ -11,7 +11,7 @@ mod tree;
 use std::io::{self, Write};
 
 use heaptide_capture::{Capture, Liveness};
-use heaptide_engine::{Metric, Profile, Temporal};
+use heaptide_engine::{Metric, ProcessHistory, Profile};
 use heaptide_format::Allocator;
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ pub(crate) struct PageRequest<'a> {
     pub(crate) split_threads: bool,
     pub(crate) confidential_files: ConfidentialFiles,
     pub(crate) max_memory_records: usize,
-    pub(crate) temporal: Option<&'a Temporal>,
+    pub(crate) histories: &'a [ProcessHistory],
     pub(crate) part: Part,
     /// The part in words; empty: everything.
     pub(crate) shown: &'a str,
@@ -124,7 +124,7 @@ fn block_of(request: &PageRequest) -> Block {
         "modules": names.modules,
         "sources": sources,
         "time": time,
-        "temporal": request.temporal.is_some(),
+        "temporal": !request.histories.is_empty(),
     });
     block
 }

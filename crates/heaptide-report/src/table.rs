@@ -86,7 +86,7 @@ pub fn table_html(
         split_threads: options.split_threads,
         confidential_files: options.confidential_files,
         max_memory_records: MAX_MEMORY_RECORDS,
-        temporal: None,
+        histories: &[],
         part: options.part,
         shown: options.shown,
     };

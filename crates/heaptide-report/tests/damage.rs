@@ -3,7 +3,7 @@
 use std::io;
 
 use heaptide_capture::{Capture, Liveness, ProcessState};
-use heaptide_engine::{Metric, Profile, Temporal, TemporalOptions};
+use heaptide_engine::{Metric, ProcessHistory, Profile, Temporal, TemporalOptions};
 use heaptide_report as report;
 use heaptide_testkit::fixtures;
 
@@ -84,9 +84,16 @@ fn read_and_make(bytes: &[u8], pages: bool) {
 fn make_pages(capture: &Capture, profile: &Profile, liveness: &Liveness) {
     let out = &mut io::sink();
     let temporal = Temporal::new(capture, profile, TemporalOptions::default()).ok();
+    let histories: Vec<ProcessHistory> = (temporal.into_iter())
+        .map(|temporal| ProcessHistory {
+            temporal,
+            start_unix_ns: capture.lifecycle.tracking_start_unix_ns,
+            end_unix_ns: report::end_unix_ns(capture),
+        })
+        .collect();
     let page = report::FlamegraphOptions {
         split_threads: true,
-        temporal: temporal.as_ref(),
+        histories: &histories,
         ..report::FlamegraphOptions::default()
     };
     report::flamegraph_html(capture, profile, liveness, page, out).unwrap();

@@ -4,10 +4,12 @@
 mod decoded;
 
 use heaptide_capture::{Capture, ProcessState};
-use heaptide_engine::{Metric, Profile, Temporal, TemporalOptions};
+use heaptide_engine::{
+    Merger, Metric, ProcessHistory, Profile, ProfileOptions, Temporal, TemporalOptions,
+};
 use heaptide_report::{
-    ConfidentialFiles, FlamegraphOptions, Part, TableOptions, flamegraph_html, keep_interval,
-    table_html,
+    ConfidentialFiles, FlamegraphOptions, Part, TableOptions, end_unix_ns, flamegraph_html,
+    keep_interval, table_html,
 };
 use heaptide_testkit::{CaptureBuilder, fixtures};
 
@@ -20,7 +22,7 @@ const OPTIONS: FlamegraphOptions = FlamegraphOptions {
     split_threads: true,
     confidential_files: ConfidentialFiles::All,
     max_memory_records: 10_000,
-    temporal: None,
+    histories: &[],
     part: Part::Whole,
     shown: "",
 };
@@ -241,6 +243,78 @@ fn leaks_of_pooled_objects_are_warned_of() {
     assert!(!notes(true, Metric::Live).contains("may be reported as leaks"));
 }
 
+fn history(capture: &Capture, temporal: Temporal) -> ProcessHistory {
+    ProcessHistory {
+        temporal,
+        start_unix_ns: capture.lifecycle.tracking_start_unix_ns,
+        end_unix_ns: end_unix_ns(capture),
+    }
+}
+
+#[test]
+fn histories_of_several_processes_follow_each_other() {
+    let capture = Capture::from_bytes(&fixtures::phases().build(), "test.tide").expect("readable");
+    let read = || {
+        let options = ProfileOptions::default();
+        Profile::with_history(&capture, options, usize::MAX).expect("it has every event")
+    };
+    let (profile, temporal) = read();
+    let alone = [history(&capture, temporal.clone())];
+    let (second, mut moved) = read();
+    let mut merger = Merger::new(profile, 1);
+    merger.add_with_history(second, &mut moved, 2);
+    let merged = merger.finish();
+    let mut later = history(&capture, moved);
+    later.start_unix_ns += 1_000_000_000;
+    later.end_unix_ns += 1_000_000_000;
+    for time in &mut later.temporal.times_unix_ns {
+        *time += 1_000_000_000;
+    }
+    let both = [alone[0].clone(), later];
+    let page = |profile: &Profile, histories| {
+        let options = FlamegraphOptions {
+            histories,
+            split_threads: false,
+            ..OPTIONS
+        };
+        let mut html = Vec::new();
+        flamegraph_html(&capture, profile, &capture.liveness(), options, &mut html).unwrap();
+        Decoded::of(&String::from_utf8(html).unwrap())
+    };
+    let one = page(&read().0, &alone);
+    let two = page(&merged, &both);
+    assert_eq!(two.column("process.boundaries"), [3, 3]);
+    assert_eq!(
+        two.column("process.start"),
+        [0, 1_000_000].map(|later| one.column("process.start")[0] + later)
+    );
+    // One program twice: the same stacks, hence the same keys where threads are one.
+    assert_eq!(two.column("key.node"), one.column("key.node"));
+    for (name, offset) in [
+        ("boundary.microseconds", 1_000_000),
+        ("boundary.heap", 0),
+        ("interval.peak", 0),
+        ("lifetime.key", 0),
+        ("lifetime.allocated_before", 4),
+        ("lifetime.bytes", 0),
+        ("at_peak.key", 0),
+        ("at_peak.from", 4),
+        ("at_peak.length", 0),
+        ("at_peak.bytes", 0),
+    ] {
+        let single = one.column(name);
+        let shifted = single.iter().map(|number| number + offset);
+        let expected: Vec<u64> = single.iter().copied().chain(shifted).collect();
+        assert_eq!(two.column(name), expected, "{name}");
+    }
+    let freed = one.column("lifetime.freed_before");
+    let shifted = freed
+        .iter()
+        .map(|&freed| if freed == 0 { 0 } else { freed + 4 });
+    let expected: Vec<u64> = freed.iter().copied().chain(shifted).collect();
+    assert_eq!(two.column("lifetime.freed_before"), expected);
+}
+
 #[test]
 fn histories_add_up() {
     let bytes = fixtures::phases().build();
@@ -248,10 +322,11 @@ fn histories_add_up() {
     let profile = Profile::new(&capture);
     let temporal =
         Temporal::new(&capture, &profile, TemporalOptions::default()).expect("it has every event");
+    let histories = [history(&capture, temporal)];
     for split_threads in [false, true] {
         let options = FlamegraphOptions {
             split_threads,
-            temporal: Some(&temporal),
+            histories: &histories,
             ..OPTIONS
         };
         let data = Decoded::of(&flamegraph(&fixtures::phases(), options));

@@ -1,13 +1,26 @@
 // Memory over time in parts: what was allocated between two boundaries and is still there, and what
 // was there at the peak between them.
 //
-// Boundary `i` separates interval `i` from interval `i + 1`, so there is one interval more than
-// there are boundaries.
+// Boundary `i` of a process separates its interval `i` from interval `i + 1`, so it has one interval
+// more than boundaries. Those of several processes follow each other in the lists; each process has
+// boundaries of its own, and is shown at its own peak.
 
 import type { Block } from "./block.ts";
 import type { Cells } from "./data.ts";
+import { lowerBound, upperBound } from "./bounds.ts";
+
+/** A process: where its boundaries and intervals are in the lists, and when it was there. */
+export interface Part {
+  firstBoundary: number;
+  boundaries: number;
+  firstInterval: number;
+  /** Seconds since the start of tracking of the first process. */
+  start: number;
+  end: number;
+}
 
 export interface Temporal {
+  parts: Part[];
   /** Of the boundaries, seconds since the start of tracking. */
   seconds: Float64Array;
   resident: Float64Array;
@@ -31,7 +44,7 @@ export interface Temporal {
   atPeakBytes: Float64Array;
 }
 
-/** Intervals `first ..= last`. */
+/** Intervals `first ..= last` of a process; none when the last comes before the first. */
 export interface Range {
   first: number;
   last: number;
@@ -41,8 +54,10 @@ export function readTemporal(block: Block): Temporal {
   const integers = (name: string) => new Int32Array(block.column(name));
   const from = integers("at_peak.from");
   const length = block.column("at_peak.length");
+  const seconds = (name: string) => block.column(name).map((microseconds) => microseconds / 1e6);
   return {
-    seconds: block.column("boundary.microseconds").map((microseconds) => microseconds / 1e6),
+    parts: partsOf(integers("process.boundaries"), seconds("process.start"), seconds("process.end")),
+    seconds: seconds("boundary.microseconds"),
     resident: block.column("boundary.resident"),
     heap: block.column("boundary.heap"),
     peakBytes: block.column("interval.peak"),
@@ -62,6 +77,49 @@ export function readTemporal(block: Block): Temporal {
   };
 }
 
+export function partsOf(boundaries: Int32Array, starts: Float64Array, ends: Float64Array): Part[] {
+  const parts: Part[] = [];
+  let firstBoundary = 0;
+  boundaries.forEach((count, index) => {
+    const [start, end] = [starts[index]!, ends[index]!];
+    parts.push({ firstBoundary, boundaries: count, firstInterval: firstBoundary + index, start, end });
+    firstBoundary += count;
+  });
+  return parts;
+}
+
+/** All intervals, by process. */
+export function wholeRanges(temporal: Temporal): Range[] {
+  return temporal.parts.map(({ firstInterval, boundaries }) => ({ first: firstInterval, last: firstInterval + boundaries }));
+}
+
+/** The intervals that a stretch of time touches, by process; of those that were not there then, none. */
+export function rangesWithin(temporal: Temporal, from: number, to: number): Range[] {
+  const alone = temporal.parts.length === 1;
+  return temporal.parts.map(({ firstBoundary, boundaries, firstInterval, start, end }) => {
+    // One alone is shown whatever was chosen.
+    if (!alone && (to < start || from >= end)) return { first: firstInterval, last: firstInterval - 1 };
+    const times = temporal.seconds.subarray(firstBoundary, firstBoundary + boundaries);
+    const first = upperBound(times, from);
+    return { first: firstInterval + first, last: firstInterval + Math.max(first, lowerBound(times, to)) };
+  });
+}
+
+/** From when to when the intervals are, by the boundaries; null for none. */
+export function endsOf(temporal: Temporal, ranges: Range[]): [number, number] | null {
+  let ends: [number, number] | null = null;
+  temporal.parts.forEach(({ firstBoundary, boundaries, firstInterval, start, end }, index) => {
+    const { first, last } = ranges[index]!;
+    if (last < first) return;
+    const before = first - firstInterval - 1;
+    const after = last - firstInterval;
+    const from = before < 0 ? start : temporal.seconds[firstBoundary + before]!;
+    const to = after < boundaries ? temporal.seconds[firstBoundary + after]! : end;
+    ends = ends === null ? [from, to] : [Math.min(ends[0], from), Math.max(ends[1], to)];
+  });
+  return ends;
+}
+
 /** The interval of the range with the largest peak, the last one among equals. */
 export function peakInterval(temporal: Temporal, range: Range): number {
   let best = range.first;
@@ -71,12 +129,18 @@ export function peakInterval(temporal: Temporal, range: Range): number {
   return best;
 }
 
-/** What was there at the peak inside the range. */
-export function cellsAtPeak(temporal: Temporal, range: Range): Cells {
-  const interval = peakInterval(temporal, range);
+/** What each process held at its peak inside its range. */
+export function cellsAtPeak(temporal: Temporal, ranges: Range[]): Cells {
+  // Of each interval the one of its process that is shown; none is before the first.
+  const shown = new Int32Array(temporal.peakBytes.length);
+  wholeRanges(temporal).forEach(({ first, last }, index) => {
+    const range = ranges[index]!;
+    shown.fill(range.last < range.first ? -1 : peakInterval(temporal, range), first, last + 1);
+  });
   const cells = emptyCells(temporal);
   const { atPeakKey, atPeakFrom, atPeakTo, atPeakCount, atPeakBytes } = temporal;
   for (let index = 0; index < atPeakKey.length; index++) {
+    const interval = shown[atPeakFrom[index]!]!;
     if (atPeakFrom[index]! > interval || interval >= atPeakTo[index]!) continue;
     cells.bytes[atPeakKey[index]!]! += atPeakBytes[index]!;
     cells.counts[atPeakKey[index]!]! += atPeakCount[index]!;
@@ -84,14 +148,21 @@ export function cellsAtPeak(temporal: Temporal, range: Range): Cells {
   return cells;
 }
 
-/** What was allocated inside the range and is still there at its end. */
-export function cellsAllocatedAndLeft(temporal: Temporal, range: Range): Cells {
+/** What was allocated inside the range of its process and is still there at the range's end. */
+export function cellsAllocatedAndLeft(temporal: Temporal, ranges: Range[]): Cells {
+  const size = temporal.peakBytes.length;
+  const [firsts, lasts] = [new Int32Array(size), new Int32Array(size)];
+  wholeRanges(temporal).forEach((whole, index) => {
+    firsts.fill(ranges[index]!.first, whole.first, whole.last + 1);
+    lasts.fill(ranges[index]!.last, whole.first, whole.last + 1);
+  });
   const cells = emptyCells(temporal);
   const { lifetimeKey, allocatedBefore, freedBefore, lifetimeCount, lifetimeBytes } = temporal;
   for (let index = 0; index < lifetimeKey.length; index++) {
     const allocated = allocatedBefore[index]!;
     const freed = freedBefore[index]!;
-    if (allocated < range.first || allocated > range.last || (freed !== 0 && freed - 1 <= range.last)) continue;
+    const last = lasts[allocated]!;
+    if (allocated < firsts[allocated]! || allocated > last || (freed !== 0 && freed - 1 <= last)) continue;
     cells.bytes[lifetimeKey[index]!]! += lifetimeBytes[index]!;
     cells.counts[lifetimeKey[index]!]! += lifetimeCount[index]!;
   }

@@ -1,6 +1,7 @@
 // Memory over time: two curves, the limit, the largest heap, and a range to choose where the page
 // can take one apart.
 
+import { lowerBound } from "../model/bounds.ts";
 import { bytesText, secondsText } from "../text.ts";
 import { element, penOf } from "./dom.ts";
 import type { Theme } from "./theme.ts";
@@ -45,25 +46,6 @@ export function thinned(xs: Float64Array, ys: Float64Array, columns: number): [n
     for (const at of Array.from(kept).sort((left, right) => left - right)) points.push([xs[at]!, ys[at]!]);
   }
   return points;
-}
-
-/** The first index whose value is not below `wanted`. */
-export function lowerBound(values: Float64Array, wanted: number): number {
-  let low = 0;
-  let high = values.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (values[middle]! < wanted) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
-
-/** The first index whose value is above `wanted`. */
-export function upperBound(values: Float64Array, wanted: number): number {
-  let at = lowerBound(values, wanted);
-  while (at < values.length && values[at] === wanted) at += 1;
-  return at;
 }
 
 /** Round steps for an axis: about `wanted` of them up to `largest`. */

@@ -78,6 +78,12 @@ export function fillHelp(data: PageData): void {
         "what was allocated in it and was still there at its end. A click on the chart goes back to the whole run.",
     );
   }
+  if (data.temporal !== null && data.temporal.parts.length > 1) {
+    words.push(
+      "Of several processes the page shows what each held at its own peak inside the stretch; the curve is the sum of " +
+        "all of them. A process that was not there in the stretch is left out.",
+    );
+  }
   const keys = make("dl", "keys");
   for (const [key, text] of KEYS) keys.append(make("dt", "", make("kbd", "", key)), make("dd", "", text));
   dialog.append(head(title, dialog), make("div", "", ...words.map((text) => make("p", "", text)), keys));

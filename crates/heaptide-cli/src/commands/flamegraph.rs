@@ -1,19 +1,16 @@
 //! `heaptide flamegraph`
 
 use clap::ValueEnum;
-use heaptide_engine::{Metric, Temporal, TemporalOptions};
+use heaptide_engine::Metric;
 use heaptide_report::{
     ConfidentialFiles, FlamegraphOptions, MAX_MEMORY_RECORDS, TreeOptions, flamegraph_html,
     tree_json,
 };
 
-use super::merge::{load_one, load_selected};
-use super::{
-    CaptureArgument, Loaded, MomentArgument, SelectionArguments, load_with_history, no_history,
-};
+use super::merge::{load_selected, load_with_histories};
+use super::{CaptureArgument, Loaded, MomentArgument, SelectionArguments};
 use crate::failure::{Failure, WrongUsage};
 use crate::output::{FileArguments, write_stdout};
-use crate::progress::ProgressLine;
 use crate::terminal::Terminal;
 
 #[derive(Debug, clap::Args)]
@@ -106,15 +103,12 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         let capture = &arguments.capture.path;
         arguments.output.path(capture, "flamegraph", "html")?
     };
-    let max_records = arguments.max_memory_records;
-    let alone = arguments.capture.more.is_empty() && !arguments.capture.path.is_dir();
-    let mut temporal = None;
-    let loaded = if arguments.temporal && alone && arguments.capture.process.is_none() {
-        let (loaded, history) = load_with_history(&arguments.capture.path, max_records, terminal)?;
-        temporal = Some(history);
+    let mut histories = Vec::new();
+    let loaded = if arguments.temporal {
+        let (loaded, all) =
+            load_with_histories(&arguments.capture, arguments.max_memory_records, terminal)?;
+        histories = all;
         loaded
-    } else if arguments.temporal {
-        load_one(&arguments.capture, terminal)?
     } else {
         let moment = Some(&arguments.moment);
         load_selected(&arguments.capture, &arguments.selection, moment, terminal)?
@@ -135,16 +129,13 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         arguments.output.write(&path, json)?;
         return Ok(());
     }
-    if arguments.temporal && temporal.is_none() {
-        temporal = Some(history(&loaded, max_records)?);
-    }
     let options = FlamegraphOptions {
         metric,
         inverted: arguments.inverted,
         split_threads: arguments.split_threads,
         confidential_files: arguments.sources.confidential_files(),
         max_memory_records: arguments.max_memory_records,
-        temporal: temporal.as_ref(),
+        histories: &histories,
         part: arguments.selection.part(),
         shown: &loaded.shown,
     };
@@ -158,14 +149,4 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         flamegraph_html(capture, profile, liveness, options, out)
     })?;
     Ok(())
-}
-
-fn history(loaded: &Loaded, max_records: usize) -> Result<Temporal, Failure> {
-    let mut line = ProgressLine::new("reading events again");
-    let mut report = |progress| line.report(progress);
-    let options = TemporalOptions {
-        max_records,
-        progress: Some(&mut report),
-    };
-    Temporal::new(&loaded.capture, &loaded.profile, options).map_err(|error| no_history(&error))
 }

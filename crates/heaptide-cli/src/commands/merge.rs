@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use heaptide_engine::{Merger, Process, Temporal, TemporalOptions, combined_curve};
+use heaptide_engine::{Merger, Process, ProcessHistory, Temporal, TemporalOptions, combined_curve};
 use heaptide_format::{MAGIC, Origin, Sample};
-use heaptide_report::{Reported, processes_json, processes_text};
+use heaptide_report::{Reported, end_unix_ns, processes_json, processes_text};
 
 use super::selection::history_failure;
 use super::{
-    CaptureArgument, Loaded, MomentArgument, SelectionArguments, load, open, open_with_history,
-    tell,
+    CaptureArgument, Loaded, MomentArgument, SelectionArguments, load, no_history, open,
+    open_with_history, tell,
 };
 use crate::failure::Failure;
 use crate::output::OutputArguments;
@@ -95,10 +95,42 @@ pub(crate) fn load_selected(
     Ok(loaded)
 }
 
+/// As [`load_group`], with the history of each process, whose keys are those of the profile.
+pub(crate) fn load_with_histories(
+    argument: &CaptureArgument,
+    max_records: usize,
+    terminal: &Terminal,
+) -> anyhow::Result<(Loaded, Vec<ProcessHistory>)> {
+    let opened = |path: &PathBuf| {
+        let (loaded, temporal) =
+            open_with_history(path, max_records, |_, error| no_history(error))?;
+        let history = history_of(&loaded, temporal);
+        Ok((loaded, history))
+    };
+    let paths = chosen(argument)?;
+    if let [only] = &paths[..] {
+        let (loaded, history) = opened(only)?;
+        tell(&loaded, terminal);
+        return Ok((loaded, vec![history]));
+    }
+    let all = paths.iter().map(opened).collect::<anyhow::Result<_>>()?;
+    Ok(as_one(all, String::new(), terminal))
+}
+
 /// A capture with its history, by which it can be narrowed down.
-fn opened_to_narrow(path: &Path) -> anyhow::Result<(Loaded, Temporal)> {
+fn opened_to_narrow(path: &Path) -> anyhow::Result<(Loaded, ProcessHistory)> {
     let boundaries = TemporalOptions::default().max_records;
-    open_with_history(path, boundaries, history_failure)
+    let (loaded, temporal) = open_with_history(path, boundaries, history_failure)?;
+    let history = history_of(&loaded, temporal);
+    Ok((loaded, history))
+}
+
+fn history_of(loaded: &Loaded, temporal: Temporal) -> ProcessHistory {
+    ProcessHistory {
+        temporal,
+        start_unix_ns: loaded.capture.lifecycle.tracking_start_unix_ns,
+        end_unix_ns: end_unix_ns(&loaded.capture),
+    }
 }
 
 /// The captures that were named, or the one of the process that was.
@@ -143,24 +175,36 @@ fn merged(
     terminal: &Terminal,
 ) -> anyhow::Result<Loaded> {
     let mut shown = String::new();
-    let mut all: Vec<Loaded> = if selection.is_interval() {
+    let all = if selection.is_interval() {
         let opened = paths.iter().map(|path| opened_to_narrow(path));
         let mut all = opened.collect::<anyhow::Result<Vec<_>>>()?;
         shown = selection.narrow(&mut all)?;
-        all.into_iter().map(|(loaded, _)| loaded).collect()
+        all
     } else {
-        let opened = paths.iter().map(|path| open(path, threshold));
+        let opened = paths.iter().map(|path| {
+            let loaded = open(path, threshold)?;
+            Ok((loaded, ProcessHistory::default()))
+        });
         opened.collect::<anyhow::Result<_>>()?
     };
-    let groups = all.iter().map(|one| one.capture.identity.group_id);
+    Ok(as_one(all, shown, terminal).0)
+}
+
+/// Captures of at least two processes as one, and their histories in its terms.
+fn as_one(
+    mut all: Vec<(Loaded, ProcessHistory)>,
+    shown: String,
+    terminal: &Terminal,
+) -> (Loaded, Vec<ProcessHistory>) {
+    let groups = all.iter().map(|(one, _)| one.capture.identity.group_id);
     warn_of_strangers(groups.collect(), terminal);
-    all.sort_by_key(|one| {
+    all.sort_by_key(|(one, _)| {
         let root = Origin::from_raw(one.capture.identity.origin) == Some(Origin::Root);
         (!root, one.capture.identity.created_unix_ns)
     });
     let processes: Vec<Process> = all
         .iter()
-        .map(|one| Process::new(&one.capture, &one.profile, &one.liveness))
+        .map(|(one, _)| Process::new(&one.capture, &one.profile, &one.liveness))
         .collect();
     let curve = combined_curve(&processes);
     eprintln!(
@@ -168,13 +212,15 @@ fn merged(
         all.len()
     );
     let mut all = all.into_iter();
-    let Some(first) = all.next() else {
+    let Some((first, history)) = all.next() else {
         unreachable!("there are at least two")
     };
+    let mut histories = vec![history];
     let mut capture = first.capture;
     let mut merger = Merger::new(first.profile, capture.identity.pid);
-    for one in all {
-        merger.add(one.profile, one.capture.identity.pid);
+    for (one, mut history) in all {
+        merger.add_with_history(one.profile, &mut history.temporal, one.capture.identity.pid);
+        histories.push(history);
         capture.file_bytes += one.capture.file_bytes;
         let (own, its) = (&mut capture.own, one.capture.own);
         own.anonymous_bytes = own.anonymous_bytes.saturating_add(its.anonymous_bytes);
@@ -190,12 +236,13 @@ fn merged(
             ..Sample::default()
         })
         .collect();
-    Ok(Loaded {
+    let loaded = Loaded {
         capture,
         profile,
         liveness: first.liveness,
         shown,
-    })
+    };
+    (loaded, histories)
 }
 
 /// Captures of one directory may be of several runs, which is not forbidden but seldom meant.

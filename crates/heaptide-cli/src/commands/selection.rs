@@ -1,9 +1,10 @@
 //! Which part of a capture a report shows: some threads, a stretch of time.
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use heaptide_capture::Capture;
-use heaptide_engine::{EngineError, Temporal, ThreadInfo};
+use heaptide_engine::{EngineError, ProcessHistory, Temporal, ThreadInfo};
 use heaptide_report::{Part, end_unix_ns, keep_interval, keep_threads, visible};
 
 use super::Loaded;
@@ -64,11 +65,12 @@ impl Point {
 impl SelectionArguments {
     /// Narrows captures that were made together down to the stretch of time, if one was given. Gives it in
     /// words.
-    pub(super) fn narrow(&self, all: &mut [(Loaded, Temporal)]) -> anyhow::Result<String> {
+    pub(super) fn narrow(&self, all: &mut [(Loaded, ProcessHistory)]) -> anyhow::Result<String> {
         let Some([from, to]) = self.between.as_deref() else {
             return Ok(String::new());
         };
-        let started = |(one, _): &(Loaded, Temporal)| one.capture.lifecycle.tracking_start_unix_ns;
+        let started =
+            |(one, _): &(Loaded, ProcessHistory)| one.capture.lifecycle.tracking_start_unix_ns;
         let start = all.iter().map(started).min().unwrap_or(0);
         let ends = all.iter().map(|(one, _)| end_unix_ns(&one.capture));
         let end = ends.max().unwrap_or(0).max(start);
@@ -90,8 +92,18 @@ impl SelectionArguments {
             .into());
         }
         let mut shown: Option<(u64, u64)> = None;
-        for (one, temporal) in all {
-            let (from, to) = narrow_one(one, temporal, from, to);
+        let alone = all.len() == 1;
+        for (one, history) in all {
+            let mut range = history.intervals_within(from, to);
+            if alone {
+                range = Some(history.temporal.intervals_touched(from, to));
+            }
+            let Some(range) = range else {
+                // It was not there.
+                keep_interval(&mut one.profile, &Temporal::default(), &(0..=0));
+                continue;
+            };
+            let (from, to) = narrow_one(one, history, &range);
             let (first, last) = shown.unwrap_or((from, to));
             shown = Some((first.min(from), last.max(to)));
         }
@@ -198,15 +210,17 @@ fn no_such_thread(wanted: &str, threads: &[ThreadInfo]) -> Failure {
 }
 
 /// Gives the stretch that was taken, in nanoseconds since the Unix epoch: whole intervals between samples.
-fn narrow_one(one: &mut Loaded, temporal: &Temporal, from: u64, to: u64) -> (u64, u64) {
-    let times = &temporal.times_unix_ns;
-    let first = times.partition_point(|&time| time <= from);
-    let last = times.partition_point(|&time| time < to).max(first);
-    keep_interval(&mut one.profile, temporal, &(first..=last));
-    let start = one.capture.lifecycle.tracking_start_unix_ns;
-    let begin = first.checked_sub(1).map_or(start, |before| times[before]);
-    let end = times.get(last).copied();
-    (begin, end.unwrap_or_else(|| end_unix_ns(&one.capture)))
+fn narrow_one(
+    one: &mut Loaded,
+    history: &ProcessHistory,
+    range: &RangeInclusive<usize>,
+) -> (u64, u64) {
+    let times = &history.temporal.times_unix_ns;
+    keep_interval(&mut one.profile, &history.temporal, range);
+    let before = range.start().checked_sub(1);
+    let begin = before.map_or(history.start_unix_ns, |before| times[before]);
+    let end = times.get(*range.end()).copied();
+    (begin, end.unwrap_or(history.end_unix_ns))
 }
 
 pub(super) fn history_failure(capture: &Capture, error: &EngineError) -> Failure {

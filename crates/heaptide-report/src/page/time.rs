@@ -1,7 +1,7 @@
 //! Memory over time.
 
 use heaptide_capture::Capture;
-use heaptide_engine::Temporal;
+use heaptide_engine::ProcessHistory;
 use heaptide_format::Sample;
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
@@ -15,9 +15,9 @@ use crate::stats_json::end_unix_ns;
 pub(crate) fn write_time(request: &PageRequest, tree: &PageTree, block: &mut Block) -> Value {
     let capture = request.capture;
     let start = start_unix_ns(capture);
-    let samples = match request.temporal {
+    let samples = match request.histories {
         // The boundaries are samples.
-        Some(temporal) if temporal.times_unix_ns.len() > 1 => Vec::new(),
+        [alone] if alone.temporal.times_unix_ns.len() > 1 => Vec::new(),
         _ => thinned(&capture.samples, request.max_memory_records),
     };
     let samples = || samples.iter();
@@ -31,13 +31,25 @@ pub(crate) fn write_time(request: &PageRequest, tree: &PageTree, block: &mut Blo
         samples().map(|sample| sample.resident_bytes),
     );
     block.delta("sample.heap", samples().map(|sample| sample.heap_bytes));
-    if let Some(temporal) = request.temporal {
-        let times = temporal.times_unix_ns.iter();
+    let histories = request.histories;
+    let last = histories.iter().map(|history| history.end_unix_ns).max();
+    let end = end_unix_ns(capture).max(last.unwrap_or(0));
+    if !histories.is_empty() {
+        let of_processes = |of: fn(&ProcessHistory) -> u64| histories.iter().map(of);
+        block.plain(
+            "process.boundaries",
+            of_processes(|history| history.temporal.times_unix_ns.len() as u64),
+        );
+        let starts = of_processes(|history| history.start_unix_ns);
+        block.delta("process.start", starts.map(microseconds));
+        let ends = of_processes(|history| history.end_unix_ns);
+        block.delta("process.end", ends.map(microseconds));
+        let times = (histories.iter()).flat_map(|history| &history.temporal.times_unix_ns);
         block.delta(
             "boundary.microseconds",
             times.map(|&time| microseconds(time)),
         );
-        write_history(temporal, tree, block);
+        write_histories(histories, tree, block);
     }
     let limit_bytes = capture
         .samples
@@ -45,59 +57,85 @@ pub(crate) fn write_time(request: &PageRequest, tree: &PageTree, block: &mut Blo
         .map_or(0, |last| last.cgroup_limit_bytes);
     json!({
         "start_unix_ms": start / 1_000_000,
-        "microseconds": microseconds(end_unix_ns(capture)),
+        "microseconds": microseconds(end),
         "limit_bytes": limit_bytes,
         "samples": capture.samples.len(),
     })
 }
 
-fn write_history(temporal: &Temporal, tree: &PageTree, block: &mut Block) {
-    block.delta("boundary.resident", temporal.resident_bytes.iter().copied());
-    block.delta("boundary.heap", temporal.heap_bytes.iter().copied());
-    block.delta("interval.peak", temporal.peak_bytes.iter().copied());
+/// One after another: each process's intervals follow those of the one before.
+fn write_histories(histories: &[ProcessHistory], tree: &PageTree, block: &mut Block) {
+    let all = || histories.iter().map(|history| &history.temporal);
+    let resident = all().flat_map(|temporal| &temporal.resident_bytes);
+    block.delta("boundary.resident", resident.copied());
+    let heap = all().flat_map(|temporal| &temporal.heap_bytes);
+    block.delta("boundary.heap", heap.copied());
+    let peaks = all().flat_map(|temporal| &temporal.peak_bytes);
+    block.delta("interval.peak", peaks.copied());
 
     // Keys that the page does not tell apart are one.
     let mut keys: Vec<(u32, u32, u32)> = Vec::new();
     let mut known: FxHashMap<(u32, u32, u32), u64> = FxHashMap::default();
-    let numbers: Vec<u64> = (temporal.keys.iter())
-        .map(|key| {
+    // By process, and the number of its first interval.
+    let mut numbers: Vec<(Vec<u64>, u64)> = Vec::new();
+    let mut first = 0;
+    for temporal in all() {
+        let own = temporal.keys.iter().map(|key| {
             let key = tree.key(key);
             *known.entry(key).or_insert_with(|| {
                 keys.push(key);
                 (keys.len() - 1) as u64
             })
-        })
-        .collect();
+        });
+        numbers.push((own.collect(), first));
+        first += temporal.intervals() as u64;
+    }
     block.delta("key.node", keys.iter().map(|key| key.0.into()));
     block.plain("key.thread", keys.iter().map(|key| key.1.into()));
     block.plain("key.allocator", keys.iter().map(|key| key.2.into()));
 
-    let lives = || temporal.lifetimes.iter();
-    block.delta(
-        "lifetime.key",
-        lives().map(|life| numbers[life.key as usize]),
-    );
+    let lives = || {
+        all()
+            .zip(&numbers)
+            .flat_map(|(temporal, (numbers, first))| {
+                let lives = temporal.lifetimes.iter();
+                lives.map(move |life| (life, numbers[life.key as usize], *first))
+            })
+    };
+    block.delta("lifetime.key", lives().map(|(_, key, _)| key));
     block.delta(
         "lifetime.allocated_before",
-        lives().map(|life| life.allocated_before.into()),
+        lives().map(|(life, _, first)| first + u64::from(life.allocated_before)),
     );
-    let freed = |freed_before: Option<u32>| freed_before.map_or(0, |before| u64::from(before) + 1);
     block.plain(
         "lifetime.freed_before",
-        lives().map(|life| freed(life.freed_before)),
+        lives().map(|(life, _, first)| {
+            let freed = |before: u32| first + u64::from(before) + 1;
+            life.freed_before.map_or(0, freed)
+        }),
     );
-    block.plain("lifetime.count", lives().map(|life| life.count));
-    block.plain("lifetime.bytes", lives().map(|life| life.bytes));
+    block.plain("lifetime.count", lives().map(|(life, ..)| life.count));
+    block.plain("lifetime.bytes", lives().map(|(life, ..)| life.bytes));
 
-    let runs = || temporal.at_peaks.iter();
-    block.delta("at_peak.key", runs().map(|run| numbers[run.key as usize]));
-    block.delta("at_peak.from", runs().map(|run| run.from.into()));
+    let runs = || {
+        all()
+            .zip(&numbers)
+            .flat_map(|(temporal, (numbers, first))| {
+                let runs = temporal.at_peaks.iter();
+                runs.map(move |run| (run, numbers[run.key as usize], *first))
+            })
+    };
+    block.delta("at_peak.key", runs().map(|(_, key, _)| key));
+    block.delta(
+        "at_peak.from",
+        runs().map(|(run, _, first)| first + u64::from(run.from)),
+    );
     block.plain(
         "at_peak.length",
-        runs().map(|run| u64::from(run.to.saturating_sub(run.from))),
+        runs().map(|(run, ..)| u64::from(run.to.saturating_sub(run.from))),
     );
-    block.plain("at_peak.count", runs().map(|run| run.count));
-    block.plain("at_peak.bytes", runs().map(|run| run.bytes));
+    block.plain("at_peak.count", runs().map(|(run, ..)| run.count));
+    block.plain("at_peak.bytes", runs().map(|(run, ..)| run.bytes));
 }
 
 /// When tracking started, else the first sample.
