@@ -12,6 +12,7 @@ mod fuzz;
 mod interpreters;
 mod lint;
 mod package;
+mod project;
 mod shell;
 mod test;
 mod venv;

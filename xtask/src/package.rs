@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::interpreters::{self, Interpreter};
-use crate::{shell, venv};
+use crate::{project, shell, venv};
 
 /// What the package is compared with. One version of Python will do: what is compared does not depend on that.
 const MEMRAY: &str = "memray==1.20.0";
@@ -74,7 +74,11 @@ fn test(interpreter: &Interpreter, wheel: &Path) -> Result<()> {
     // Not in the project, where `heaptide` would be the directory of the sources.
     let mut command = Command::new(&python);
     let tests = shell::project().join("python/tests");
-    shell::run(pytest(&mut command, &tests).current_dir(std::env::temp_dir()))
+    shell::run(pytest(&mut command, &tests).current_dir(std::env::temp_dir()))?;
+    if interpreter.minor == EVERYTHING_ON_MINOR {
+        project::test(&python)?;
+    }
+    Ok(())
 }
 
 /// pytest-memray, on heaptide. In an environment of its own, because it fails to load without the shim.
