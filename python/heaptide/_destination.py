@@ -33,11 +33,12 @@ class FileDestination(Destination):
 
 @dataclass(frozen=True)
 class SocketDestination(Destination):
-    """A TCP port that one reader may connect to.
+    """A TCP port that readers may connect to: a `SocketReader` on the same machine.
 
     Args:
         server_port: The port.
-        address: The address to listen at.
+        address: The address to listen at. Whoever can connect can read what the program allocates where, so it is this
+            machine's own unless told otherwise.
     """
 
     server_port: int

@@ -90,11 +90,23 @@ class CaptureReader:
     def write_records(self, file: object) -> None: ...
 
 @final
+class LiveReader:
+    def __init__(self, port: int, alone: bool) -> None: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def command_line(self) -> str: ...
+    def is_active(self) -> bool: ...
+    def current(self, merge_threads: bool) -> Optional[Iterator[AllocationRecord]]: ...
+    def close(self) -> None: ...
+
+@final
 class Tracking:
     def __init__(
         self,
         path: Union[str, PathLike[str]],
         *,
+        listen: Optional[tuple[str, int]],
         overwrite: bool,
         aggregated: bool,
         memory_interval_ms: int,

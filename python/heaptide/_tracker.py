@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import operator
 import os
 import sys
 import warnings
@@ -31,7 +32,8 @@ class Tracker:
 
     Args:
         file_name: The capture to write; the same as ``destination=FileDestination(file_name)``.
-        destination: Where to write instead: a `FileDestination`.
+        destination: Where to write instead: a `FileDestination`, or a `SocketDestination`, with which the first reader
+            is waited for when the tracker is made.
         native_traces: Whether to record native stacks, too: not there yet, a ``RuntimeWarning`` says so.
         memory_interval_ms: How many milliseconds lie between samples of the resident memory; 0: none are taken.
         follow_fork: Whether forked children are tracked as well, each in a capture ``<file_name>.<pid>``.
@@ -41,10 +43,11 @@ class Tracker:
 
     Raises:
         TypeError: When not exactly one of ``file_name`` and ``destination`` is given, or it is no destination.
-        OSError: When the file exists (and ``overwrite`` is not set) or cannot be made.
+        OSError: When the file exists (and ``overwrite`` is not set) or cannot be made, or the port cannot be used.
         NotImplementedError: When something is asked for that is not there yet.
-        RuntimeError: (when the block is entered) when something is tracked in this process already, by another
-            tracker or by ``heaptide run``; when this tracker was used before.
+        RuntimeError: When something is asked for that needs a file. (When the block is entered) when something is
+            tracked in this process already, by another tracker or by ``heaptide run``; when this tracker was used
+            before.
     """
 
     def __init__(
@@ -67,9 +70,16 @@ class Tracker:
             raise TypeError("destination must be a SocketDestination or FileDestination")
         file_format = FileFormat(file_format)
         if isinstance(destination, SocketDestination):
-            _refuse_socket(follow_fork, file_format)
+            _refuse_what_needs_a_file(follow_fork, file_format)
         if track_object_lifetimes:
             _refuse_lifetimes()
+        if isinstance(destination, SocketDestination):
+            # Counters are what a reader asks for: what is live, by stack. They are as exact, and do not grow with time.
+            file_format = FileFormat.AGGREGATED_ALLOCATIONS
+            listen = (destination.address, operator.index(destination.server_port))
+            destination = FileDestination("", compress_on_exit=False)
+        else:
+            listen = None
         if destination.buffered:
             raise NotImplementedError(
                 "a Tracker maps its capture: leave buffered out, or use `heaptide run --buffered-file-io`"
@@ -81,6 +91,7 @@ class Tracker:
         self._compress = destination.compress_on_exit
         self._tracking = Tracking(
             destination.path,
+            listen=listen,
             overwrite=destination.overwrite,
             aggregated=file_format == FileFormat.AGGREGATED_ALLOCATIONS,
             memory_interval_ms=memory_interval_ms,
@@ -145,14 +156,11 @@ def _frames_below(frame: FrameType) -> int:
     return max(count, 0)
 
 
-def _refuse_socket(follow_fork: bool, file_format: FileFormat) -> NoReturn:
+def _refuse_what_needs_a_file(follow_fork: bool, file_format: FileFormat) -> None:
     if follow_fork:
         raise RuntimeError("follow_fork requires an output file")
     if file_format == FileFormat.AGGREGATED_ALLOCATIONS:
         raise RuntimeError("AGGREGATED_ALLOCATIONS requires an output file")
-    raise NotImplementedError(
-        "heaptide does not track to a socket yet: write to a file, which can be read while it is written"
-    )
 
 
 def _refuse_lifetimes() -> NoReturn:

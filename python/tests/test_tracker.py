@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import heaptide
-from heaptide import FileDestination, FileFormat, FileReader, SocketDestination, SocketReader, Tracker
+from heaptide import FileDestination, FileFormat, FileReader, SocketDestination, Tracker
 
 Piece = Callable[[str], str]
 
@@ -231,10 +231,6 @@ def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
 def test_what_is_not_there_yet(tmp_path: Path) -> None:
     with pytest.raises(NotImplementedError, match="buffered"):
         Tracker(destination=FileDestination(tmp_path / "x", buffered=True))
-    with pytest.raises(NotImplementedError, match="socket"):
-        Tracker(destination=SocketDestination(1234))
-    with pytest.raises(NotImplementedError, match="socket"), SocketReader(1234):
-        pass
     assert not list(tmp_path.iterdir())
 
 

@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("heaptide-cpython", &[]),
     // Inside the profiled process.
     ("heaptide-recorder", &["heaptide-format"]),
+    ("heaptide-serve", &["heaptide-format"]),
     (
         "heaptide-agent",
         &[
@@ -23,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heaptide-elf",
             "heaptide-format",
             "heaptide-recorder",
+            "heaptide-serve",
         ],
     ),
     // Outside of it.
@@ -33,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "heaptide-engine",
         &["heaptide-capture", "heaptide-cpython", "heaptide-format"],
     ),
+    ("heaptide-remote", &["heaptide-capture", "heaptide-format"]),
     ("heaptide-memray", &["heaptide-capture", "heaptide-format"]),
     (
         "heaptide-report",
@@ -63,6 +66,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heaptide-engine",
             "heaptide-format",
             "heaptide-memray",
+            "heaptide-remote",
             "heaptide-report",
             "heaptide-session",
         ],

@@ -12,7 +12,7 @@
 //!
 //! Only these functions change the state, one at a time. See `docs/design/011-tracking-inside-a-program.md`.
 
-use core::ffi::{CStr, c_char, c_void};
+use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use heaptide_format::{Identity, MetadataKey, PYTHON_ALLOCATORS, PythonAllocator};
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use crate::{
     RECORDER, code, family, guard, interpreter, loader, names, python_allocators, real, sampler,
-    start, switch, thread,
+    server, start, switch, thread,
 };
 
 /// Changes when the functions do.
@@ -175,6 +175,38 @@ pub extern "C" fn heaptide_state() -> i32 {
         TRACKING => 2,
         UNUSABLE => 5,
         _ => 3,
+    }
+}
+
+/// From the next start on, serves the capture to whoever connects to a socket that listens, and to the first one, who
+/// has connected. The descriptors are copied. With -1 three times: nothing is served after all.
+///
+/// # Safety
+/// With the GIL. The descriptors are open.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heaptide_serve(capture: c_int, listener: c_int, first: c_int) -> i32 {
+    if is_supervised() {
+        return Code::Supervised as i32;
+    }
+    match STATE.load(Ordering::Acquire) {
+        IDLE | LEAVING => {}
+        TRACKING => return Code::Already as i32,
+        _ => return Code::Busy as i32,
+    }
+    let descriptors = [capture, listener, first];
+    let wanted = descriptors.iter().all(|&number| number >= 0);
+    match guard::catching(|| server::set(wanted.then_some(descriptors))) {
+        Some(true) => Code::Ok as i32,
+        _ => Code::Resources as i32,
+    }
+}
+
+/// After stop: tells readers that tracking has ended, and waits until they have read: two seconds at most for one that does nothing, ten
+/// for all. The GIL should be let go.
+#[unsafe(no_mangle)]
+pub extern "C" fn heaptide_farewell() {
+    if matches!(STATE.load(Ordering::Acquire), IDLE | LEAVING) && !is_elsewhere() {
+        guard::catching(server::finish);
     }
 }
 

@@ -38,6 +38,7 @@ mod own_heap;
 mod python_allocators;
 mod real;
 mod sampler;
+mod server;
 mod session;
 mod start;
 mod switch;

@@ -1,4 +1,4 @@
-//! A thread of our own that samples memory, where no supervisor does it from outside.
+//! A thread of our own that samples memory, where no supervisor does it from outside, and serves readers (`server`).
 //!
 //! It blocks every signal that can be blocked, is never recorded, knows nothing of Python, and uses system calls only:
 //! no allocation, no lock. It is gone before a process forks, so that a child never finds half of it, and so that
@@ -9,17 +9,19 @@ use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use heaptide_recorder::{SampleTable, Seen, SpinLock};
+use heaptide_serve::Kept as Wake;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
 use crate::real::find;
-use crate::{RECORDER, family, switch, thread};
+use crate::{RECORDER, family, guard, server, switch, thread};
 
 /// Set and woken when the thread is to end.
 static END: AtomicU32 = AtomicU32::new(0);
 static CONTROL: SpinLock<Control> = SpinLock::new(Control {
     thread: None,
     work: None,
+    wake: [None, None],
 });
 /// There is to be a thread, and there is none.
 static PAUSED: AtomicBool = AtomicBool::new(false);
@@ -28,6 +30,8 @@ struct Control {
     thread: Option<libc::pthread_t>,
     /// What the thread goes on with; taken by it while it runs.
     work: Option<Work>,
+    /// The ends of a pipe. The thread takes the first one, and wakes up where it waits for readers when the other is closed.
+    wake: [Option<Wake>; 2],
 }
 
 struct Work {
@@ -55,19 +59,15 @@ const NANOSECONDS: u64 = 1_000_000_000;
 /// of zero: no samples. `false`: there can be no thread.
 pub(crate) fn begin(interval_ms: u32, cgroup: [Option<&CStr>; 2]) -> bool {
     PAUSED.store(false, Ordering::Relaxed);
-    let Some(work) = Work::new(interval_ms, cgroup) else {
-        return true;
-    };
     let mut control = CONTROL.lock();
-    control.work = Some(work);
-    control.thread = spawn();
-    control.thread.is_some()
+    control.work = Work::new(interval_ms, cgroup);
+    !control.has_something_to_do() || control.spawn()
 }
 
 /// Ends the thread and waits for it: for one sample at most. Nothing happens where there is none.
 pub(crate) fn end() {
     PAUSED.store(false, Ordering::Relaxed);
-    let thread = CONTROL.lock().thread.take();
+    let thread = CONTROL.lock().take_thread();
     stop_thread(thread);
     if let Some(work) = CONTROL.lock().work.take() {
         work.close();
@@ -79,7 +79,7 @@ pub(crate) fn end() {
 pub(crate) fn pause() {
     let thread = CONTROL
         .try_lock()
-        .and_then(|mut control| control.thread.take());
+        .and_then(|mut control| control.take_thread());
     if stop_thread(thread) {
         PAUSED.store(true, Ordering::Relaxed);
     }
@@ -114,9 +114,13 @@ unsafe extern "C" fn pending(_nothing: *mut c_void) -> c_int {
 /// The child still has one thread.
 pub(crate) unsafe fn after_fork(tracked: bool) {
     // SAFETY: the caller's promise. A thread that held the lock is not here.
-    unsafe { CONTROL.reopen() };
+    unsafe {
+        CONTROL.reopen();
+        server::after_fork();
+    }
     let mut control = CONTROL.lock();
     control.thread = None;
+    control.wake = [None, None];
     if let Some(work) = control.work.take() {
         work.close();
     }
@@ -144,16 +148,39 @@ fn resume_paused() {
     if control.work.is_none() {
         control.work = Work::new(family::interval(), [None, None]);
     }
-    if control.work.is_some() && control.thread.is_none() {
-        control.thread = spawn();
+    if control.has_something_to_do() && control.thread.is_none() {
+        control.spawn();
     }
 }
 
-fn stop_thread(thread: Option<libc::pthread_t>) -> bool {
-    let Some(thread) = thread else {
+impl Control {
+    fn has_something_to_do(&self) -> bool {
+        self.work.is_some() || server::is_open()
+    }
+
+    /// `false`: there can be no thread.
+    fn spawn(&mut self) -> bool {
+        if server::is_open() {
+            let ends = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+            let kept = |end: OwnedFd| Wake::copy_of(end.as_fd()).ok();
+            self.wake = ends.map_or([None, None], |(read, write)| [kept(read), kept(write)]);
+        }
+        self.thread = spawn();
+        self.thread.is_some()
+    }
+
+    fn take_thread(&mut self) -> Option<(libc::pthread_t, Option<Wake>)> {
+        let thread = self.thread.take()?;
+        Some((thread, self.wake[1].take()))
+    }
+}
+
+fn stop_thread(thread: Option<(libc::pthread_t, Option<Wake>)>) -> bool {
+    let Some((thread, wake)) = thread else {
         return false;
     };
     END.store(1, Ordering::Release);
+    drop(wake);
     // SAFETY: wakes whoever waits on our own word. The thread was made by `spawn` and not waited for.
     unsafe {
         let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
@@ -201,16 +228,40 @@ extern "C" fn run(_nothing: *mut c_void) -> *mut c_void {
     // SAFETY: names the calling thread.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"heaptide".as_ptr()) };
     // Whoever starts us holds the lock, and lets it go.
-    let Some(mut work) = CONTROL.lock().work.take() else {
-        return core::ptr::null_mut();
+    let (mut work, wake) = {
+        let mut control = CONTROL.lock();
+        (control.work.take(), control.wake[0].take())
     };
-    while sleep(work.interval_ns) {
-        if switch::is_on() {
+    let mut last = clock(rustix::time::ClockId::Monotonic);
+    while work.is_some() || server::is_open() {
+        let interval = work.as_ref().map_or(NANOSECONDS, |work| work.interval_ns);
+        let since = clock(rustix::time::ClockId::Monotonic).saturating_sub(last);
+        let rest = interval.saturating_sub(since);
+        if !wait(rest, wake.as_ref()) {
+            break;
+        }
+        let now = clock(rustix::time::ClockId::Monotonic);
+        if now.saturating_sub(last) < interval {
+            continue;
+        }
+        last = now;
+        if let Some(work) = work.as_mut().filter(|_| switch::is_on()) {
             work.take_sample();
         }
     }
-    CONTROL.lock().work = Some(work);
+    CONTROL.lock().work = work;
     core::ptr::null_mut()
+}
+
+/// Waits, and serves readers meanwhile. Whether the thread is to go on.
+fn wait(nanoseconds: u64, wake: Option<&Wake>) -> bool {
+    if server::is_open() {
+        if guard::catching(|| server::turn(wake, nanoseconds)).is_none() {
+            server::give_up();
+        }
+        return END.load(Ordering::Acquire) == 0;
+    }
+    sleep(nanoseconds)
 }
 
 /// Whether the thread is to go on.

@@ -10,7 +10,7 @@ use crate::interpreter;
 use crate::session::{self, Session};
 use crate::{
     RECORDER, audit_hook, code, family, fork, guard, inside, loader, names, python_allocators,
-    real, sampler, switch, thread,
+    real, sampler, server, switch, thread,
 };
 
 static SESSION: SpinLock<Option<Session>> = SpinLock::new(None);
@@ -232,5 +232,9 @@ fn finish() {
 /// As a Python callable, run by `atexit` after the program's own handlers.
 unsafe extern "C" fn finish_at_exit(_self: *mut c_void, _arguments: *mut c_void) -> *mut c_void {
     finish();
+    if !inside::is_elsewhere() {
+        // For two seconds at most, where nobody reads.
+        server::finish();
+    }
     interpreter::none()
 }

@@ -42,6 +42,7 @@ pub use process::{ProcessState, process_state};
 pub use rewrite::{RewriteError, Rewritten, rewrite};
 pub use segments::SegmentSummary;
 pub use signal::signal_name;
+pub use source::Source;
 pub use table::Table;
 pub use text::{Text, bytes_text, escape_bytes, shell_quote};
 pub use warning::{Warning, WarningKind, Warnings};
@@ -121,6 +122,15 @@ impl Capture {
             capture.attach_events(source::OwnedSource(bytes.to_vec()));
         }
         Ok(capture)
+    }
+
+    /// Reads the capture of counters that `source` has; `name` stands for the path in messages. Of a capture of every event
+    /// the events are left out.
+    ///
+    /// # Errors
+    /// As [`Capture::open`].
+    pub fn from_source(source: &dyn Source, name: impl AsRef<Path>) -> Result<Self, Error> {
+        reader::read_capture(source, name.as_ref())
     }
 
     /// Is every event in the capture, rather than counters?

@@ -16,12 +16,21 @@ const SMALLEST_BUDGET: u64 = 4 << 20;
 const UNTOLD_BUDGET: u64 = 64 << 20;
 
 /// Something with bytes at offsets.
-pub(crate) trait Source: Send + Sync {
+pub trait Source: Send + Sync {
     /// Length now.
+    ///
+    /// # Errors
+    /// It cannot be told any more.
     fn length(&self) -> io::Result<u64>;
     /// How many bytes of payload a reader may hold.
+    ///
+    /// # Errors
+    /// As [`Source::length`].
     fn budget(&self) -> io::Result<u64>;
     /// Fills as much of `buffer` as there is at `offset`.
+    ///
+    /// # Errors
+    /// What is there cannot be read.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }
 

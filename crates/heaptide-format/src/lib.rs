@@ -19,6 +19,7 @@ mod decoder;
 mod definition;
 mod event;
 mod header;
+mod live;
 mod packed;
 mod record;
 mod segment;
@@ -34,6 +35,11 @@ pub use header::{
     FEATURE_PACKED_EVENTS, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle,
     MAGIC, Mode, NOTHING_KEPT, Origin, Outcome, OwnCost, PYTHON_ALLOCATORS, PythonAllocator, State,
     StopReason, TOTALS_UNKNOWN, offsets,
+};
+pub use live::{
+    LIVE_BYTES, LIVE_ENDED, LIVE_MAGIC, LIVE_MOST_PIECES, LIVE_NOTHING, LIVE_PIECE_BYTES,
+    LIVE_REQUEST, LIVE_SAME, LIVE_VERSION, LiveHello, LiveReply, LiveRequest, LiveWanted,
+    live_hash,
 };
 pub use packed::{LARGEST_BLOCK_BYTES, PACKED_BLOCK_BYTES, PackedBlock, Packing};
 pub use record::{

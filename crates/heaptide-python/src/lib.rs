@@ -9,6 +9,7 @@ mod allocation_record;
 mod errors;
 mod frames;
 mod iterate;
+mod live;
 mod reader;
 mod rows;
 mod source;
@@ -26,6 +27,8 @@ mod _heaptide {
     use super::allocation_record::AllocationRecord;
     #[pymodule_export]
     use super::iterate::{RecordIterator, TemporalIterator};
+    #[pymodule_export]
+    use super::live::LiveReader;
     #[pymodule_export]
     use super::reader::CaptureReader;
     #[pymodule_export]

@@ -183,7 +183,7 @@ impl CaptureReader {
     }
 }
 
-fn command_line(capture: &Capture) -> String {
+pub(crate) fn command_line(capture: &Capture) -> String {
     capture.metadata.arguments().join(" ")
 }
 

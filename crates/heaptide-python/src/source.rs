@@ -33,8 +33,16 @@ pub(crate) struct Opened {
 
 impl Opened {
     pub(crate) fn new(capture: Capture, report_progress: bool, max_memory_records: usize) -> Self {
+        Self::shared(Arc::new(capture), report_progress, max_memory_records)
+    }
+
+    pub(crate) const fn shared(
+        capture: Arc<Capture>,
+        report_progress: bool,
+        max_memory_records: usize,
+    ) -> Self {
         Self {
-            capture: Arc::new(capture),
+            capture,
             report_progress,
             max_memory_records,
             source: OnceLock::new(),

@@ -6,7 +6,8 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use heaptide_embedded_agent::AGENT;
 use heaptide_format::Mode;
@@ -14,6 +15,7 @@ use heaptide_session::SessionError;
 use heaptide_session::agent::{AgentSource, Places};
 use heaptide_session::inside::{Prepared, Wanted, compress, compress_children};
 use heaptide_session::loaded::{Agent, AgentState, Refusal, Stopped};
+use heaptide_session::port::{Listening, Port, PortError};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 
@@ -29,19 +31,25 @@ pub(crate) struct Tracking {
     destination: PathBuf,
     keeps_nothing: bool,
     follow_fork: bool,
+    /// For readers; gone when the agent has it. Held as `prepared`.
+    port: Mutex<Option<Port>>,
+    serves: bool,
 }
 
 #[pymethods]
 impl Tracking {
-    /// Makes the capture, and loads the agent if it is not there yet.
+    /// Makes the capture, and loads the agent if it is not there yet. With `listen`, an address and a port, the capture has no path and is
+    /// served there; the first reader is waited for.
     #[new]
-    #[pyo3(signature = (path, *, overwrite, aggregated, memory_interval_ms, trace_python_allocators, follow_fork, arguments, executable))]
+    #[pyo3(signature = (path, *, listen, overwrite, aggregated, memory_interval_ms, trace_python_allocators, follow_fork, arguments, executable))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are keywords, named by the only caller"
     )]
     fn new(
+        py: Python<'_>,
         path: PathBuf,
+        listen: Option<(String, u16)>,
         overwrite: bool,
         aggregated: bool,
         memory_interval_ms: u32,
@@ -71,13 +79,24 @@ impl Tracking {
             arguments,
             executable,
         };
-        let prepared = Prepared::create(&wanted).map_err(|error| refused(&error))?;
+        let port = match listen {
+            Some((address, port)) => Some(first_reader(py, &address, port)?),
+            None => None,
+        };
+        let prepared = if port.is_some() {
+            Prepared::create_to_serve(&wanted)
+        } else {
+            Prepared::create(&wanted)
+        };
+        let prepared = prepared.map_err(|error| refused(&error))?;
         Ok(Self {
             agent,
             destination: prepared.destination().to_owned(),
             keeps_nothing: prepared.keeps_nothing(),
             prepared: Mutex::new(prepared),
             follow_fork,
+            serves: port.is_some(),
+            port: Mutex::new(port),
         })
     }
 
@@ -90,17 +109,31 @@ impl Tracking {
     /// Starts. `frames_below`: how many Python frames of this thread stand below the one that asked.
     fn start(&self, _py: Python<'_>, frames_below: u32) -> PyResult<()> {
         let prepared = self.prepared.lock();
-        let prepared = prepared.map_err(|_| PyRuntimeError::new_err("tracking broke before"))?;
+        let mut prepared =
+            prepared.map_err(|_| PyRuntimeError::new_err("tracking broke before"))?;
+        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: `Python` proves that this thread has the GIL.
-        let started = unsafe { self.agent.start(&prepared, frames_below) };
+        let started = unsafe {
+            match &*port {
+                Some(port) => self.agent.start_serving(&prepared, frames_below, port),
+                None => self.agent.start(&prepared, frames_below),
+            }
+        };
+        if started.is_ok() && self.serves {
+            *port = None;
+            prepared.lose_name();
+        }
         started.map_err(|refusal| not_tracked(&refusal))
     }
 
     /// Stops; whether tracking had ended before by itself.
-    fn stop(&self, _py: Python<'_>) -> PyResult<bool> {
+    fn stop(&self, py: Python<'_>) -> PyResult<bool> {
         // SAFETY: `Python` proves that this thread has the GIL.
         let stopped = unsafe { self.agent.stop() };
         let stopped = stopped.map_err(|refusal| not_tracked(&refusal))?;
+        if self.serves {
+            py.detach(|| self.agent.farewell());
+        }
         Ok(stopped == Stopped::Early)
     }
 
@@ -119,6 +152,24 @@ impl Tracking {
         done.err().map(|error| error.to_string())
     }
 }
+
+/// Listens, and waits for the first reader for as long as it takes; Ctrl-C ends it.
+fn first_reader(py: Python<'_>, address: &str, port: u16) -> PyResult<Port> {
+    let refused = |error: PortError| PyOSError::new_err(error.to_string());
+    let listening = py.detach(|| Listening::open(address, port));
+    let mut listening = listening.map_err(refused)?;
+    loop {
+        let waited = py.detach(|| listening.wait(PATIENCE));
+        match waited.map_err(refused)? {
+            Ok(port) => return Ok(port),
+            Err(still) => listening = still,
+        }
+        py.check_signals()?;
+    }
+}
+
+/// Signals that come to other threads are looked for this often.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Why no capture was made.
 fn refused(error: &SessionError) -> PyErr {

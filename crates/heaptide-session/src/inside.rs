@@ -8,6 +8,7 @@
 //! See `docs/design/011-tracking-inside-a-program.md`.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,28 @@ impl Prepared {
         let destination = output::absolute(&wanted.path, &working_directory);
         let keep_nothing = system::is_null_device(&destination);
         let staging = keep_nothing.then(Staging::new).transpose()?;
+        Self::create_in(wanted, &working_directory, destination, staging)
+    }
+
+    /// As [`Prepared::create`], for a capture that is only served to readers: it lies in a private directory in memory until
+    /// [`Prepared::lose_name`]. The path that is wanted is not used.
+    ///
+    /// # Errors
+    /// [`SessionError`]; nothing is left behind.
+    pub fn create_to_serve(wanted: &Wanted) -> Result<Self, SessionError> {
+        let working_directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
+        let staging = Staging::new()?;
+        let place = staging.place(Path::new("served.tide"));
+        Self::create_in(wanted, &working_directory, place, Some(staging))
+    }
+
+    fn create_in(
+        wanted: &Wanted,
+        working_directory: &Path,
+        destination: PathBuf,
+        staging: Option<Staging>,
+    ) -> Result<Self, SessionError> {
+        let keep_nothing = staging.is_some();
         let path = staging.as_ref().map_or_else(
             || destination.clone(),
             |staging| staging.place(&destination),
@@ -98,7 +121,7 @@ impl Prepared {
                 &wanted.arguments,
                 &wanted.executable,
                 wanted.arguments.first().cloned().unwrap_or_default(),
-                &working_directory,
+                working_directory,
                 cgroup.as_ref().map(|cgroup| cgroup.path.as_str()),
             ),
         };
@@ -122,6 +145,17 @@ impl Prepared {
     #[must_use]
     pub fn destination(&self) -> &Path {
         &self.destination
+    }
+
+    /// The open capture.
+    pub(crate) fn file(&self) -> &File {
+        self.capture.file()
+    }
+
+    /// Removes the name of a capture that is not kept. Whoever has it open goes on, and nothing is left behind when they are gone, whatever
+    /// ends them.
+    pub fn lose_name(&mut self) {
+        self.staging = None;
     }
 
     /// Is nothing kept (`/dev/null`)?

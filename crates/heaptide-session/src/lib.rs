@@ -35,6 +35,7 @@ pub mod loaded;
 mod mirror;
 pub mod outcome;
 pub mod output;
+pub mod port;
 pub mod samples;
 pub mod session;
 pub mod signals;

@@ -2,11 +2,13 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::agent::{self, AgentSource, Places};
 use crate::inside::Prepared;
+use crate::port::Port;
 use crate::{SessionError, system};
 
 /// The version of the interface that is spoken here.
@@ -31,6 +33,8 @@ type Start = unsafe extern "C" fn(*mut Config) -> i32;
 // By unwinding ends a thread that wants the GIL of an interpreter that is finalised, before Python 3.14.
 type Stop = unsafe extern "C-unwind" fn() -> i32;
 type State = unsafe extern "C" fn() -> i32;
+type Serve = unsafe extern "C" fn(i32, i32, i32) -> i32;
+type Farewell = unsafe extern "C" fn();
 
 /// The loaded agent. It stays for as long as the process.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +42,8 @@ pub struct Agent {
     start: Start,
     stop: Stop,
     state: State,
+    /// Agents before these have the same version of the interface.
+    serve: Option<(Serve, Farewell)>,
 }
 
 /// Where tracking stands.
@@ -179,13 +185,61 @@ impl Agent {
                 "it speaks version {abi} of the interface, and this is {ABI}"
             )));
         }
+        let [serve, farewell] = [c"heaptide_serve", c"heaptide_farewell"].map(find);
+        let serves = !serve.is_null() && !farewell.is_null();
         // SAFETY: these are their types in this version.
         unsafe {
+            let serve = serves.then(|| {
+                (
+                    std::mem::transmute::<*mut libc::c_void, Serve>(serve),
+                    std::mem::transmute::<*mut libc::c_void, Farewell>(farewell),
+                )
+            });
             Ok(Some(Self {
                 start: std::mem::transmute::<*mut libc::c_void, Start>(start),
                 stop: std::mem::transmute::<*mut libc::c_void, Stop>(stop),
                 state: std::mem::transmute::<*mut libc::c_void, State>(state),
+                serve,
             }))
+        }
+    }
+
+    /// As [`Agent::start`], and serves the capture to whoever connects to `port` while tracking is on. The agent copies the
+    /// descriptors, so `port` may be closed afterwards.
+    ///
+    /// # Errors
+    /// As [`Agent::start`]; nothing is served then.
+    ///
+    /// # Safety
+    /// The calling thread holds the GIL.
+    pub unsafe fn start_serving(
+        &self,
+        capture: &Prepared,
+        frames_below: u32,
+        port: &Port,
+    ) -> Result<(), Refusal> {
+        let (serve, _) = self.serve.ok_or(Refusal::Version)?;
+        let [listener, reader] = port.descriptors();
+        // SAFETY: all of them are open; the GIL is the caller's promise.
+        match unsafe { serve(capture.file().as_raw_fd(), listener, reader) } {
+            0 => {}
+            code => return Err(Refusal::of(code, 0)),
+        }
+        // SAFETY: the caller's promise.
+        let started = unsafe { self.start(capture, frames_below) };
+        if started.is_err() {
+            // SAFETY: the caller's promise. It has nothing to say about what is given up.
+            unsafe { serve(-1, -1, -1) };
+        }
+        started
+    }
+
+    /// After [`Agent::stop`], where readers were served: tells them that tracking has ended, and waits until they have read what
+    /// was there at the end. Two seconds at most for one that does nothing, ten for all; let the GIL go.
+    pub fn farewell(&self) {
+        if let Some((_, farewell)) = self.serve {
+            // SAFETY: takes nothing, may be called at any time.
+            unsafe { farewell() };
         }
     }
 
