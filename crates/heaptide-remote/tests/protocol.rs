@@ -340,7 +340,10 @@ fn hello() -> Vec<u8> {
     hello.as_bytes().to_vec()
 }
 
-fn answers(replies: &[(u32, u32, u64, usize)]) -> Vec<u8> {
+/// Kind, length, length of the capture, and how many bytes really follow.
+type Answer = (u32, u32, u64, usize);
+
+fn answers(replies: &[Answer]) -> Vec<u8> {
     let mut said = hello();
     for &(kind, bytes, capture_bytes, sent) in replies {
         let reply = LiveReply {
@@ -361,7 +364,7 @@ fn an_end_that_lies_is_found_out() {
     let mut later = hello();
     later[8] += 1;
     assert!(told(&later).contains("a later version of heaptide"));
-    let cases: &[(&[(u32, u32, u64, usize)], &str)] = &[
+    let cases: &[(&[Answer], &str)] = &[
         (&[(9, 0, 0, 0)], "an unknown answer"),
         (&[(LIVE_SAME, 0, 100, 0)], "an answer to another question"),
         (&[(LIVE_SAME, 7, 100, 0)], "bytes that do not belong there"),
