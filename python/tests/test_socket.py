@@ -15,11 +15,11 @@ from typing import Optional
 import pytest
 
 from conftest import EXTRA
-from heaptide import SocketDestination, SocketReader, Tracker
+from heaptide import AllocatorType, SocketDestination, SocketReader, Tracker
 
 HELPERS = """
 import heaptide, os, signal, socket, sys, threading
-from heaptide import SocketDestination, Tracker
+from heaptide import AllocatorType, SocketDestination, Tracker
 
 port = int(sys.argv[1])
 
@@ -92,13 +92,13 @@ def running(path: Path, text: str, port: int) -> Iterator[Program]:
         program.process.communicate()
 
 
-def held(reader: SocketReader, merge_threads: bool = True, function: str = "many") -> list[tuple[str, int, int]]:
-    """Name of the thread, number and size of what the function holds; the name is empty where threads are merged."""
+def held(reader: SocketReader, merge_threads: bool = True) -> list[tuple[str, int, int]]:
+    """Name of the thread, number and size of what `many` holds; the name is empty where threads are merged."""
     found = []
     for record in reader.get_current_snapshot(merge_threads=merge_threads):
         stack = record.stack_trace(1)
         # The list that holds them is left out.
-        if stack and stack[0][0] == function and record.size == record.n_allocations * (1000 + EXTRA):
+        if stack and stack[0][0] == "many" and record.size == record.n_allocations * (1000 + EXTRA):
             name = "" if merge_threads else record.thread_name
             found.append((name, record.n_allocations, record.size))
     return sorted(found)
@@ -109,7 +109,7 @@ def of(count: int, name: str = "") -> tuple[str, int, int]:
 
 
 @READERS
-@pytest.mark.parametrize("options", ["", ", memory_interval_ms=0", ", trace_python_allocators=True"])
+@pytest.mark.parametrize("options", ["", ", memory_interval_ms=0"])
 def test_the_heap_is_exact_at_every_barrier(
     tmp_path: Path, port: int, reader_class: type[SocketReader], options: str
 ) -> None:
@@ -131,8 +131,9 @@ barrier("over")
         for name, count in (("seven", 7), ("three", 3), ("more", 20_000)):
             assert program.says() == name
             assert held(reader) == [of(count)]
-            total = sum(record.size for record in reader.get_current_snapshot(merge_threads=True))
-            assert sum(record.size for record in reader.get_current_snapshot(merge_threads=True)) == total
+            # Ours is none of the program's.
+            threads = {record.thread_name for record in reader.get_current_snapshot(merge_threads=False)}
+            assert threads == {"MainThread"}
             assert reader.is_active
             assert reader.pid == program.process.pid
             assert reader.command_line == f"{tmp_path / 'program.py'} {port}"
@@ -148,6 +149,29 @@ barrier("over")
     assert not reader.is_active
     assert list(reader.get_current_snapshot(merge_threads=True)) == []
     assert reader.pid == program.process.pid
+
+
+@READERS
+def test_requests_to_pythons_allocators(tmp_path: Path, port: int, reader_class: type[SocketReader]) -> None:
+    text = """
+def small(n):
+    return [bytes(100 + i) for i in range(n)]
+with Tracker(destination=SocketDestination(port), trace_python_allocators=True):
+    kept = small(1000)
+    barrier("all")
+    del kept[10:]
+    barrier("ten")
+"""
+    with running(tmp_path, text, port) as program, reader_class(port) as reader:
+        for name, count in (("all", 1000), ("ten", 10)):
+            assert program.says() == name
+            size = sum(sys.getsizeof(bytes(100 + i)) for i in range(count))
+            records = list(reader.get_current_snapshot(merge_threads=True))
+            of_bytes = [record.size for record in records if record.n_allocations == count]
+            assert of_bytes == [size]
+            assert {record.allocator for record in records} >= {AllocatorType.PYMALLOC_CALLOC}
+            program.goes_on()
+        program.ends()
 
 
 @READERS
