@@ -6,6 +6,7 @@ pub mod events;
 pub mod fixtures;
 pub mod linetable;
 pub mod simulation;
+pub mod storm;
 
 pub use builder::CaptureBuilder;
 pub use events::EventWriter;
