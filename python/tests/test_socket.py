@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
 
 import pytest
 
@@ -405,35 +404,23 @@ except KeyboardInterrupt:
         assert program.ends() == "interrupted\n"
 
 
-@pytest.mark.parametrize("said", [None, b"nonsense\r\n\r\n"])
-def test_who_connects_and_does_not_read_holds_nothing_up(tmp_path: Path, port: int, said: Optional[bytes]) -> None:
+@pytest.mark.parametrize("said", [b"", b"nonsense\r\n\r\n", b"ASK1\x40\0\0\0"])
+def test_who_connects_and_does_not_read_holds_nothing_up(tmp_path: Path, port: int, said: bytes) -> None:
     text = """
-print("waits", flush=True)
-tracker = Tracker(destination=SocketDestination(port))
-barrier("connected")
-with tracker:
+with Tracker(destination=SocketDestination(port)):
     kept = many(2)
     barrier("two")
 print("over")
 """
-    with running(tmp_path, text, port) as program:
-        assert program.says() == "waits"
-        # Whoever connects first; a refusal comes before the program listens.
-        with contextlib.ExitStack() as stack:
-            connection = None
-            while connection is None:
-                with contextlib.suppress(ConnectionRefusedError):
-                    connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-            assert program.says() == "connected"
-            if said is not None:
-                connection.sendall(said)
+    with running(tmp_path, text, port) as program, SentReader(port) as reader:
+        assert program.says() == "two"
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(said)
+            assert held(reader) == [of(2)]
             program.goes_on()
-            assert program.says() == "two"
-            with SocketReader(port) as reader:
-                assert held(reader) == [of(2)]
-                program.goes_on()
-                assert program.ends() == "over\n"
-                assert not reader.is_active
+            assert program.ends() == "over\n"
+            assert not reader.is_active
+            assert held(reader) == [of(2)]
 
 
 def test_descriptors_that_the_program_closes_are_not_used(tmp_path: Path, port: int) -> None:
