@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Optional, Union
+from typing import Any, Literal, Optional, Union
 
 from heaptide._enums import FileFormat
-from heaptide._heaptide import AllocationRecord, CaptureReader, TemporalAllocationRecord
+from heaptide._heaptide import AllocationRecord, ArrowTable, CaptureReader, TemporalAllocationRecord
 from heaptide._metadata import Metadata
 from heaptide._records import MemorySnapshot
 from heaptide._stats import Stats
@@ -151,6 +151,41 @@ class FileReader:
         """
         reader = self._open
         return reader.held_at_peaks(merge_threads), reader.peak_of_each_interval()
+
+    def to_arrow(
+        self,
+        kind: Literal[
+            "high_watermark", "leaked", "total", "temporary", "all", "temporal", "temporal_high_watermark"
+        ] = "high_watermark",
+        *,
+        merge_threads: bool = True,
+        threshold: int = 1,
+        stacks: bool = True,
+    ) -> ArrowTable:
+        """The records of a query as columns, for what reads Arrow (its PyCapsule interface): ``pyarrow.table(...)``,
+        ``polars.DataFrame(...)``. Nothing has to be installed for it. (Memray has no such query.)
+
+        Args:
+            kind: Which records: ``get_high_watermark_allocation_records`` and so on; ``"all"`` is
+                ``get_allocation_records``, ``"temporal"`` has a row for each interval of each record.
+            merge_threads: As for the query. What is merged has no thread.
+            threshold: Of ``"temporary"``: after at most so many other allocations.
+            stacks: Whether rows have their frames, or only the ``stack_id``.
+
+        The columns are ``address`` (of ``"all"``), ``allocated_before_snapshot`` and ``deallocated_before_snapshot``
+        (of those over time; null: never), ``size`` (bytes), ``count`` (allocations), ``allocator`` (a name of
+        `AllocatorType`), ``thread_id``, ``thread_name``, ``stack_id`` and ``stack``: the frames, the innermost first,
+        as structs of ``function``, ``qualified_name``, ``file``, ``line``, ``column``, ``end_line`` and
+        ``end_column``; null for deallocations. Lines count from 1, columns from 0 in bytes of UTF-8; null is what is
+        not known.
+
+        No rows are held: whoever reads the table gets them in batches, worked out anew each time.
+
+        Raises:
+            ValueError: When there is no such kind.
+            NotImplementedError: (when the table is read) when the capture is aggregated and does not know.
+        """
+        return self._open.columns(kind, merge_threads, threshold, stacks)
 
     def get_memory_snapshots(self) -> Iterator[MemorySnapshot]:
         """The memory of the program over time."""

@@ -23,6 +23,11 @@ pub(crate) const FREE: u8 = 5;
 /// `AllocatorType.MUNMAP`
 pub(crate) const MUNMAP: u8 = 15;
 
+/// Gives a function of this number memory back? Then there is no stack.
+pub(crate) const fn is_deallocation(number: u8) -> bool {
+    matches!(number, FREE | MUNMAP | PYMALLOC_FREE)
+}
+
 /// One allocation or deallocation, or the sum of all allocations of one stack.
 ///
 /// Sizes and addresses are in bytes. Records are equal when all their numbers are.
@@ -72,7 +77,7 @@ impl AllocationRecord {
     }
 
     fn refuse_deallocations(&self) -> PyResult<()> {
-        if matches!(self.allocator, FREE | MUNMAP | PYMALLOC_FREE) {
+        if is_deallocation(self.allocator) {
             return Err(PyNotImplementedError::new_err(
                 "Stack traces for deallocations aren't captured.",
             ));

@@ -14,6 +14,7 @@ use crate::source::{Opened, Source};
 use crate::temporal_record::TemporalAllocationRecord;
 
 /// What is to be iterated over.
+#[derive(Clone, Copy)]
 pub(crate) enum Query {
     /// Every record.
     Events,
@@ -25,17 +26,64 @@ pub(crate) enum Query {
 
 self_cell! {
     /// Events with the capture that they are read from.
-    struct OwnedEvents {
+    pub(crate) struct OwnedEvents {
         owner: Arc<Source>,
         #[not_covariant]
         dependent: AllocationEvents,
     }
 }
 
-enum State {
-    Asked(Query),
+impl OwnedEvents {
+    pub(crate) fn next(&mut self) -> Option<AllocationEvent> {
+        self.with_dependent_mut(|_, events| events.next())
+    }
+}
+
+/// What a query gives.
+pub(crate) enum Answer {
     Events(OwnedEvents),
     Sums(IntoIter<Row>),
+}
+
+/// Answers a query.
+pub(crate) fn answer(opened: &Opened, query: Query) -> PyResult<Answer> {
+    let source = opened.source();
+    Ok(match query {
+        Query::Events => {
+            let events = OwnedEvents::try_new(Arc::clone(source), |source| {
+                AllocationEvents::new(&source.capture, &source.profile)
+            });
+            let refuse = |error| cannot_answer("get all allocations from", error);
+            Answer::Events(events.map_err(refuse)?)
+        }
+        Query::Sums {
+            metric,
+            merge_threads,
+        } => Answer::Sums(rows_of(&source.profile, metric, merge_threads).into_iter()),
+        Query::Temporary {
+            threshold,
+            merge_threads,
+        } => {
+            let refuse = |error| cannot_answer("find temporary allocations using", error);
+            let profile = source.with_threshold(threshold).map_err(refuse)?;
+            Answer::Sums(rows_of(&profile, Metric::Temporary, merge_threads).into_iter())
+        }
+    })
+}
+
+/// Memray's number of what happened.
+pub(crate) const fn number_of(kind: EventKind) -> u8 {
+    match kind {
+        EventKind::Allocated(allocator) => memray_number(allocator),
+        EventKind::Freed => FREE,
+        EventKind::FreedToPython => PYMALLOC_FREE,
+        EventKind::Unmapped => MUNMAP,
+    }
+}
+
+enum State {
+    Asked(Query),
+    Answered(Answer),
     Done,
 }
 
@@ -52,32 +100,6 @@ impl RecordIterator {
         Self { opened, state }
     }
 
-    /// Answers the query.
-    fn answer(&self, query: &Query) -> PyResult<State> {
-        let source = self.opened.source();
-        Ok(match *query {
-            Query::Events => {
-                let events = OwnedEvents::try_new(Arc::clone(source), |source| {
-                    AllocationEvents::new(&source.capture, &source.profile)
-                });
-                let refuse = |error| cannot_answer("get all allocations from", error);
-                State::Events(events.map_err(refuse)?)
-            }
-            Query::Sums {
-                metric,
-                merge_threads,
-            } => State::Sums(rows_of(&source.profile, metric, merge_threads).into_iter()),
-            Query::Temporary {
-                threshold,
-                merge_threads,
-            } => {
-                let refuse = |error| cannot_answer("find temporary allocations using", error);
-                let profile = source.with_threshold(threshold).map_err(refuse)?;
-                State::Sums(rows_of(&profile, Metric::Temporary, merge_threads).into_iter())
-            }
-        })
-    }
-
     fn record_of_event(&self, event: &AllocationEvent) -> AllocationRecord {
         AllocationRecord {
             source: Arc::clone(self.opened.source()),
@@ -86,12 +108,7 @@ impl RecordIterator {
             n_allocations: 1,
             stack_id: event.stack.0,
             thread: event.thread,
-            allocator: match event.kind {
-                EventKind::Allocated(allocator) => memray_number(allocator),
-                EventKind::Freed => FREE,
-                EventKind::FreedToPython => PYMALLOC_FREE,
-                EventKind::Unmapped => MUNMAP,
-            },
+            allocator: number_of(event.kind),
         }
     }
 
@@ -115,17 +132,16 @@ impl RecordIterator {
     }
 
     fn __next__(&mut self, py: Python<'_>) -> PyResult<Option<AllocationRecord>> {
-        if let State::Asked(_) = self.state {
-            let State::Asked(query) = std::mem::replace(&mut self.state, State::Done) else {
-                return Ok(None);
-            };
-            self.state = py.detach(|| self.answer(&query))?;
+        if let State::Asked(query) = self.state {
+            self.state = State::Done;
+            let opened = &self.opened;
+            self.state = State::Answered(py.detach(|| answer(opened, query))?);
         }
         let record = match &mut self.state {
-            State::Events(events) => events
-                .with_dependent_mut(|_, events| events.next())
-                .map(|event| self.record_of_event(&event)),
-            State::Sums(rows) => rows.next().map(|row| self.record_of_row(&row)),
+            State::Answered(Answer::Events(events)) => {
+                events.next().map(|event| self.record_of_event(&event))
+            }
+            State::Answered(Answer::Sums(rows)) => rows.next().map(|row| self.record_of_row(&row)),
             State::Asked(_) | State::Done => return Ok(None),
         };
         if record.is_none() {

@@ -2,10 +2,11 @@
 //!
 //! What is Python's own business (destinations, enumerations, data classes, the context manager) is in
 //! `python/heaptide`; here is what has to be fast or needs the engine. Work that takes long lets the GIL go.
-//! `unsafe` is in `tracking.rs` alone.
+//! `unsafe` is in `tracking.rs` and `arrow/interface.rs` alone.
 #![deny(unsafe_code)]
 
 mod allocation_record;
+mod arrow;
 mod errors;
 mod frames;
 mod iterate;
@@ -25,6 +26,8 @@ use pyo3::prelude::*;
 mod _heaptide {
     #[pymodule_export]
     use super::allocation_record::AllocationRecord;
+    #[pymodule_export]
+    use super::arrow::ArrowTable;
     #[pymodule_export]
     use super::iterate::{RecordIterator, TemporalIterator};
     #[pymodule_export]

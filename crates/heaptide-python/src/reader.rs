@@ -12,6 +12,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::arrow::ArrowTable;
 use crate::errors::cannot_read;
 use crate::iterate::{Query, RecordIterator, TemporalIterator};
 use crate::rows::{held_at_peaks, lifetimes};
@@ -95,6 +96,17 @@ impl CaptureReader {
     /// What was held at the peak of each interval.
     fn held_at_peaks(&self, merge_threads: bool) -> TemporalIterator {
         TemporalIterator::new(Arc::clone(&self.0), held_at_peaks, merge_threads)
+    }
+
+    /// What one of these queries gives, as columns.
+    fn columns(
+        &self,
+        kind: &str,
+        merge_threads: bool,
+        threshold: u32,
+        stacks: bool,
+    ) -> PyResult<ArrowTable> {
+        ArrowTable::new(Arc::clone(&self.0), kind, merge_threads, threshold, stacks)
     }
 
     /// The largest heap of each interval, bytes.

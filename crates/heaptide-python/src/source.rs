@@ -129,7 +129,18 @@ impl Source {
         self.thread(thread).map_or("", |thread| &thread.name)
     }
 
-    /// As Memray: without a limit, what lies below the frame that started tracking is left out.
+    /// How many frames of a stack are shown: as Memray, those from the frame on that started tracking.
+    pub(crate) fn frames_shown(&self, stack: StackId, thread: u32) -> usize {
+        let main = self.capture.lifecycle.main_thread_id;
+        if self.skipped_frames > 0 && self.thread_id(thread) == main {
+            let frames = self.profile.stacks.walk(stack).count();
+            frames.saturating_sub(self.skipped_frames)
+        } else {
+            usize::MAX
+        }
+    }
+
+    /// With a limit, so many frames whatever they are, as Memray.
     pub(crate) fn stack_trace<'py>(
         &self,
         py: Python<'py>,
@@ -137,18 +148,9 @@ impl Source {
         thread: u32,
         max_stacks: Option<usize>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let stacks = &self.profile.stacks;
         let stack = StackId(stack);
-        let main = self.capture.lifecycle.main_thread_id;
-        let limit = match max_stacks {
-            Some(limit) => limit,
-            None if self.skipped_frames > 0 && self.thread_id(thread) == main => {
-                let frames = stacks.walk(stack).count();
-                frames.saturating_sub(self.skipped_frames)
-            }
-            None => usize::MAX,
-        };
-        self.frames.list(py, stacks, stack, limit)
+        let limit = max_stacks.unwrap_or_else(|| self.frames_shown(stack, thread));
+        self.frames.list(py, &self.profile.stacks, stack, limit)
     }
 }
 
