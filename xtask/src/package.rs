@@ -65,6 +65,7 @@ fn test(interpreter: &Interpreter, wheel: &Path) -> Result<()> {
     let mut packages = vec!["pytest"];
     if interpreter.minor == EVERYTHING_ON_MINOR {
         packages.extend([MEMRAY, "ipython", "pytest-asyncio", "pytest-xdist"]);
+        packages.extend(["pyarrow", "polars", "pandas"]);
     }
     let name = format!("package-3.{}", interpreter.minor);
     let Some(python) = venv::with_packages(&interpreter.path, &name, &packages) else {
