@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import inspect
@@ -112,6 +113,18 @@ def test_flags(helps: dict[tuple[str, str], str], name: str, state: str) -> None
             else helps[package, command] != ""
         )
         assert there == (package == "memray" or state != "missing"), package
+
+
+@pytest.mark.skipif("memray" not in PACKAGES, reason="Memray is not installed")
+def test_no_flag_of_memray_is_left_out() -> None:
+    from memray.commands import get_argument_parser
+
+    listed = {name for name, _ in FLAGS}
+    (commands,) = (it for it in get_argument_parser()._actions if isinstance(it, argparse._SubParsersAction))
+    for command, parser in commands.choices.items():
+        options = {option for action in parser._actions for option in action.option_strings}
+        flags = {f"{command} {option}" for option in options - {"--help"} if option.startswith("--")}
+        assert flags <= listed, flags - listed
 
 
 def exit_code(package: str, *arguments: str, cwd: Path) -> int:
