@@ -2,7 +2,7 @@
 
 from heaptide._destination import Destination, FileDestination, SocketDestination
 from heaptide._enums import AllocatorType, FileFormat, PythonAllocatorType, SymbolicSupport
-from heaptide._heaptide import AllocationRecord, TemporalAllocationRecord
+from heaptide._heaptide import AllocationRecord, TemporalAllocationRecord, TrackedObjectRecord
 from heaptide._metadata import Metadata
 from heaptide._reader import FileReader, compute_statistics, dump_all_records, set_log_level, size_fmt
 from heaptide._records import Interval, MemorySnapshot
@@ -26,6 +26,7 @@ __all__ = [
     "Stats",
     "SymbolicSupport",
     "TemporalAllocationRecord",
+    "TrackedObjectRecord",
     "Tracker",
     "compute_statistics",
     "dump_all_records",

@@ -38,3 +38,5 @@ class Metadata:
     """Whether requests to Python's own allocators were recorded."""
     file_format: FileFormat
     """What the capture has."""
+    track_object_lifetimes: bool
+    """Whether it was to be recorded which objects survive. (Memray has no such fact here.)"""

@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Optional, Union
 
 from heaptide._enums import FileFormat
-from heaptide._heaptide import AllocationRecord, ArrowTable, CaptureReader, TemporalAllocationRecord
+from heaptide._heaptide import (
+    AllocationRecord,
+    ArrowTable,
+    CaptureReader,
+    TemporalAllocationRecord,
+    TrackedObjectRecord,
+)
 from heaptide._metadata import Metadata
 from heaptide._records import MemorySnapshot
 from heaptide._stats import Stats
@@ -191,17 +197,22 @@ class FileReader:
         """The memory of the program over time."""
         return map(MemorySnapshot._make, self._open.snapshots())
 
-    def get_object_lifetime_events(self, included_objects: Optional[Any] = None) -> Iterator[Any]:
-        """Creation and destruction of Python objects: no capture has them yet.
+    def get_object_lifetime_events(
+        self, included_objects: Optional[Iterable[object]] = None
+    ) -> Iterator[TrackedObjectRecord]:
+        """The objects that were made while tracking was on and were alive when it ended, in the order of their making.
+        (Memray has their creation, too, and in captures of every event also objects that were destroyed.)
+
+        Args:
+            included_objects: Only these, which must be alive: they are known by their `id`.
 
         Raises:
-            RuntimeError: Always.
+            RuntimeError: (from the iterator) when the capture does not say which survived: it was made without
+                ``track_object_lifetimes``, the program was killed or is not through yet, or another tracer of objects
+                was set meanwhile.
         """
-        self._open  # noqa: B018  (closed readers say so first)
-        raise RuntimeError(
-            "Object lifetime events are not available in this capture file. "
-            "The file was not generated with track_object_lifetimes=True."
-        )
+        reader = self._open
+        return reader.survivors(None if included_objects is None else {id(each) for each in included_objects})
 
 
 def _metadata(reader: CaptureReader) -> Metadata:

@@ -10,7 +10,7 @@ import sys
 import warnings
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, Optional, Union
+from typing import Any, Optional, Union
 
 from heaptide._destination import Destination, FileDestination, SocketDestination
 from heaptide._enums import FileFormat
@@ -38,7 +38,8 @@ class Tracker:
         memory_interval_ms: How many milliseconds lie between samples of the resident memory; 0: none are taken.
         follow_fork: Whether forked children are tracked as well, each in a capture ``<file_name>.<pid>``.
         trace_python_allocators: Whether to record every request to Python's own allocators.
-        track_object_lifetimes: Whether to record the lives of Python objects: not there yet.
+        track_object_lifetimes: Whether to record which Python objects that are made in the block are alive when it
+            ends, see `get_surviving_objects`. Needs Python 3.13.3 or later. Forked children do not record it.
         file_format: Every event, or counters for each stack. Both can be read at any time, also while the block runs.
 
     Raises:
@@ -72,7 +73,7 @@ class Tracker:
         if isinstance(destination, SocketDestination):
             _refuse_what_needs_a_file(follow_fork, file_format)
         if track_object_lifetimes:
-            _refuse_lifetimes()
+            _refuse_old_python()
         if isinstance(destination, SocketDestination):
             # Counters are what a reader asks for: what is live, by stack. They are as exact, and do not grow with time.
             file_format = FileFormat.AGGREGATED_ALLOCATIONS
@@ -96,10 +97,14 @@ class Tracker:
             aggregated=file_format == FileFormat.AGGREGATED_ALLOCATIONS,
             memory_interval_ms=memory_interval_ms,
             trace_python_allocators=trace_python_allocators,
+            track_object_lifetimes=track_object_lifetimes,
             follow_fork=follow_fork,
             arguments=list(getattr(sys, "argv", [])),
             executable=sys.executable or "",
         )
+        self._track_object_lifetimes = track_object_lifetimes
+        self._survivors: Optional[list[object]] = None
+        self._stopped = False
         self._used = False
         self._pid = 0
 
@@ -121,7 +126,9 @@ class Tracker:
         exctb: Optional[TracebackType],
     ) -> None:
         try:
-            ended_early = self._tracking.stop()
+            ended_early, self._survivors = self._tracking.stop()
+            # A child does not know, whatever its parent does.
+            self._stopped = os.getpid() == self._pid
         except RuntimeError:
             # A child that was forked in the block leaves it, too, and is not tracked unless that was asked for.
             if os.getpid() != self._pid:
@@ -134,13 +141,26 @@ class Tracker:
             if problem is not None:
                 _log.warning("the capture is whole, but was not made small: %s", problem)
 
-    def get_surviving_objects(self) -> NoReturn:
-        """Objects that were made in the block and are alive after it: not there yet.
+    def get_surviving_objects(self) -> tuple[object, ...]:
+        """The objects that were made in the block and were alive when it ended, in the order in which they were made.
+
+        They are kept alive for as long as this tracker is. Where each was made is told by
+        `FileReader.get_object_lifetime_events`. Objects of other interpreters than the one of the block are left out.
 
         Raises:
-            RuntimeError: Always, as for a tracker without ``track_object_lifetimes``.
+            RuntimeError: When ``track_object_lifetimes`` was not given; while the block has not ended; when it is not
+                known, as another tracer of objects (that of ``tracemalloc``, for instance) was set in the block.
         """
-        raise RuntimeError("track_object_lifetimes=True was not provided at Tracker construction")
+        if not self._track_object_lifetimes:
+            raise RuntimeError("track_object_lifetimes=True was not provided at Tracker construction")
+        if not self._stopped:
+            raise RuntimeError("Tracking was never started or has not finished yet or failed.")
+        if self._survivors is None:
+            raise RuntimeError(
+                "Which objects survived is not known: another tracer of objects (tracemalloc, or another tool) was set "
+                "while tracking was on, or there was no memory"
+            )
+        return tuple(self._survivors)
 
 
 def _frames_below(frame: FrameType) -> int:
@@ -163,13 +183,12 @@ def _refuse_what_needs_a_file(follow_fork: bool, file_format: FileFormat) -> Non
         raise RuntimeError("AGGREGATED_ALLOCATIONS requires an output file")
 
 
-def _refuse_lifetimes() -> NoReturn:
+def _refuse_old_python() -> None:
     if sys.version_info < (3, 13, 3):
         version = ".".join(map(str, sys.version_info[:3]))
         raise RuntimeError(
             f"Python object reference tracking requires Python 3.13.3 or later. Current version: {version}"
         )
-    raise NotImplementedError("heaptide does not track the lives of objects yet: leave track_object_lifetimes out")
 
 
 def start_thread_trace(frame: FrameType, event: str, arg: Any) -> None:

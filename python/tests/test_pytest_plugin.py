@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import pytest
 
@@ -186,7 +187,8 @@ def test_wrong_options_are_said(session, arguments, message):
         ("limit_memory('many')", "test_it: marker limit_memory: 'many' is no amount of memory"),
         ("limit_memory()", "test_it: marker limit_memory: *"),
         ("limit_leaks('1 KB', filter=1)", "test_it: marker limit_leaks: *"),
-        ("limit_leaked_objects()", "test_it: limit_leaked_objects needs the lifetimes of objects"),
+        ("limit_leaked_objects('1 KB')", "test_it: marker limit_leaked_objects: *"),
+        ("limit_leaked_objects(filter=1)", "test_it: marker limit_leaked_objects: *"),
     ],
 )
 def test_wrong_markers_are_said(session, marker, message):
@@ -194,6 +196,71 @@ def test_wrong_markers_are_said(session, marker, message):
     result = session("--heaptide")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{message}*"])
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13, 3), reason="the interpreter tells of all objects")
+def test_objects_need_a_later_python(session):
+    session.pytester.makepyfile(
+        test_some="import pytest\n\n@pytest.mark.limit_leaked_objects\ndef test_it():\n    pass\n"
+    )
+    result = session("--heaptide")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    message = "*test_it: marker limit_leaked_objects: it requires Python 3.13.3 or later, and this is 3.*"
+    result.stderr.fnmatch_lines([message])
+
+
+LEAKED_OBJECTS = """
+import pytest
+
+class Node:
+    def __init__(self, other=None):
+        self.other = other or self
+
+kept = []
+
+@pytest.mark.limit_leaked_objects()
+def test_nothing():
+    # A cycle, too, is let go
+    return_value = [Node(Node()) for _ in range(10)]
+    "%d" % 123456
+
+@pytest.mark.limit_leaked_objects()
+def test_leaks():
+    for _ in range(3):
+        kept.append(Node(kept))
+    kept.append("%d" % 123456)
+
+@pytest.mark.limit_leaked_objects(filter_fn=lambda each: not isinstance(each, Node))
+def test_allowed():
+    kept[0] = Node(kept)
+
+@pytest.mark.limit_leaked_objects
+@pytest.mark.limit_memory("1 KB")
+def test_both():
+    kept[0] = [0] * 2000
+
+@pytest.mark.limit_leaked_objects()
+def test_fails():
+    kept.append(Node(kept))
+    assert False
+
+def test_other():
+    kept.append(Node(kept))
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13, 3), reason="the interpreter does not tell of all objects")
+def test_objects_that_are_left_behind(session):
+    session.pytester.makepyfile(test_some=LEAKED_OBJECTS)
+    result = session("--heaptide", "--heaptide-stacks=2")
+    result.assert_outcomes(passed=3, failed=3)
+    output = result.stdout.str()
+    assert "the test left 4 objects behind" in output
+    assert "Alive when the test had ended, 4 objects in all:" in output
+    result.stdout.fnmatch_lines(["    - 3 Node: <test_some.Node object at *>", "        test_leaks  *test_some.py:18"])
+    result.stdout.fnmatch_lines(["    - 1 str: '123456'", "        test_leaks  *test_some.py:19"])
+    result.stdout.fnmatch_lines(["the test held 15.6KiB at its peak*", "the test left 1 object behind"])
+    assert output.count("heaptide-leaked-objects") == 2
 
 
 def test_growth_since_the_last_run(session):

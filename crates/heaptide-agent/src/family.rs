@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use heaptide_elf::Hook;
 use heaptide_format::{
-    FORMAT_VERSION, HEADER_BYTES, Identity, MAGIC, MetadataKey, Origin, Outcome,
+    FORMAT_VERSION, HEADER_BYTES, Identity, MAGIC, MetadataKey, Origin, Outcome, PYTHON_OBJECTS,
 };
 use heaptide_recorder::{Mapping, Recorder, SpinLock};
 
@@ -100,7 +100,8 @@ pub(crate) fn follow(path: &[u8], identity: &Identity) -> bool {
     plan.mode = identity.mode;
     plan.node_budget = identity.stack_node_budget;
     plan.interval = identity.memory_interval_ms;
-    plan.options = identity.options;
+    // Whose objects would survive a child is not asked: they are those of its parent, for the most part.
+    plan.options = identity.options & !PYTHON_OBJECTS;
     plan.root_pid = identity.pid;
     plan.group_id = identity.group_id;
     OWN_PID.store(own_pid(), Ordering::Relaxed);

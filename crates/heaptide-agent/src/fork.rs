@@ -4,7 +4,8 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::thread::Turn;
 use crate::{
-    RECORDER, code, family, inside, loader, names, own_heap, sampler, start, switch, thread,
+    RECORDER, code, family, inside, loader, names, objects, own_heap, sampler, start, switch,
+    thread,
 };
 
 /// Was the parent recorded when it forked? The switch itself is wiped in the child.
@@ -38,6 +39,8 @@ unsafe extern "C" fn in_parent() {
 /// The switch is off in the child already where the kernel wipes its page.
 unsafe extern "C" fn in_child() {
     switch::turn_off();
+    // SAFETY: in a forked child, which has one thread.
+    unsafe { objects::after_fork() };
     let by = ANNOUNCED_BY.swap(0, Ordering::Relaxed);
     let announced = by != 0 && by == thread::identity();
     let interrupted = thread::is_inside_hook();

@@ -19,13 +19,14 @@ use heaptide_format::{Identity, MetadataKey, PYTHON_ALLOCATORS, PythonAllocator}
 use heaptide_recorder::ArmedError;
 use rustix::io::Errno;
 
+use crate::objects::Refused;
 use crate::{
-    RECORDER, code, family, guard, interpreter, loader, names, python_allocators, real, sampler,
-    server, start, switch, thread,
+    RECORDER, code, family, guard, interpreter, loader, names, objects, python_allocators, real,
+    sampler, server, start, switch, thread,
 };
 
 /// Changes when the functions do.
-const ABI: u32 = 1;
+const ABI: u32 = 2;
 /// `flags`: children that are forked are tracked too.
 const FOLLOW_FORKS: u32 = 1;
 /// Longest path of a capture, with its end.
@@ -50,6 +51,7 @@ enum Code {
     Resources = 10,
     Unusable = 11,
     EndedEarly = 12,
+    OtherTracer = 13,
 }
 
 /// `struct heaptide_config`
@@ -160,6 +162,16 @@ pub unsafe extern "C-unwind" fn heaptide_stop() -> i32 {
     }
 }
 
+/// The Python objects that were made in the last stretch and were alive at its end, in that order: a list, which is
+/// the caller's from here on. Null: that was not to be recorded, cannot be told, or was asked before.
+///
+/// # Safety
+/// With the GIL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heaptide_survivors() -> *mut c_void {
+    objects::take_survivors()
+}
+
 /// Where tracking stands.
 #[unsafe(no_mangle)]
 pub extern "C" fn heaptide_state() -> i32 {
@@ -234,6 +246,8 @@ unsafe fn start(config: *mut Config) -> Code {
     if thread::is_inside_hook() {
         return Code::Busy;
     }
+    // SAFETY: the GIL is held.
+    unsafe { objects::let_survivors_go() };
     if let Err(code) = claim() {
         return code;
     }
@@ -352,6 +366,15 @@ unsafe fn track(path: &CStr, config: &mut Config) -> Code {
     if !sampler::begin(identity.memory_interval_ms, cgroup) {
         return Code::Resources;
     }
+    if identity.tracks_objects() {
+        // SAFETY: the GIL is held, and tracking is off.
+        match unsafe { objects::begin() } {
+            Ok(()) => {}
+            Err(Refused::Unsupported) => return Code::Unsupported,
+            Err(Refused::OtherTracer) => return Code::OtherTracer,
+            Err(Refused::Failed) => return Code::Resources,
+        }
+    }
     // SAFETY: the GIL is held; what comes next cannot fail.
     unsafe { switch_on(&identity) };
     Code::Ok
@@ -380,6 +403,9 @@ unsafe fn switch_on(identity: &Identity) {
         unsafe { python_allocators::install() };
     }
     switch::turn_on(identity.options);
+    if identity.tracks_objects() {
+        switch::turn_objects_on();
+    }
 }
 
 fn note_facts(config: &Config) -> Result<(), heaptide_recorder::Stop> {
@@ -430,6 +456,8 @@ unsafe fn begin_to_stop() -> Result<bool, Code> {
     switch::turn_off();
     // SAFETY: the GIL is held.
     unsafe { python_allocators::remove() };
+    // SAFETY: as above, and all the time since the switch went off.
+    unsafe { objects::end(true) };
     Ok(!family::is_pending() && RECORDER.has_stopped())
 }
 

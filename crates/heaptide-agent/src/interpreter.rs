@@ -46,6 +46,12 @@ pub(crate) fn starts_threads_unannounced(start: usize) -> bool {
 /// Has there ever been more than one interpreter?
 static SUBINTERPRETERS: AtomicBool = AtomicBool::new(false);
 
+/// See [`SUBINTERPRETERS`].
+#[inline(always)]
+pub(crate) fn may_be_several() -> bool {
+    SUBINTERPRETERS.load(Ordering::Relaxed)
+}
+
 /// A further interpreter is being made (or the first one, when this is heard so early; which costs
 /// a little more per walk and is right all the same).
 pub(crate) fn note_subinterpreter() {

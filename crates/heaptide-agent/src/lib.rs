@@ -34,6 +34,7 @@ pub mod inside;
 mod interpreter;
 mod loader;
 mod names;
+mod objects;
 mod own_heap;
 mod python_allocators;
 mod real;

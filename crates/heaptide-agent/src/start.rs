@@ -9,8 +9,8 @@ use heaptide_recorder::SpinLock;
 use crate::interpreter;
 use crate::session::{self, Session};
 use crate::{
-    RECORDER, audit_hook, code, family, fork, guard, inside, loader, names, python_allocators,
-    real, sampler, server, switch, thread,
+    RECORDER, audit_hook, code, family, fork, guard, inside, loader, names, objects,
+    python_allocators, real, sampler, server, switch, thread,
 };
 
 static SESSION: SpinLock<Option<Session>> = SpinLock::new(None);
@@ -223,6 +223,8 @@ fn finish() {
         if EXEC_ASKED.load(Ordering::Relaxed) {
             RECORDER.exec_failed();
         }
+        // SAFETY: the GIL is held, in an audit hook as in a callable.
+        unsafe { objects::end(false) };
         RECORDER.tracking_ends();
     }
     // SAFETY: the GIL is held, in an audit hook as in a callable.

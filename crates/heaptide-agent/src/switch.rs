@@ -9,13 +9,15 @@ use core::sync::atomic::{AtomicBool, Ordering};
 struct Page {
     on: AtomicBool,
     python_on: AtomicBool,
-    rest: [u8; 4094],
+    objects_on: AtomicBool,
+    rest: [u8; 4093],
 }
 
 static PAGE: Page = Page {
     on: AtomicBool::new(false),
     python_on: AtomicBool::new(false),
-    rest: [0; 4094],
+    objects_on: AtomicBool::new(false),
+    rest: [0; 4093],
 };
 
 /// Is tracking on, in this process?
@@ -29,6 +31,23 @@ pub(crate) fn is_on() -> bool {
 #[inline(always)]
 pub(crate) fn is_on_for_python() -> bool {
     PAGE.python_on.load(Ordering::Relaxed)
+}
+
+/// Is it known which Python objects live? Not switched by [`turn_on`] and [`turn_off`]: where tracking ends by itself their
+/// destruction must be heard of all the same.
+#[inline(always)]
+pub(crate) fn is_on_for_objects() -> bool {
+    PAGE.objects_on.load(Ordering::Relaxed)
+}
+
+/// From here on it is known.
+pub(crate) fn turn_objects_on() {
+    PAGE.objects_on.store(true, Ordering::Release);
+}
+
+/// From here on it is not.
+pub(crate) fn turn_objects_off() {
+    PAGE.objects_on.store(false, Ordering::Release);
 }
 
 /// Switches tracking on, of what `options` (of [`heaptide_format::Identity`]) say; before that, everything a hook needs

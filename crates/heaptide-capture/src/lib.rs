@@ -31,7 +31,9 @@ mod warning;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use heaptide_format::{Cell, HeapWord, Identity, Lifecycle, Node, OwnCost, Sample, Slot, Thread};
+use heaptide_format::{
+    Cell, HeapWord, Identity, Lifecycle, Node, OwnCost, Sample, Slot, Survivor, Thread,
+};
 
 pub use chunks::{EventChunk, EventLog, InBlock};
 pub use definitions::{Code, CodeFixedFields, Definitions, Metadata};
@@ -80,6 +82,9 @@ pub struct Capture {
     pub slots: Table<Slot>,
     /// Memory over time, sorted, equal times dropped.
     pub samples: Vec<Sample>,
+    /// Python objects that were alive when tracking ended, by number; `None`: the capture does not say, which is so until
+    /// tracking has ended as it should. See [`Identity::tracks_objects`].
+    pub survivors: Option<Table<Survivor>>,
     /// The segments that were found, in file order.
     pub segments: Vec<SegmentSummary>,
     /// Where the events are (mode "all").

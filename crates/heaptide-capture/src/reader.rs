@@ -8,7 +8,7 @@ use std::path::Path;
 
 use heaptide_format::{
     Cell, FEATURE_PACKED_EVENTS, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity,
-    Lifecycle, MAGIC, Mode, OwnCost, Sample, SegmentKind, State, offsets,
+    Lifecycle, MAGIC, Mode, OwnCost, Sample, SegmentKind, State, Survivor, offsets,
 };
 use zerocopy::{FromBytes, FromZeros};
 
@@ -75,6 +75,9 @@ pub(crate) fn read_capture(source: &dyn Source, path: &Path) -> Result<Capture, 
         threads: read.threads,
         slots: read.slots,
         samples: read.samples,
+        survivors: read
+            .survivors
+            .filter(|_| lifecycle.state == State::Finished as u32),
         segments,
         events: crate::EventLog::default(),
         warnings: warnings.into_vec(),
@@ -249,6 +252,7 @@ struct Rest {
     threads: Table<heaptide_format::Thread>,
     slots: Table<heaptide_format::Slot>,
     samples: Vec<Sample>,
+    survivors: Option<Table<Survivor>>,
 }
 
 fn read_rest(
@@ -261,6 +265,15 @@ fn read_rest(
     let threads = read_table(source, segments, SegmentKind::Threads, budget, warnings)?;
     let samples: Table<Sample> =
         read_table(source, segments, SegmentKind::Samples, budget, warnings)?;
+    // Not to be told from the records: there may be none, and while they are written not all are there.
+    let is_survivors =
+        |segment: &crate::SegmentSummary| segment.kind == Some(SegmentKind::Survivors);
+    let survivors = if segments.iter().any(is_survivors) {
+        let kind = SegmentKind::Survivors;
+        Some(read_table(source, segments, kind, budget, warnings)?)
+    } else {
+        None
+    };
     let nodes = read_table(source, segments, SegmentKind::Nodes, budget, warnings)?;
     let mut metadata = Metadata::default();
     let mut definitions = Definitions::default();
@@ -284,6 +297,7 @@ fn read_rest(
         threads,
         slots,
         samples: sorted_samples(&samples),
+        survivors,
     })
 }
 

@@ -86,7 +86,9 @@ pub fn rewrite(
     for segment in &segments {
         let events = segment.kind == Some(SegmentKind::Events);
         let scratch = segment.kind == Some(SegmentKind::Scratch);
-        if !events && !scratch && segment.readable > 0 {
+        // Says that nothing has survived, where it is empty.
+        let survivors = segment.kind == Some(SegmentKind::Survivors);
+        if !events && !scratch && (survivors || segment.readable > 0) {
             writer.copy(segment)?;
         }
     }

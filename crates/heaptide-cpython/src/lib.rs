@@ -53,7 +53,7 @@ pub use frame::{
     last_instruction, read_frame,
 };
 pub use interpreter::Interpreter;
-pub use layout::{FrameFamily, Layout, TYPE_DEALLOC_OFFSET};
+pub use layout::{FrameFamily, Layout, TYPE_DEALLOC_OFFSET, TYPE_NAME_OFFSET};
 pub use linetable::{LineTableForm, Position, positions, resolve_position};
 pub use mark::{MarkLayout, Marking, Marks};
 pub use stack::{NewestChunk, StackLayout, Stacks, stack_chunk};

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use heaptide_cpython::layout::DebugOffsets;
-use heaptide_cpython::{Layout, MarkLayout, StackLayout, TYPE_DEALLOC_OFFSET, stack_chunk};
+use heaptide_cpython::{
+    Layout, MarkLayout, StackLayout, TYPE_DEALLOC_OFFSET, TYPE_NAME_OFFSET, stack_chunk,
+};
 
 #[test]
 fn tables_agree_with_the_headers() {
@@ -58,6 +60,7 @@ fn check(include: &Path, base_include: Option<&Path>) {
     compare("str.ascii_size", layout.object.str_ascii_size);
     compare("str.compact_size", layout.object.str_compact_size);
     compare("type.dealloc", u32::try_from(TYPE_DEALLOC_OFFSET).unwrap());
+    compare("type.name", u32::try_from(TYPE_NAME_OFFSET).unwrap());
 
     // What the code takes for granted.
     let constant = |name: &str, allowed: &[Option<u64>]| {

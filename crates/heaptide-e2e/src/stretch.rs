@@ -18,6 +18,8 @@ pub struct Stretches {
     pub captures: Vec<(Mode, bool)>,
     /// Forked children, too.
     pub follow_fork: bool,
+    /// Which Python objects survive, too.
+    pub track_object_lifetimes: bool,
     /// Of the memory samples.
     pub memory_interval_ms: u32,
     /// Tracked from before the program's first line, by its first capture, until the interpreter ends.
@@ -31,6 +33,7 @@ impl Stretches {
         Self {
             captures: vec![(mode, false); count],
             follow_fork: false,
+            track_object_lifetimes: false,
             memory_interval_ms: 0,
             whole: false,
         }
@@ -107,6 +110,7 @@ impl Sandbox {
             memory_interval_ms: stretches.memory_interval_ms,
             stack_node_budget: 1_000_000,
             trace_python_allocators,
+            track_object_lifetimes: stretches.track_object_lifetimes,
             follow_fork: stretches.follow_fork,
             arguments: vec![OsString::from("stretches")],
             executable: self.python.path.clone(),

@@ -542,3 +542,61 @@ fn check_restarts(sandbox: &Sandbox, name: &str) {
     );
     assert!(late < early + LEFT_BYTES, "{name}: {own_bytes:?}");
 }
+
+#[test]
+fn objects_that_survive() {
+    each_python(|python| {
+        for mode in modes() {
+            let sandbox = Sandbox::new(python);
+            let stretches = Stretches {
+                track_object_lifetimes: true,
+                ..Stretches::of(mode, 4)
+            };
+            let told = told(&sandbox, &stretches, &["lives"]);
+            let name = format!("Python {}, {mode:?}", python.version());
+            if told["start"] == 7 {
+                assert!(python.minor <= 13, "{name}");
+                assert_eq!(told["state"], 0, "{name}");
+                continue;
+            }
+            assert_eq!(
+                (&told["start"], &told["stop"]),
+                (&json!(0), &json!(0)),
+                "{name}"
+            );
+            assert_eq!(told["survivors"], Value::from(vec![true; 6]), "{name}");
+            assert_eq!(told["count"], 5, "{name}");
+            assert_eq!(told["references"], 1, "{name}");
+            assert_eq!(told["again"], Value::Null, "{name}");
+            assert_eq!(told["codes"], json!([0, 0, 13, 0, 0, 0, true]), "{name}");
+            assert_eq!(told["ghost"], true, "{name}");
+            let survivors = |number| {
+                let capture = heaptide_capture::Capture::open(sandbox.stretch(number));
+                let capture = capture.expect("a capture");
+                assert!(capture.identity.tracks_objects(), "{name}");
+                capture.survivors.as_ref().map(|survivors| {
+                    let of = |survivor: &heaptide_format::Survivor| {
+                        let type_name = capture.definitions.string(survivor.type_name);
+                        (survivor.address, type_name.unwrap_or("?").to_owned())
+                    };
+                    survivors
+                        .iter()
+                        .map(|(_, survivor)| of(survivor))
+                        .collect::<Vec<_>>()
+                })
+            };
+            let written = survivors(0).expect("survivors");
+            let ids: Vec<u64> = written.iter().map(|(address, _)| *address).collect();
+            assert_eq!(json!(ids), told["ids"], "{name}");
+            let types: Vec<&str> = written.iter().map(|(_, name)| name.as_str()).collect();
+            let first = told["first"].as_u64().expect("a number") as usize;
+            assert_eq!(types[first], "list", "{name}");
+            assert_eq!(types[first + 1..first + 6], ["Made"; 5], "{name}");
+            let written = survivors(1).expect("survivors");
+            let ghosts = written.iter().filter(|(_, name)| name == "Made").count();
+            assert_eq!(ghosts, 1, "{name}");
+            assert_eq!(survivors(2), None, "{name}");
+            assert_eq!(survivors(3), None, "{name}");
+        }
+    });
+}

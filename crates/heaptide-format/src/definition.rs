@@ -66,7 +66,7 @@ code_enum! {
 code_enum! {
     /// How the bytes of a string are to be read: CPython's storage kinds, kept raw.
     StringEncoding {
-        /// UTF-8 (never written by the agent, allowed for other writers).
+        /// UTF-8 (by the agent only the names of types).
         Utf8 = 0 => "utf-8",
         /// One byte per code point (ASCII and Latin-1).
         Ucs1 = 1 => "ucs-1",

@@ -25,6 +25,9 @@ pub const NOTHING_KEPT: u32 = 2;
 /// and what was temporary (captures made from Memray's aggregated ones).
 pub const TOTALS_UNKNOWN: u32 = 4;
 
+/// In [`Identity::options`]: which Python objects survive is written when tracking ends, see [`crate::Survivor`].
+pub const PYTHON_OBJECTS: u32 = 8;
+
 /// Byte offsets of the blocks of the header page.
 pub mod offsets {
     /// [`super::Identity`]
@@ -226,6 +229,12 @@ impl Identity {
     #[must_use]
     pub const fn knows_totals(&self) -> bool {
         self.options & TOTALS_UNKNOWN == 0
+    }
+
+    /// Was it asked which Python objects survive?
+    #[must_use]
+    pub const fn tracks_objects(&self) -> bool {
+        self.options & PYTHON_OBJECTS != 0
     }
 
     /// Are requests to Python's own allocators recorded?

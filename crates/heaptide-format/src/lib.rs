@@ -33,8 +33,8 @@ pub use event::{
 };
 pub use header::{
     FEATURE_PACKED_EVENTS, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle,
-    MAGIC, Mode, NOTHING_KEPT, Origin, Outcome, OwnCost, PYTHON_ALLOCATORS, PythonAllocator, State,
-    StopReason, TOTALS_UNKNOWN, offsets,
+    MAGIC, Mode, NOTHING_KEPT, Origin, Outcome, OwnCost, PYTHON_ALLOCATORS, PYTHON_OBJECTS,
+    PythonAllocator, State, StopReason, TOTALS_UNKNOWN, offsets,
 };
 pub use live::{
     LIVE_BYTES, LIVE_ENDED, LIVE_MAGIC, LIVE_MOST_PIECES, LIVE_NOTHING, LIVE_PIECE_BYTES,
@@ -43,8 +43,8 @@ pub use live::{
 };
 pub use packed::{LARGEST_BLOCK_BYTES, PACKED_BLOCK_BYTES, PackedBlock, Packing};
 pub use record::{
-    Allocator, Cell, CellKind, HISTOGRAM_BINS, NO_CODE, NODE_OVERFLOW, NODE_ROOT, Node,
-    PythonDomain, Sample, Slot, THREAD_OVERFLOW, Thread, histogram_bin, histogram_bounds,
+    Allocator, Cell, CellKind, HISTOGRAM_BINS, NO_CODE, NO_STRING, NODE_OVERFLOW, NODE_ROOT, Node,
+    PythonDomain, Sample, Slot, Survivor, THREAD_OVERFLOW, Thread, histogram_bin, histogram_bounds,
 };
 pub use segment::{SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader, SegmentKind};
 

@@ -180,7 +180,29 @@ pub struct Sample {
     pub turn: u64,
 }
 
+/// A Python object that was made while tracking was on and was alive when it ended.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Survivor {
+    /// Where it was (`id()` of CPython).
+    pub address: u64,
+    /// Node of the stack that made it.
+    pub node: u32,
+    /// Number of the thread that made it.
+    pub thread: u32,
+    /// String number of the name of its type, or [`NO_STRING`].
+    pub type_name: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// In [`Survivor::type_name`]: the name is not known.
+pub const NO_STRING: u32 = u32::MAX;
+
 const _: () = {
+    assert!(size_of::<Survivor>() == 24);
     assert!(size_of::<Node>() == 16);
     assert!(size_of::<Cell>() == 96);
     assert!(size_of::<Thread>() == 128);

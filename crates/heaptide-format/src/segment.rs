@@ -83,5 +83,7 @@ code_enum! {
         NativeFrames = 10 => "native frames",
         /// Events of a capture that is finished, in blocks ([`crate::PackedBlock`]).
         PackedEvents = 11 => "packed events",
+        /// [`crate::Survivor`] records, in the order in which the objects were made. Written when tracking has ended.
+        Survivors = 12 => "survivors",
     }
 }

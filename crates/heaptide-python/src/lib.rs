@@ -17,6 +17,7 @@ mod source;
 mod statistics;
 mod temporal_record;
 mod text_stream;
+mod tracked_object_record;
 mod tracking;
 
 use pyo3::prelude::*;
@@ -36,6 +37,8 @@ mod _heaptide {
     use super::reader::CaptureReader;
     #[pymodule_export]
     use super::temporal_record::TemporalAllocationRecord;
+    #[pymodule_export]
+    use super::tracked_object_record::{ObjectIterator, TrackedObjectRecord};
     #[pymodule_export]
     use super::tracking::Tracking;
 

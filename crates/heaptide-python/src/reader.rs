@@ -1,5 +1,6 @@
 //! `CaptureReader`: what `FileReader` asks.
 
+use std::collections::HashSet;
 use std::io::BufWriter;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::rows::{held_at_peaks, lifetimes};
 use crate::source::{Opened, open};
 use crate::statistics::statistics;
 use crate::text_stream::TextStream;
+use crate::tracked_object_record::ObjectIterator;
 
 /// A capture, opened.
 #[pyclass(frozen, module = "heaptide._heaptide")]
@@ -114,6 +116,11 @@ impl CaptureReader {
         Ok(py.detach(|| self.0.temporal())?.peak_bytes)
     }
 
+    /// The objects that survived, or of those the ones at the addresses `only`.
+    fn survivors(&self, only: Option<HashSet<u64>>) -> ObjectIterator {
+        ObjectIterator::new(Arc::clone(&self.0), only)
+    }
+
     /// `(milliseconds since the epoch, resident bytes, heap bytes)` of each snapshot.
     fn snapshots(&self, py: Python<'_>) -> Vec<(u64, u64, u64)> {
         let source = py.detach(|| self.0.source());
@@ -149,6 +156,8 @@ impl CaptureReader {
         facts.set_item("has_native_traces", false)?;
         let tracing = capture.identity.traces_python_allocators();
         facts.set_item("trace_python_allocators", tracing)?;
+        let tracking = capture.identity.tracks_objects();
+        facts.set_item("track_object_lifetimes", tracking)?;
         let aggregated = capture.identity.mode == Mode::Aggregated as u32;
         facts.set_item("file_format", u32::from(aggregated))?;
         Ok(facts)

@@ -41,7 +41,7 @@ impl Tracking {
     /// Makes the capture, and loads the agent if it is not there yet. With `listen`, an address and a port, the capture has no path and is
     /// served there; the first reader is waited for.
     #[new]
-    #[pyo3(signature = (path, *, listen, overwrite, aggregated, memory_interval_ms, trace_python_allocators, follow_fork, arguments, executable))]
+    #[pyo3(signature = (path, *, listen, overwrite, aggregated, memory_interval_ms, trace_python_allocators, track_object_lifetimes, follow_fork, arguments, executable))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are keywords, named by the only caller"
@@ -54,6 +54,7 @@ impl Tracking {
         aggregated: bool,
         memory_interval_ms: u32,
         trace_python_allocators: bool,
+        track_object_lifetimes: bool,
         follow_fork: bool,
         arguments: Vec<OsString>,
         executable: PathBuf,
@@ -75,6 +76,7 @@ impl Tracking {
             memory_interval_ms,
             stack_node_budget: STACK_NODE_BUDGET,
             trace_python_allocators,
+            track_object_lifetimes,
             follow_fork,
             arguments,
             executable,
@@ -126,15 +128,21 @@ impl Tracking {
         started.map_err(|refusal| not_tracked(&refusal))
     }
 
-    /// Stops; whether tracking had ended before by itself.
-    fn stop(&self, py: Python<'_>) -> PyResult<bool> {
+    /// Stops; whether tracking had ended before by itself, and a list of the objects that survived, if that was asked for and
+    /// is known.
+    fn stop(&self, py: Python<'_>) -> PyResult<(bool, Option<Py<PyAny>>)> {
         // SAFETY: `Python` proves that this thread has the GIL.
         let stopped = unsafe { self.agent.stop() };
         let stopped = stopped.map_err(|refusal| not_tracked(&refusal))?;
+        // SAFETY: as above; what is returned is a reference that is ours.
+        let survivors = unsafe {
+            let survivors = self.agent.survivors();
+            survivors.map(|list| Bound::from_owned_ptr(py, list.as_ptr().cast()).unbind())
+        };
         if self.serves {
             py.detach(|| self.agent.farewell());
         }
-        Ok(stopped == Stopped::Early)
+        Ok((stopped == Stopped::Early, survivors))
     }
 
     /// Makes the capture small, and those of children that have ended; why that was not done, if it was not.

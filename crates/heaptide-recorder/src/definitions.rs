@@ -29,7 +29,7 @@ const DIRECTORY_CHUNKS: usize = (MOST_DEFINITIONS >> DIRECTORY_SHIFT) as usize;
 pub struct RawText<'a> {
     /// The bytes, a whole number of code points.
     pub bytes: &'a [u8],
-    /// Bytes per code point: 1, 2 or 4.
+    /// Bytes per code point: 1, 2 or 4; 0 for UTF-8.
     pub kind: u8,
 }
 
@@ -170,8 +170,13 @@ impl Definitions {
         )
     }
 
-    fn string(&self, file: &CaptureFile, text: RawText<'_>) -> Result<Option<u32>, Stop> {
+    pub(crate) fn string(
+        &self,
+        file: &CaptureFile,
+        text: RawText<'_>,
+    ) -> Result<Option<u32>, Stop> {
         let encoding = match text.kind {
+            0 => StringEncoding::Utf8,
             2 => StringEncoding::Ucs2,
             4 => StringEncoding::Ucs4,
             _ => StringEncoding::Ucs1,

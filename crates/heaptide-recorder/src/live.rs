@@ -123,6 +123,24 @@ impl LiveTable {
         shard.lock().remove(address)
     }
 
+    /// Calls `each` for everything in the table, in no particular order.
+    ///
+    /// # Safety
+    /// One thread alone uses the table meanwhile.
+    pub(crate) unsafe fn for_each(&self, mut each: impl FnMut(u64, Live)) {
+        for shard in &self.shards {
+            // SAFETY: the caller's promise.
+            let entries = unsafe { shard.0.alone() };
+            for position in 0..entries.capacity {
+                // SAFETY: `position` is below `capacity`.
+                let entry = unsafe { *entries.at(position) };
+                if entry.address != 0 {
+                    each(entry.address(), entry.live());
+                }
+            }
+        }
+    }
+
     /// Forgets all blocks and gives the memory back.
     pub(crate) fn release(&self) {
         for shard in &self.shards {
@@ -134,7 +152,7 @@ impl LiveTable {
         }
     }
 
-    #[cfg(test)]
+    /// How many blocks there are.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.0.lock().used).sum()
     }

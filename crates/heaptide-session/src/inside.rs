@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use heaptide_capture::RewriteError;
-use heaptide_format::{Lifecycle, Mode, NOTHING_KEPT, PYTHON_ALLOCATORS};
+use heaptide_format::{Lifecycle, Mode, NOTHING_KEPT, PYTHON_ALLOCATORS, PYTHON_OBJECTS};
 
 use crate::capture::{CaptureFile, Facts, run_metadata};
 use crate::cgroup::MemoryCgroup;
@@ -37,6 +37,8 @@ pub struct Wanted {
     pub stack_node_budget: u32,
     /// Requests to Python's own allocators are recorded.
     pub trace_python_allocators: bool,
+    /// Which Python objects survive is recorded when tracking ends.
+    pub track_object_lifetimes: bool,
     /// Children that are forked are recorded too, in `<path>.<pid>`.
     pub follow_fork: bool,
     /// `sys.argv`
@@ -98,6 +100,9 @@ impl Prepared {
         let mut options = 0;
         if wanted.trace_python_allocators {
             options |= PYTHON_ALLOCATORS;
+        }
+        if wanted.track_object_lifetimes {
+            options |= PYTHON_OBJECTS;
         }
         if keep_nothing {
             options |= NOTHING_KEPT;
@@ -248,6 +253,7 @@ mod tests {
             memory_interval_ms: 10,
             stack_node_budget: 1000,
             trace_python_allocators: true,
+            track_object_lifetimes: true,
             follow_fork: true,
             arguments: vec!["a b.py".into(), "x".into()],
             executable: "/usr/bin/python3".into(),
@@ -269,6 +275,7 @@ mod tests {
         );
         assert_ne!(capture.identity.group_id, [0; 16]);
         assert!(capture.identity.traces_python_allocators());
+        assert!(capture.identity.tracks_objects());
         let again = Prepared::create(&wanted(path.clone()));
         assert!(matches!(again, Err(SessionError::OutputExists { .. })));
         let replaced = Prepared::create(&Wanted {

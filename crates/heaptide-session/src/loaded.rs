@@ -1,4 +1,4 @@
-//! The agent, loaded into this process, and its four functions.
+//! The agent, loaded into this process, and its functions.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -12,7 +12,7 @@ use crate::port::Port;
 use crate::{SessionError, system};
 
 /// The version of the interface that is spoken here.
-const ABI: u32 = 1;
+const ABI: u32 = 2;
 const FOLLOW_FORKS: u32 = 1;
 /// Of `heaptide_stop`: done, but tracking had ended before.
 const ENDED_EARLY: i32 = 12;
@@ -32,6 +32,7 @@ struct Config {
 type Start = unsafe extern "C" fn(*mut Config) -> i32;
 // By unwinding ends a thread that wants the GIL of an interpreter that is finalised, before Python 3.14.
 type Stop = unsafe extern "C-unwind" fn() -> i32;
+type Survivors = unsafe extern "C" fn() -> *mut libc::c_void;
 type State = unsafe extern "C" fn() -> i32;
 type Serve = unsafe extern "C" fn(i32, i32, i32) -> i32;
 type Farewell = unsafe extern "C" fn();
@@ -41,6 +42,7 @@ type Farewell = unsafe extern "C" fn();
 pub struct Agent {
     start: Start,
     stop: Stop,
+    survivors: Survivors,
     state: State,
     /// Agents before these have the same version of the interface.
     serve: Option<(Serve, Farewell)>,
@@ -99,6 +101,11 @@ pub enum Refusal {
     /// A bug was caught, or this is a child that was forked in the middle of an event.
     #[error("this process cannot be tracked any more")]
     Unusable,
+    /// The lives of objects were asked for, and somebody else watches them.
+    #[error(
+        "something else traces Python objects (tracemalloc, or another tool), and there can be one at a time: stop it first"
+    )]
+    OtherTracer,
     /// A code of a later agent.
     #[error("the agent answers {0}")]
     Unknown(i32),
@@ -118,6 +125,7 @@ impl Refusal {
             9 => Self::ForeignCapture,
             10 => Self::NoResources,
             11 => Self::Unusable,
+            13 => Self::OtherTracer,
             other => Self::Unknown(other),
         }
     }
@@ -170,9 +178,10 @@ impl Agent {
             c"heaptide_abi",
             c"heaptide_start",
             c"heaptide_stop",
+            c"heaptide_survivors",
             c"heaptide_state",
         ];
-        let [abi, start, stop, state] = functions.map(find);
+        let [abi, start, stop, survivors, state] = functions.map(find);
         if abi.is_null() {
             return Ok(None);
         }
@@ -180,7 +189,8 @@ impl Agent {
         let abi = unsafe {
             std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn() -> u32>(abi)()
         };
-        if abi != ABI || start.is_null() || stop.is_null() || state.is_null() {
+        let functions = [start, stop, survivors, state];
+        if abi != ABI || functions.iter().any(|function| function.is_null()) {
             return Err(SessionError::AgentLoad(format!(
                 "it speaks version {abi} of the interface, and this is {ABI}"
             )));
@@ -198,6 +208,7 @@ impl Agent {
             Ok(Some(Self {
                 start: std::mem::transmute::<*mut libc::c_void, Start>(start),
                 stop: std::mem::transmute::<*mut libc::c_void, Stop>(stop),
+                survivors: std::mem::transmute::<*mut libc::c_void, Survivors>(survivors),
                 state: std::mem::transmute::<*mut libc::c_void, State>(state),
                 serve,
             }))
@@ -309,6 +320,17 @@ impl Agent {
             code => Err(Refusal::of(code, 0)),
         }
     }
+
+    /// The Python objects that were made in the stretch that was just stopped and were alive at its end: a new reference to a
+    /// list. `None`: that was not recorded, cannot be told, or was asked before.
+    ///
+    /// # Safety
+    /// The calling thread holds the GIL.
+    #[must_use]
+    pub unsafe fn survivors(&self) -> Option<std::ptr::NonNull<libc::c_void>> {
+        // SAFETY: the caller's promise.
+        std::ptr::NonNull::new(unsafe { (self.survivors)() })
+    }
 }
 
 fn last_loader_error() -> String {
@@ -339,7 +361,7 @@ mod tests {
 
     #[test]
     fn codes_have_words() {
-        for code in 1..=12 {
+        for code in 1..=13 {
             assert!(!Refusal::of(code, libc::ENOSPC).to_string().is_empty());
         }
         assert_eq!(

@@ -1,8 +1,8 @@
 """The pytest plugin: ``pytest --heaptide``.
 
-Each test is tracked while its function runs. Markers hold tests to limits (``limit_memory``, ``limit_leaks``, as in
-pytest-memray), and a baseline that is committed beside the tests holds them to what they took before. Options and
-settings have the names of pytest-memray as well, where that is not installed.
+Each test is tracked while its function runs. Markers hold tests to limits (``limit_memory``, ``limit_leaks``,
+``limit_leaked_objects``, as in pytest-memray), and a baseline that is committed beside the tests holds them to what
+they took before. Options and settings have the names of pytest-memray as well, where that is not installed.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import pytest
 
 from heaptide.pytest_plugin import _options
-from heaptide.pytest_plugin._limits import LeaksFilterFunction, Stack, StackFrame
+from heaptide.pytest_plugin._limits import LeakedObjectsFilterFunction, LeaksFilterFunction, Stack, StackFrame
 from heaptide.pytest_plugin._plugin import MARKERS, Plugin
 
-__all__ = ["LeaksFilterFunction", "Stack", "StackFrame"]
+__all__ = ["LeakedObjectsFilterFunction", "LeaksFilterFunction", "Stack", "StackFrame"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

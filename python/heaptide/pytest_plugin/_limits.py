@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import sys
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional, Protocol
+from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
 
 from heaptide import AllocationRecord, FileReader
+from heaptide._memray import TrackedObjectRecord
 from heaptide.pytest_plugin._amounts import parse_bytes, text
 
 __all__ = [
     "Finding",
+    "LeakedObjectsFilterFunction",
     "LeaksFilterFunction",
     "Limit",
+    "LimitLeakedObjects",
     "LimitLeaks",
     "LimitMemory",
     "Stack",
@@ -40,6 +44,9 @@ class Stack(NamedTuple):
 LeaksFilterFunction = Callable[[Stack], bool]
 """Says whether what a stack leaks counts."""
 
+LeakedObjectsFilterFunction = Callable[[Any], bool]
+"""Says whether an object that is left behind counts."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -58,14 +65,19 @@ class Limit(Protocol):
     def trace_python_allocators(self) -> bool:
         """Whether requests to Python's own allocators count."""
 
-    def check(self, reader: FileReader, most: int, depth: int) -> Optional[Finding]:
-        """What is wrong, if anything; at most `most` stacks (0: all) of `depth` frames are named."""
+    @property
+    def track_objects(self) -> bool:
+        """Whether objects count."""
+
+    def check(self, reader: FileReader, survivors: Sequence[object], most: int, depth: int) -> Optional[Finding]:
+        """What is wrong, if anything; at most `most` stacks (0: all) of `depth` frames are named. `survivors`: the
+        objects that the test has left behind, if they count."""
 
 
 _OURS = str(Path(__file__).parent)
 
 
-def frames_of(record: AllocationRecord) -> tuple[StackFrame, ...]:
+def frames_of(record: Union[AllocationRecord, TrackedObjectRecord]) -> tuple[StackFrame, ...]:
     """The frames of the test: those of this plugin and of what has called it are left out."""
     frames = []
     for function, file, line in record.stack_trace():
@@ -114,13 +126,14 @@ class LimitMemory:
     limit: int
     own_thread: bool
     trace_python_allocators: bool = False
+    track_objects: bool = False
 
     @classmethod
     def of(cls, limit: str, *, current_thread_only: bool = False) -> LimitMemory:
         """From the arguments of the marker."""
         return cls(parse_bytes(limit), current_thread_only)
 
-    def check(self, reader: FileReader, most: int, depth: int) -> Optional[Finding]:
+    def check(self, reader: FileReader, survivors: Sequence[object], most: int, depth: int) -> Optional[Finding]:
         """See `Limit`."""
         records = reader.get_high_watermark_allocation_records(merge_threads=not self.own_thread)
         held = _of_test(reader, records, self.own_thread)
@@ -142,6 +155,7 @@ class LimitLeaks:
     keep: Optional[LeaksFilterFunction]
     own_thread: bool
     trace_python_allocators: bool = True
+    track_objects: bool = False
 
     @classmethod
     def of(
@@ -150,7 +164,7 @@ class LimitLeaks:
         """From the arguments of the marker."""
         return cls(parse_bytes(location_limit), filter_fn, current_thread_only)
 
-    def check(self, reader: FileReader, most: int, depth: int) -> Optional[Finding]:
+    def check(self, reader: FileReader, survivors: Sequence[object], most: int, depth: int) -> Optional[Finding]:
         """See `Limit`."""
         records = reader.get_leaked_allocation_records(merge_threads=not self.own_thread)
         left = _of_test(reader, records, self.own_thread)
@@ -168,3 +182,67 @@ class LimitLeaks:
             f"the test left {text(total)} behind, in {places} of {text(self.limit)} or more",
             f"Live when the test had ended:\n{stacks_text(leaks, most, depth)}",
         )
+
+
+_LONGEST_REPR = 100
+
+
+@dataclass(frozen=True)
+class LimitLeakedObjects:
+    """``limit_leaked_objects()``: no object that the test makes is alive after it."""
+
+    keep: Optional[LeakedObjectsFilterFunction]
+    trace_python_allocators: bool = False
+    track_objects: bool = True
+
+    @classmethod
+    def of(cls, *, filter_fn: Optional[LeakedObjectsFilterFunction] = None) -> LimitLeakedObjects:
+        """From the arguments of the marker.
+
+        Raises:
+            ValueError: When the interpreter does not tell of objects.
+        """
+        if sys.version_info < (3, 13, 3):
+            version = ".".join(map(str, sys.version_info[:3]))
+            raise ValueError(f"it requires Python 3.13.3 or later, and this is {version}")
+        return cls(filter_fn)
+
+    def check(self, reader: FileReader, survivors: Sequence[object], most: int, depth: int) -> Optional[Finding]:
+        """See `Limit`."""
+        left = {id(each): each for each in survivors if self.keep is None or self.keep(each)}
+        if not left:
+            return None
+        kinds: dict[tuple[str, tuple[StackFrame, ...]], list[object]] = {}
+        for record in reader.get_object_lifetime_events(left.values()):
+            each = left[record.address]
+            kinds.setdefault((type(each).__name__, frames_of(record)), []).append(each)
+        objects = "1 object" if len(left) == 1 else f"{len(left)} objects"
+        return Finding(
+            "heaptide-leaked-objects",
+            f"the test left {objects} behind",
+            f"Alive when the test had ended, {objects} in all:\n{_objects_text(kinds, most, depth)}",
+        )
+
+
+def _objects_text(kinds: dict[tuple[str, tuple[StackFrame, ...]], list[object]], most: int, depth: int) -> str:
+    """How many of which type were made where, with one of them."""
+    largest = sorted(kinds.items(), key=lambda item: len(item[1]), reverse=True)
+    shown = largest[:most] if most else largest
+    lines = []
+    for (type_name, frames), objects in shown:
+        lines.append(f"    - {len(objects)} {type_name}: {_repr(objects[0])}")
+        lines += [f"        {frame.function}  {frame.filename}:{frame.lineno}" for frame in frames[:depth]]
+        if not frames:
+            lines.append("        (no frame of the test)")
+    left = largest[len(shown) :]
+    if left:
+        lines.append(f"    - {sum(len(objects) for _, objects in left)} of {len(left)} kinds more")
+    return "\n".join(lines)
+
+
+def _repr(each: object) -> str:
+    try:
+        words = repr(each)
+    except Exception as error:
+        return f"<its repr fails: {type(error).__name__}>"
+    return words if len(words) <= _LONGEST_REPR else f"{words[: _LONGEST_REPR - 3]}..."

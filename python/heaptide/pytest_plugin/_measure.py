@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import inspect
 import re
+import sys
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,32 +52,58 @@ class Captures:
             self._temporary.cleanup()
 
 
-def tracked(function: Callable[..., Any], path: Path, *, python_allocators: bool) -> Callable[..., Any]:
-    """The function, tracked while it runs."""
+def tracked(
+    function: Callable[..., Any], path: Path, *, python_allocators: bool, survivors: Optional[list[object]]
+) -> Callable[..., Any]:
+    """The function, tracked while it runs. Objects that it leaves behind are appended to `survivors`, if given."""
 
     def tracker() -> Tracker:
         return Tracker(
             destination=FileDestination(path, overwrite=True, compress_on_exit=False),
             trace_python_allocators=python_allocators,
+            track_object_lifetimes=survivors is not None,
             file_format=FileFormat.AGGREGATED_ALLOCATIONS,
         )
+
+    def keep_survivors(tracker: Tracker) -> None:
+        if survivors is not None:
+            survivors.extend(tracker.get_surviving_objects())
 
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def track_it(*arguments: Any, **named: Any) -> Any:
             __tracebackhide__ = True
-            with tracker():
-                return await function(*arguments, **named)
+            with tracker() as active:
+                try:
+                    result = await function(*arguments, **named)
+                finally:
+                    if survivors is not None:
+                        _settle()
+            keep_survivors(active)
+            return result
     else:
 
         @functools.wraps(function)
         def track_it(*arguments: Any, **named: Any) -> Any:
             __tracebackhide__ = True
-            with tracker():
-                return function(*arguments, **named)
+            with tracker() as active:
+                try:
+                    result = function(*arguments, **named)
+                finally:
+                    if survivors is not None:
+                        _settle()
+            keep_survivors(active)
+            return result
 
     return track_it
+
+
+def _settle() -> None:
+    """Lets go of objects that are only waiting for it: cycles, and what the interpreter keeps for later use."""
+    gc.collect()
+    clear: Callable[[], None] = getattr(sys, "_clear_internal_caches", lambda: None)
+    clear()
 
 
 @dataclass

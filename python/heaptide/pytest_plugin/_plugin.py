@@ -10,7 +10,7 @@ import pytest
 from heaptide import FileReader
 from heaptide.pytest_plugin import _amounts
 from heaptide.pytest_plugin._baseline import Baseline, BaselineError
-from heaptide.pytest_plugin._limits import Finding, Limit, LimitLeaks, LimitMemory
+from heaptide.pytest_plugin._limits import Finding, Limit, LimitLeakedObjects, LimitLeaks, LimitMemory
 from heaptide.pytest_plugin._measure import CLASSES, Captures, Measured, measure, tracked
 from heaptide.pytest_plugin._options import Options
 
@@ -25,10 +25,17 @@ MARKERS = {
         "limit_leaks(location_limit, *, filter_fn=None, current_thread_only=False): fail if a stack leaves "
         "`location_limit` or more behind"
     ),
-    "limit_leaked_objects": "limit_leaked_objects(*, filter_fn=None): of pytest-memray; not possible with heaptide yet",
+    "limit_leaked_objects": (
+        "limit_leaked_objects(*, filter_fn=None): fail if an object that the test makes is alive after it "
+        "(Python 3.13.3 or later)"
+    ),
     "heaptide_off": "heaptide_off: do not track this test (it uses a Tracker itself)",
 }
-_LIMITS: dict[str, Callable[..., Limit]] = {"limit_memory": LimitMemory.of, "limit_leaks": LimitLeaks.of}
+_LIMITS: dict[str, Callable[..., Limit]] = {
+    "limit_memory": LimitMemory.of,
+    "limit_leaks": LimitLeaks.of,
+    "limit_leaked_objects": LimitLeakedObjects.of,
+}
 _CACHE = "heaptide/peaks"
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -39,11 +46,6 @@ def limits_of(item: pytest.Item) -> list[Limit]:
     Raises:
         pytest.UsageError: When a marker has other arguments than it takes.
     """
-    if item.get_closest_marker("limit_leaked_objects"):
-        raise pytest.UsageError(
-            f"{item.nodeid}: limit_leaked_objects needs the lifetimes of objects, which heaptide does not record; "
-            "limit_leaks says which stacks leave memory behind"
-        )
     limits: list[Limit] = []
     for name, of in _LIMITS.items():
         marker = item.get_closest_marker(name)
@@ -64,6 +66,7 @@ class Plugin:
         self._captures = Captures(options.bin_path, options.bin_prefix)
         self._tests: dict[str, Measured] = {}
         self._passed: set[str] = set()
+        self._survivors: dict[str, list[object]] = {}
         self._baseline: Optional[Baseline] = None
         if options.baseline is not None:
             try:
@@ -88,11 +91,15 @@ class Plugin:
             yield
             return
         function = item.obj
-        python_allocators = any(limit.trace_python_allocators for limit in limits_of(item))
+        limits = limits_of(item)
+        python_allocators = any(limit.trace_python_allocators for limit in limits)
+        if any(limit.track_objects for limit in limits):
+            self._survivors[item.nodeid] = []
         item.obj = tracked(
             function,
             self._captures.path(item.nodeid),
             python_allocators=python_allocators or self._options.trace_python_allocators,
+            survivors=self._survivors.get(item.nodeid),
         )
         yield
         item.obj = function
@@ -102,6 +109,8 @@ class Plugin:
         """Adds to the report of a test what it held, and has it fail where that is too much."""
         outcome = yield
         path = self._captures.path(item.nodeid)
+        # Not kept: they are the test's, and so is what they hold.
+        survivors = self._survivors.pop(item.nodeid, []) if call.when == "call" else []
         if call.when != "call" or not path.exists():
             return
         report = outcome.get_result()
@@ -109,7 +118,9 @@ class Plugin:
             measured = measure(item.nodeid, reader, self._options.most_allocations, self._options.stacks)
             report.heaptide = measured.as_plain()
             findings = (
-                self._findings(item, measured, reader) if report.passed and not hasattr(report, "wasxfail") else []
+                self._findings(item, measured, reader, survivors)
+                if report.passed and not hasattr(report, "wasxfail")
+                else []
             )
         self._captures.used(path)
         if findings:
@@ -118,9 +129,11 @@ class Plugin:
             report.longrepr = "\n".join(finding.message for finding in findings)
             report.sections += [(finding.section, finding.details) for finding in findings]
 
-    def _findings(self, item: pytest.Item, measured: Measured, reader: FileReader) -> list[Finding]:
+    def _findings(
+        self, item: pytest.Item, measured: Measured, reader: FileReader, survivors: list[object]
+    ) -> list[Finding]:
         most, depth = self._options.most_allocations, self._options.stacks
-        checks = [limit.check(reader, most, depth) for limit in limits_of(item)]
+        checks = [limit.check(reader, survivors, most, depth) for limit in limits_of(item)]
         stacks = measured.stacks_text(depth)
         if self._baseline is not None and not self._options.baseline_update:
             checks.append(self._baseline.check(item.nodeid, measured.peak, stacks))

@@ -18,6 +18,8 @@ use crate::Unsupported;
 
 /// Offset of `tp_dealloc` in `PyTypeObject`, the same in every supported version.
 pub const TYPE_DEALLOC_OFFSET: usize = 48;
+/// Offset of `tp_name` in `PyTypeObject`, as above.
+pub const TYPE_NAME_OFFSET: usize = 24;
 
 /// The three ways in which CPython has kept its frames. Callers branch on it once per walk, not once per frame: see [`crate::Family`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -138,6 +138,7 @@ static void objects(void)
     FIELD("object.type", PyObject, ob_type);
     FIELD("type.flags", PyTypeObject, tp_flags);
     FIELD("type.dealloc", PyTypeObject, tp_dealloc);
+    FIELD("type.name", PyTypeObject, tp_name);
     VALUE("type.bytes_flag", Py_TPFLAGS_BYTES_SUBCLASS);
     VALUE("type.str_flag", Py_TPFLAGS_UNICODE_SUBCLASS);
     FIELD("bytes.length", PyVarObject, ob_size);

@@ -3,7 +3,7 @@ import ctypes
 import os
 
 U32, TEXT = ctypes.c_uint32, ctypes.c_char_p
-OK, ALREADY, SUPERVISED, NOT_TRACKING, BUSY, CONFIG, NO_GIL, UNSUPPORTED, CAPTURE, FOREIGN, RESOURCES, UNUSABLE, ENDED_EARLY = range(13)
+OK, ALREADY, SUPERVISED, NOT_TRACKING, BUSY, CONFIG, NO_GIL, UNSUPPORTED, CAPTURE, FOREIGN, RESOURCES, UNUSABLE, ENDED_EARLY, OTHER_TRACER = range(14)
 IDLE, TRACKING, ENDED, CHANGING, RUN, _ = range(6)
 FOLLOW = 1
 
@@ -40,6 +40,16 @@ def start(path, flags=None, below=0):
 
 def stop():
     return agent().heaptide_stop()
+
+
+def survivors():
+    """The list, or None."""
+    function = agent().heaptide_survivors
+    function.restype = ctypes.py_object
+    try:
+        return function()
+    except ValueError:
+        return None
 
 
 def state():

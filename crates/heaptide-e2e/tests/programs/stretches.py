@@ -10,6 +10,7 @@ import threading
 import time
 import tracemalloc
 import warnings
+import weakref
 import zlib
 
 import bare
@@ -307,6 +308,52 @@ def given_back():
     # Where those were others come to lie
     release(make(5))
     return {"codes": found + [stretch.stop()]}
+
+
+class Made:
+    pass
+
+
+def lives():
+    """Objects that survive; the interpreters that do not tell of all are refused, and so is a second tracer."""
+    def some(count):
+        return [Made() for _ in range(count)]
+
+    before = some(3)
+    found = {"start": stretch.start("0.tide")}
+    if found["start"] == stretch.UNSUPPORTED:
+        found["state"] = stretch.state()
+        return found
+    kept = some(5)
+    some(1000)
+    before.clear()
+    found["stop"] = stretch.stop()
+    after = some(2)
+    survivors = stretch.survivors()
+    # There are more: what `ctypes` makes for the calls
+    first = [id(each) for each in survivors].index(id(kept))
+    found["first"] = first
+    found["survivors"] = [each is expected for each, expected in zip(survivors[first:], [kept] + kept)]
+    found["count"] = sum(type(each) is Made for each in survivors)
+    found["references"] = sys.getrefcount(kept[0]) - sys.getrefcount(after[0])
+    found["ids"] = [id(each) for each in survivors]
+    found["again"] = stretch.survivors()
+    del survivors
+    # Nobody asks for these, and the next start lets them go
+    found["codes"] = [stretch.start("1.tide")]
+    ghost = Made()
+    ghost_is_gone = weakref.ref(ghost)
+    found["codes"].append(stretch.stop())
+    del ghost
+    tracemalloc.start()
+    found["codes"] += [stretch.start("2.tide"), stretch.state()]
+    found["ghost"] = ghost_is_gone() is None
+    tracemalloc.stop()
+    found["codes"].append(stretch.start("3.tide"))
+    tracemalloc.start()
+    tracemalloc.stop()
+    found["codes"] += [stretch.stop(), stretch.survivors() is None]
+    return found
 
 
 def racing():
