@@ -391,7 +391,10 @@ def test_something_else_that_listens(port: int) -> None:
     "waits", ["Tracker(destination=SocketDestination(port))", "heaptide.SocketReader(port).__enter__()"]
 )
 def test_waiting_can_be_interrupted(tmp_path: Path, port: int, waits: str) -> None:
+    # A shell starts what is in its background with the signal ignored, and children inherit that.
     text = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     print("waits", flush=True)
     {waits}
