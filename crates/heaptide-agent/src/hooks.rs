@@ -15,7 +15,7 @@ use heaptide_format::Allocator;
 
 use crate::guard::recording;
 use crate::thread::{ThreadState, Turn};
-use crate::{RECORDER, family, guard, interpreter, loader, names, real, thread, walk};
+use crate::{RECORDER, family, guard, interpreter, loader, names, real, switch, thread, walk};
 
 /// One event in so many is timed. A prime, so that it keeps no step with anything else that recurs.
 const TIMED_EVERY: u32 = 1021;
@@ -95,12 +95,17 @@ pub(crate) fn allocated(turn: &mut Turn, allocator: Allocator, block: *mut c_voi
     });
 }
 
-/// Records a free that is about to happen. Never walks a stack: greenlet frees memory in the middle
-/// of a switch, when the frame chain leads into overwritten memory.
+/// Records a free that is about to happen, in the turn that `begin` gives. Never walks a stack: greenlet frees memory in
+/// the middle of a switch, when the frame chain leads into overwritten memory.
 #[inline(always)]
-pub(crate) fn freed(turn: Option<Turn>, block: *mut c_void) -> Option<Turn> {
-    let Some(mut turn) = turn else {
-        thread::within_python(block, |state| record_free(state, block));
+pub(crate) fn freed(block: *mut c_void, begin: impl FnOnce() -> Option<Turn>) -> Option<Turn> {
+    if block.is_null() {
+        return None;
+    }
+    let Some(mut turn) = begin() else {
+        if switch::is_on_for_python() {
+            thread::within_python(block, |state| record_free(state, block));
+        }
         return None;
     };
     record_free(turn.state(), block);
@@ -258,31 +263,19 @@ pub(crate) fn reallocated(
 }
 
 unsafe extern "C" fn free(block: *mut c_void) {
-    let _turn = if block.is_null() {
-        None
-    } else {
-        freed(Turn::begin(), block)
-    };
+    let _turn = freed(block, Turn::begin);
     // SAFETY: see `malloc`.
     unsafe { real::free::get()(block) };
 }
 
 unsafe extern "C" fn free_sized(block: *mut c_void, size: usize) {
-    let _turn = if block.is_null() {
-        None
-    } else {
-        freed(Turn::begin(), block)
-    };
+    let _turn = freed(block, Turn::begin);
     // SAFETY: see `malloc`.
     unsafe { real::free_sized::get()(block, size) };
 }
 
 unsafe extern "C" fn free_aligned_sized(block: *mut c_void, alignment: usize, size: usize) {
-    let _turn = if block.is_null() {
-        None
-    } else {
-        freed(Turn::begin(), block)
-    };
+    let _turn = freed(block, Turn::begin);
     // SAFETY: see `malloc`.
     unsafe { real::free_aligned_sized::get()(block, alignment, size) };
 }

@@ -253,11 +253,7 @@ macro_rules! domain {
             }
 
             unsafe extern "C" fn free(context: *mut c_void, block: *mut c_void) {
-                let _turn = if block.is_null() {
-                    None
-                } else {
-                    freed(Turn::begin_for_python(block), block)
-                };
+                let _turn = freed(block, || Turn::begin_for_python(block));
                 // SAFETY: see `malloc`.
                 unsafe { FORMER[$number].free()(context, block) };
             }

@@ -172,13 +172,10 @@ unsafe fn nested(state: *mut ThreadState) {
 
 /// Calls `record` for a free of `block` that comes from inside a request to Python's allocators and is not what that
 /// request gives back: others keep memory there too, which they may have taken outside of any request
-/// (the tables of `tracemalloc`).
+/// (the tables of `tracemalloc`). Only while requests are recorded.
 #[cold]
 #[inline(never)]
 pub(crate) fn within_python(block: *mut c_void, record: impl FnOnce(&mut ThreadState)) {
-    if !switch::is_on_for_python() {
-        return;
-    }
     // SAFETY: the word is this thread's own; beyond CLOSED it points to this thread's state, which the request's
     // turn leaves alone during its real call.
     unsafe {

@@ -157,6 +157,42 @@ fn mistaken(told: &[Told]) -> Sums {
     sums(mistakes.into_iter())
 }
 
+#[test]
+fn what_memray_takes_for_temporary_though_it_is_not() {
+    let stack = |name: &str| vec![(name.to_owned(), "a.py".to_owned(), 1)];
+    let made = |thread, address, size, name: &str| {
+        (
+            thread,
+            address,
+            size,
+            "MALLOC".to_owned(),
+            Some(stack(name)),
+        )
+    };
+    let freed = |thread, address| (thread, address, 0, "FREE".to_owned(), None);
+    let told = [
+        // Really temporary.
+        made(1, 16, 1, "own"),
+        freed(1, 16),
+        // Freed and made again by another thread, then freed by the first.
+        made(1, 32, 2, "stolen"),
+        freed(2, 32),
+        made(2, 32, 3, "thief"),
+        freed(1, 32),
+        // The same, but the first thread has made two others since.
+        made(1, 48, 4, "old"),
+        freed(2, 48),
+        made(2, 48, 5, "thief"),
+        made(1, 64, 6, "one"),
+        made(1, 80, 7, "two"),
+        freed(1, 48),
+    ];
+    assert_eq!(
+        mistaken(&told),
+        Sums::from([((stack("stolen"), 1), (1, 2))])
+    );
+}
+
 /// A Memray and where it works.
 struct Memray<'a> {
     sandbox: &'a Sandbox,
