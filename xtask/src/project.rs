@@ -31,6 +31,9 @@ pub(crate) fn test(python: &Path) -> Result<()> {
                 "--heaptide-baseline",
             ])
             .arg(&budgets)
+            // Budgets are by the names of tests, which depend on it; by itself pytest may take ours.
+            .arg("--rootdir")
+            .arg(&project)
             .args(words)
             .current_dir(&project);
         command
