@@ -9,7 +9,7 @@ use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use heaptide_recorder::{SampleTable, Seen, SpinLock};
-use heaptide_serve::Kept as Wake;
+use heaptide_serve::Kept;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
@@ -31,27 +31,20 @@ struct Control {
     /// What the thread goes on with; taken by it while it runs.
     work: Option<Work>,
     /// The ends of a pipe. The thread takes the first one, and wakes up where it waits for readers when the other is closed.
-    wake: [Option<Wake>; 2],
+    wake: [Option<Kept>; 2],
 }
 
 struct Work {
     table: SampleTable,
     interval_ns: u64,
-    statm: Kept,
-    cgroup: [Kept; 2],
+    statm: Option<Kept>,
+    /// Usage and limit.
+    cgroup: [Option<Kept>; 2],
     /// The clock of the capture never goes back.
     started: (u64, u64),
 }
 
-/// An open file of `/proc` or of a cgroup. Programs close descriptors that they did not open, so it is looked at before
-/// it is believed.
-struct Kept {
-    file: Option<OwnedFd>,
-    identity: (u64, u64),
-}
-
-/// Our descriptors keep out of the way of programs that count on getting the low numbers.
-const DESCRIPTOR: c_int = 701;
+const STATM: &CStr = c"/proc/self/statm";
 const STACK_BYTES: usize = 128 << 10;
 const NANOSECONDS: u64 = 1_000_000_000;
 
@@ -69,9 +62,7 @@ pub(crate) fn end() {
     PAUSED.store(false, Ordering::Relaxed);
     let thread = CONTROL.lock().take_thread();
     stop_thread(thread);
-    if let Some(work) = CONTROL.lock().work.take() {
-        work.close();
-    }
+    drop(CONTROL.lock().work.take());
 }
 
 /// Before a fork. (Whoever forks in a signal handler may have interrupted one of these functions; then the thread
@@ -121,9 +112,7 @@ pub(crate) unsafe fn after_fork(tracked: bool) {
     let mut control = CONTROL.lock();
     control.thread = None;
     control.wake = [None, None];
-    if let Some(work) = control.work.take() {
-        work.close();
-    }
+    drop(control.work.take());
     PAUSED.store(tracked, Ordering::Relaxed);
 }
 
@@ -162,20 +151,20 @@ impl Control {
     fn spawn(&mut self) -> bool {
         if server::is_open() {
             let ends = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
-            let kept = |end: OwnedFd| Wake::copy_of(end.as_fd()).ok();
+            let kept = |end: OwnedFd| Kept::copy_of(end.as_fd()).ok();
             self.wake = ends.map_or([None, None], |(read, write)| [kept(read), kept(write)]);
         }
         self.thread = spawn();
         self.thread.is_some()
     }
 
-    fn take_thread(&mut self) -> Option<(libc::pthread_t, Option<Wake>)> {
+    fn take_thread(&mut self) -> Option<(libc::pthread_t, Option<Kept>)> {
         let thread = self.thread.take()?;
         Some((thread, self.wake[1].take()))
     }
 }
 
-fn stop_thread(thread: Option<(libc::pthread_t, Option<Wake>)>) -> bool {
+fn stop_thread(thread: Option<(libc::pthread_t, Option<Kept>)>) -> bool {
     let Some((thread, wake)) = thread else {
         return false;
     };
@@ -254,7 +243,7 @@ extern "C" fn run(_nothing: *mut c_void) -> *mut c_void {
 }
 
 /// Waits, and serves readers meanwhile. Whether the thread is to go on.
-fn wait(nanoseconds: u64, wake: Option<&Wake>) -> bool {
+fn wait(nanoseconds: u64, wake: Option<&Kept>) -> bool {
     if server::is_open() {
         if guard::catching(|| server::turn(wake, nanoseconds)).is_none() {
             server::give_up();
@@ -287,8 +276,8 @@ impl Work {
         Some(Self {
             table,
             interval_ns: u64::from(interval_ms) * 1_000_000,
-            statm: Kept::open(c"/proc/self/statm"),
-            cgroup: cgroup.map(|path| path.map_or(Kept::NOTHING, Kept::open)),
+            statm: open(STATM),
+            cgroup: cgroup.map(|path| path.and_then(open)),
             started: (
                 clock(rustix::time::ClockId::Realtime),
                 clock(rustix::time::ClockId::Monotonic),
@@ -297,9 +286,9 @@ impl Work {
     }
 
     fn take_sample(&mut self) {
-        let pages = self.statm.number(1, Some(c"/proc/self/statm")).unwrap_or(0);
+        let pages = number(&mut self.statm, 1, Some(STATM)).unwrap_or(0);
         let files = self.cgroup.each_mut();
-        let [usage, limit] = files.map(|file| file.number(0, None).unwrap_or(0));
+        let [usage, limit] = files.map(|file| number(file, 0, None).unwrap_or(0));
         let (unix, monotonic) = self.started;
         let elapsed = clock(rustix::time::ClockId::Monotonic).saturating_sub(monotonic);
         let seen = Seen {
@@ -316,63 +305,26 @@ impl Work {
             }
         }
     }
-
-    fn close(self) {
-        self.statm.close();
-        for file in self.cgroup {
-            file.close();
-        }
-    }
 }
 
-impl Kept {
-    const NOTHING: Self = Self {
-        file: None,
-        identity: (0, 0),
-    };
+/// Under a number that keeps out of the way.
+fn open(path: &CStr) -> Option<Kept> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let low = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    Kept::copy_of(low.as_fd()).ok()
+}
 
-    fn open(path: &CStr) -> Self {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let opened = || {
-            let low = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-            let file = rustix::io::fcntl_dupfd_cloexec(&low, DESCRIPTOR).unwrap_or(low);
-            let status = rustix::fs::fstat(&file).ok()?;
-            Some(Self {
-                identity: (status.st_dev, status.st_ino),
-                file: Some(file),
-            })
-        };
-        opened().unwrap_or(Self::NOTHING)
+/// The number at `position` of the words in the file. A file that is lost is opened `again`, or given up.
+fn number(file: &mut Option<Kept>, position: usize, again: Option<&CStr>) -> Option<u64> {
+    if !file.as_ref()?.is_ours() {
+        *file = again.and_then(open);
     }
-
-    fn is_ours(&self) -> bool {
-        self.file.as_ref().is_some_and(|file| {
-            rustix::fs::fstat(file)
-                .is_ok_and(|status| (status.st_dev, status.st_ino) == self.identity)
-        })
-    }
-
-    /// The number at `position` of the words in the file. A file that is lost is opened `again`, or given up.
-    fn number(&mut self, position: usize, again: Option<&CStr>) -> Option<u64> {
-        self.file.as_ref()?;
-        if !self.is_ours() {
-            core::mem::forget(self.file.take());
-            *self = again.map_or(Self::NOTHING, Self::open);
-        }
-        let mut text = [0u8; 128];
-        let length = rustix::io::pread(self.file.as_ref()?.as_fd(), &mut text, 0).ok()?;
-        let word = text[..length]
-            .split(u8::is_ascii_whitespace)
-            .nth(position)?;
-        core::str::from_utf8(word).ok()?.parse().ok()
-    }
-
-    /// Somebody else's descriptor is not closed.
-    fn close(mut self) {
-        if !self.is_ours() {
-            core::mem::forget(self.file.take());
-        }
-    }
+    let mut text = [0u8; 128];
+    let length = rustix::io::pread(file.as_ref()?, &mut text, 0).ok()?;
+    let word = text[..length]
+        .split(u8::is_ascii_whitespace)
+        .nth(position)?;
+    core::str::from_utf8(word).ok()?.parse().ok()
 }
 
 fn clock(id: rustix::time::ClockId) -> u64 {

@@ -27,12 +27,14 @@ impl Kept {
     /// # Errors
     /// No descriptor is left, or it is none.
     pub fn copy_of(descriptor: BorrowedFd<'_>) -> Result<Self, Errno> {
+        // Asked before there is a copy: its number may be somebody else's the moment after.
+        let identity = identity_of(descriptor)?;
         let copy = |lowest| rustix::io::fcntl_dupfd_cloexec(descriptor, lowest);
         // A limit of descriptors may be lower than that.
         let copy = copy(LOWEST).or_else(|_| copy(3))?;
         Ok(Self {
-            identity: identity_of(copy.as_fd())?,
             descriptor: Some(copy),
+            identity,
         })
     }
 
