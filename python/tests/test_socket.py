@@ -67,8 +67,10 @@ class Program:
         )
 
     def says(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        assert self.process.stdout is not None and self.process.stderr is not None
+        said = self.process.stdout.readline()
+        # Nothing at all: it has died.
+        return said.strip() or self.process.stderr.read()
 
     def goes_on(self) -> None:
         assert self.process.stdin is not None

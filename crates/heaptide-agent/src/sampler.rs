@@ -6,7 +6,7 @@
 //! when the interpreter gets to its pending calls.
 
 use core::ffi::{CStr, c_int, c_void};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use heaptide_recorder::{SampleTable, Seen, SpinLock};
 use heaptide_serve::Kept;
@@ -18,6 +18,8 @@ use crate::{RECORDER, family, guard, server, switch, thread};
 
 /// Set and woken when the thread is to end.
 static END: AtomicU32 = AtomicU32::new(0);
+/// The kernel's number of the thread, or of the last one.
+static THREAD_ID: AtomicI32 = AtomicI32::new(0);
 static CONTROL: SpinLock<Control> = SpinLock::new(Control {
     thread: None,
     work: None,
@@ -45,6 +47,8 @@ struct Work {
 }
 
 const STATM: &CStr = c"/proc/self/statm";
+/// Far more than it takes; then somebody else has the number by now.
+const MOST_YIELDS: u32 = 10_000;
 const STACK_BYTES: usize = 128 << 10;
 const NANOSECONDS: u64 = 1_000_000_000;
 
@@ -176,7 +180,19 @@ fn stop_thread(thread: Option<(libc::pthread_t, Option<Kept>)>) -> bool {
         libc::syscall(libc::SYS_futex, END.as_ptr(), operation, 1);
         libc::pthread_join(thread, core::ptr::null_mut());
     }
+    await_kernel();
     true
+}
+
+/// A thread is joined a moment before the kernel stops counting it, and CPython warns of a fork with threads by that
+/// count.
+fn await_kernel() {
+    let thread = rustix::process::Pid::from_raw(THREAD_ID.load(Ordering::Relaxed));
+    let mut rounds = 0;
+    while rounds < MOST_YIELDS && rustix::process::getpgid(thread).is_ok() {
+        rustix::thread::sched_yield();
+        rounds += 1;
+    }
 }
 
 /// A thread with every signal blocked. Those that the C library keeps for itself cannot be, and must not: `setuid`
@@ -214,6 +230,8 @@ fn spawn() -> Option<libc::pthread_t> {
 
 extern "C" fn run(_nothing: *mut c_void) -> *mut c_void {
     thread::never_records();
+    let number = rustix::thread::gettid().as_raw_nonzero().get();
+    THREAD_ID.store(number, Ordering::Relaxed);
     // SAFETY: names the calling thread.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"heaptide".as_ptr()) };
     // Whoever starts us holds the lock, and lets it go.
