@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["AllocatorType", "FileFormat", "PythonAllocatorType", "SymbolicSupport"]
+__all__ = ["AllocatorType", "FileFormat", "ObjectTrackingEvent", "PythonAllocatorType", "SymbolicSupport"]
 
 
 class AllocatorType(enum.IntEnum):
@@ -57,3 +57,11 @@ class SymbolicSupport(enum.IntEnum):
     NONE = 1
     FUNCTION_NAME_ONLY = 2
     TOTAL = 3
+
+
+class ObjectTrackingEvent(enum.IntEnum):
+    """What happened to a Python object. `FileReader.get_object_lifetime_events` tells of objects that were created and
+    live."""
+
+    OBJECT_CREATED = -1
+    OBJECT_DESTROYED = -2

@@ -1,7 +1,8 @@
 """Names that users of Memray import from ``memray._memray``."""
 
+from heaptide._compatibility import get_symbolic_support, greenlet_trace_function, print_greenlet_warning
 from heaptide._destination import Destination, FileDestination, SocketDestination
-from heaptide._enums import AllocatorType, FileFormat, PythonAllocatorType, SymbolicSupport
+from heaptide._enums import AllocatorType, FileFormat, ObjectTrackingEvent, PythonAllocatorType, SymbolicSupport
 from heaptide._heaptide import AllocationRecord, TemporalAllocationRecord, TrackedObjectRecord
 from heaptide._metadata import Metadata
 from heaptide._reader import FileReader, compute_statistics, dump_all_records, set_log_level, size_fmt
@@ -20,6 +21,7 @@ __all__ = [
     "Interval",
     "MemorySnapshot",
     "Metadata",
+    "ObjectTrackingEvent",
     "PythonAllocatorType",
     "SocketDestination",
     "SocketReader",
@@ -30,6 +32,9 @@ __all__ = [
     "Tracker",
     "compute_statistics",
     "dump_all_records",
+    "get_symbolic_support",
+    "greenlet_trace_function",
+    "print_greenlet_warning",
     "set_log_level",
     "size_fmt",
     "start_thread_trace",

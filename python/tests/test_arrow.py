@@ -1,4 +1,4 @@
-"""FileReader.to_arrow, as pyarrow and polars read it."""
+"""FileReader.to_arrow, as pyarrow, polars, pandas and DuckDB read it."""
 
 from __future__ import annotations
 
@@ -113,15 +113,42 @@ def test_what_is_left_in_a_capsule_is_released(capture: Path) -> None:
     assert first.column("stack").to_pylist() == names
 
 
-def test_polars_and_pandas(captures: dict[str, Path]) -> None:
-    polars = pytest.importorskip("polars")
+def total_of(reader: FileReader) -> int:
+    return sum(record.size for record in reader.get_allocation_records())
+
+
+def test_polars(captures: dict[str, Path]) -> None:
+    polars = pytest.importorskip("polars", reason="polars is not installed")
     reader = FileReader(captures["all"])
-    total = sum(record.size for record in reader.get_allocation_records())
     frame = polars.DataFrame(reader.to_arrow("all"))
-    assert frame["size"].sum() == total
+    assert frame["size"].sum() == total_of(reader)
     functions = frame.explode("stack")["stack"].struct.field("function").cast(polars.String)
     assert {"many", "fleeting", "grow_and_shrink"} <= set(functions)
-    pytest.importorskip("pandas")
+
+
+def test_pandas(captures: dict[str, Path]) -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    reader = FileReader(captures["all"])
     frames = pyarrow.table(reader.to_arrow("all", stacks=False)).to_pandas()
-    assert frames["size"].sum() == total
+    assert frames["size"].sum() == total_of(reader)
     assert set(frames["allocator"]) >= {"MALLOC", "FREE"}
+
+
+def test_duckdb(captures: dict[str, Path]) -> None:
+    duckdb = pytest.importorskip("duckdb", reason="DuckDB is not installed")
+    reader = FileReader(captures["all"])
+    with duckdb.connect() as database:
+        # It asks for the rows anew for each query.
+        database.register("records", reader.to_arrow("all"))
+        ((total,),) = database.sql("select sum(size)::bigint from records").fetchall()
+        assert total == total_of(reader)
+        by_function = database.sql(
+            "select stack[1].function, sum(count)::bigint from records "
+            "where allocator = 'MALLOC' and stack[1].function in ('many', 'fleeting') group by all"
+        ).fetchall()
+    innermost = [
+        record.stack_trace()[0].function
+        for record in reader.get_allocation_records()
+        if record.allocator == AllocatorType.MALLOC and record.stack_trace()
+    ]
+    assert dict(by_function) == {name: innermost.count(name) for name in ("many", "fleeting")}

@@ -1,29 +1,22 @@
-"""docs/memray-compatibility.md is true: of this package, and of Memray where it can be imported."""
+"""docs/memray-compatibility.md is true of names and arguments: in this package, and in Memray where it is there."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import inspect
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from heaptide import _program
+from compatibility import PACKAGES, Row, rows
 
-TABLES = Path(os.environ.get("HEAPTIDE_DOCS", Path(__file__).parents[2] / "docs")) / "memray-compatibility.md"
-ROWS = re.findall(r"^\| `([^`]+)` \| (same|better|missing) \|", TABLES.read_text(), re.MULTILINE)
-ARGUMENTS = [(name, state) for name, state in ROWS if "(" in name]
-FLAGS = [(name, state) for name, state in ROWS if "--" in name or name in ("attach", "detach", "live", "parse")]
-NAMES = [row for row in ROWS if row not in ARGUMENTS and row not in FLAGS]
-PACKAGES = ["heaptide", "memray"] if importlib.util.find_spec("memray") else ["heaptide"]
+NAMES = rows("Names") + rows("Methods and properties")
+ARGUMENTS = rows("Arguments")
 ABSENT = object()
+
+needs_memray = pytest.mark.skipif("memray" not in PACKAGES, reason="Memray is not installed")
 
 
 def lookup(package: str, name: str) -> Any:
@@ -44,18 +37,18 @@ def lookup(package: str, name: str) -> Any:
 
 
 def test_the_tables_are_read() -> None:
-    assert len(NAMES) > 60 and len(ARGUMENTS) > 15 and len(FLAGS) > 35
+    assert len(NAMES) > 60 and len(ARGUMENTS) > 15
 
 
-@pytest.mark.parametrize(("name", "state"), NAMES)
-def test_names(name: str, state: str) -> None:
-    if state != "missing":
-        assert lookup("heaptide", name) is not ABSENT
+@pytest.mark.parametrize("row", NAMES, ids=lambda row: row.name)
+def test_names(row: Row) -> None:
+    if row.there:
+        assert lookup("heaptide", row.name) is not ABSENT
     if "memray" in PACKAGES:
-        assert lookup("memray", name) is not ABSENT
+        assert lookup("memray", row.name) is not ABSENT
 
 
-@pytest.mark.skipif("memray" not in PACKAGES, reason="Memray is not installed")
+@needs_memray
 def test_no_public_name_is_left_out() -> None:
     import memray
 
@@ -66,14 +59,14 @@ def test_no_public_name_is_left_out() -> None:
         assert {f"{owner}.{member}" for member in members} <= listed
 
 
-@pytest.mark.parametrize(("name", "state"), ARGUMENTS)
-def test_arguments(name: str, state: str) -> None:
-    owner, argument = name.rstrip(")").split("(")
+@pytest.mark.parametrize("row", ARGUMENTS, ids=lambda row: row.name)
+def test_arguments(row: Row) -> None:
+    owner, argument = row.name.rstrip(")").split("(")
     # Also what is missing is taken, and refused with a reason: other tests see to that.
     assert argument in inspect.signature(lookup("heaptide", owner)).parameters
 
 
-@pytest.mark.skipif("memray" not in PACKAGES, reason="Memray is not installed")
+@needs_memray
 def test_memray_has_no_other_arguments(tmp_path: Path) -> None:
     import memray
 
@@ -87,59 +80,28 @@ def test_memray_has_no_other_arguments(tmp_path: Path) -> None:
             with pytest.raises(Exception) as raised:
                 getattr(memray, owner)(no_such_argument=1, **{argument: None})
             assert f"'{argument}'" not in str(raised.value) or "unexpected" not in str(raised.value)
-    for owner in ("FileDestination", "SocketDestination"):
-        assert set(arguments[owner]) == set(inspect.signature(getattr(memray, owner)).parameters)
+    for owner in sorted(arguments.keys() - {"Tracker", "FileReader", "SocketReader"}):
+        assert set(arguments[owner]) == set(inspect.signature(lookup("memray", owner)).parameters) - {"kwargs"}, owner
 
 
-def help_of(package: str, command: str) -> str:
-    program = [_program.find()] if package == "heaptide" else [sys.executable, "-m", package]
-    done = subprocess.run([*program, command, "--help"], text=True, capture_output=True, check=False)
-    return done.stdout if done.returncode == 0 else ""
+@needs_memray
+@pytest.mark.parametrize("name", ["AllocatorType", "FileFormat", "PythonAllocatorType", "ObjectTrackingEvent"])
+def test_enumerations_have_the_same_numbers(name: str) -> None:
+    ours, theirs = lookup("heaptide", f"_memray.{name}"), lookup("memray", f"_memray.{name}")
+    assert {each.name: each.value for each in ours} == {each.name: each.value for each in theirs}
 
 
-@pytest.fixture(scope="module")
-def helps() -> dict[tuple[str, str], str]:
-    commands = {name.split()[0] for name, _ in FLAGS}
-    return {(package, command): help_of(package, command) for package in PACKAGES for command in commands}
+def test_what_is_there_for_greenlets_does_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    from heaptide import _memray
+
+    assert _memray.print_greenlet_warning() is None  # type: ignore[func-returns-value]
+    assert _memray.greenlet_trace_function("switch", (None, None)) is None  # type: ignore[func-returns-value]
+    assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(("name", "state"), FLAGS)
-def test_flags(helps: dict[tuple[str, str], str], name: str, state: str) -> None:
-    command, _, flag = name.partition(" ")
-    for package in PACKAGES:
-        there = (
-            re.search(rf"{flag}(?![\w-])", helps[package, command]) is not None
-            if flag
-            else helps[package, command] != ""
-        )
-        assert there == (package == "memray" or state != "missing"), package
+def test_no_native_function_has_a_name(capture: Path) -> None:
+    from heaptide._memray import FileReader, SymbolicSupport, get_symbolic_support
 
-
-@pytest.mark.skipif("memray" not in PACKAGES, reason="Memray is not installed")
-def test_no_flag_of_memray_is_left_out() -> None:
-    from memray.commands import get_argument_parser
-
-    listed = {name for name, _ in FLAGS}
-    (commands,) = (it for it in get_argument_parser()._actions if isinstance(it, argparse._SubParsersAction))
-    for command, parser in commands.choices.items():
-        options = {option for action in parser._actions for option in action.option_strings}
-        flags = {f"{command} {option}" for option in options - {"--help"} if option.startswith("--")}
-        assert flags <= listed, flags - listed
-
-
-def exit_code(package: str, *arguments: str, cwd: Path) -> int:
-    done = subprocess.run([sys.executable, "-m", package, *arguments], cwd=cwd, capture_output=True, check=False)
-    return done.returncode
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_exit_codes(package: str, tmp_path: Path) -> None:
-    def code(*arguments: str) -> int:
-        return exit_code(package, *arguments, cwd=tmp_path)
-
-    assert code("run", "-q", "-f", "-o", "x", "-c", "pass") == 0
-    assert code("run", "--no-such-flag", "x.py") == 2
-    assert code("run", "-q", "-f", "-o", "x", "-c", "1 / 0") == 1
-    assert code("run", "-q", "-f", "-o", "x", "-c", "raise SystemExit(7)") == 7
-    assert code("run", "-q", "-f", "-o", "x", "-c", "import os; os.kill(os.getpid(), 9)") in (-9, 137)
-    assert code("stats", "no-such-file") == 1
+    assert get_symbolic_support() is SymbolicSupport.NONE
+    records = list(FileReader(capture).get_leaked_allocation_records())
+    assert records and not any(record.native_stack_trace() for record in records)

@@ -11,6 +11,8 @@ use crate::{project, shell, venv};
 /// What the package is compared with. One version of Python will do: what is compared does not depend on that.
 const MEMRAY: &str = "memray==1.20.0";
 const EVERYTHING_ON_MINOR: u32 = 12;
+/// The last version of Python that all packages which read columns have wheels for.
+const LAST_WITH_COLUMNS: u32 = 13;
 /// What runs on heaptide in Memray's place; it wants Memray, so it is installed without what it wants.
 const PYTEST_MEMRAY: &str = "pytest-memray==1.11.0";
 
@@ -65,7 +67,10 @@ fn test(interpreter: &Interpreter, wheel: &Path) -> Result<()> {
     let mut packages = vec!["pytest"];
     if interpreter.minor == EVERYTHING_ON_MINOR {
         packages.extend([MEMRAY, "ipython", "pytest-asyncio", "pytest-xdist"]);
-        packages.extend(["pyarrow", "polars", "pandas"]);
+        packages.extend(["duckdb", "polars", "pandas"]);
+    }
+    if interpreter.minor <= LAST_WITH_COLUMNS {
+        packages.push("pyarrow");
     }
     let name = format!("package-3.{}", interpreter.minor);
     let Some(python) = venv::with_packages(&interpreter.path, &name, &packages) else {
@@ -94,9 +99,11 @@ fn test_shim(interpreter: &Interpreter, wheel: &Path) -> Result<()> {
         return Ok(());
     }
     install(&python, wheel)?;
+    let tests = shell::project().join("python/tests");
     let mut command = Command::new(&python);
-    let tests = shell::project().join("python/tests/test_shim.py");
-    pytest(&mut command, &tests).env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1");
+    pytest(&mut command, &tests.join("test_shim.py"))
+        .arg(tests.join("test_compatibility_pytest.py"))
+        .env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1");
     shell::run(command.current_dir(std::env::temp_dir()))
 }
 

@@ -69,9 +69,11 @@ class Limit(Protocol):
     def track_objects(self) -> bool:
         """Whether objects count."""
 
-    def check(self, reader: FileReader, survivors: Sequence[object], most: int, depth: int) -> Optional[Finding]:
+    def check(
+        self, reader: FileReader, survivors: Sequence[object], most: int, depth: int, verbosity: int
+    ) -> Optional[Finding]:
         """What is wrong, if anything; at most `most` stacks (0: all) of `depth` frames are named. `survivors`: the
-        objects that the test has left behind, if they count."""
+        objects that the test has left behind, if they count. `verbosity`: as pytest's, of those who heed it."""
 
 
 _OURS = str(Path(__file__).parent)
@@ -119,6 +121,10 @@ def _merged(records: Iterable[AllocationRecord]) -> dict[tuple[StackFrame, ...],
     return sizes
 
 
+_ALL_STACKS = 2
+"""From this verbosity on ``limit_memory`` names every stack."""
+
+
 @dataclass(frozen=True)
 class LimitMemory:
     """``limit_memory("24 MB")``: what the test holds at its peak is less."""
@@ -133,17 +139,24 @@ class LimitMemory:
         """From the arguments of the marker."""
         return cls(parse_bytes(limit), current_thread_only)
 
-    def check(self, reader: FileReader, survivors: Sequence[object], most: int, depth: int) -> Optional[Finding]:
+    def check(
+        self, reader: FileReader, survivors: Sequence[object], most: int, depth: int, verbosity: int
+    ) -> Optional[Finding]:
         """See `Limit`."""
         records = reader.get_high_watermark_allocation_records(merge_threads=not self.own_thread)
         held = _of_test(reader, records, self.own_thread)
         peak = sum(record.size for record in held)
         if peak < self.limit:
             return None
+        # As pytest-memray, whose setting it is.
+        most = 0 if verbosity >= _ALL_STACKS else most
+        details = f"Held at the peak, {text(peak)} in all"
+        if verbosity >= 0:
+            details += f":\n{stacks_text(_merged(held).items(), most, depth)}"
         return Finding(
             "heaptide-max-memory",
             f"the test held {text(peak)} at its peak, and its limit is {text(self.limit)}",
-            f"Held at the peak, {text(peak)} in all:\n{stacks_text(_merged(held).items(), most, depth)}",
+            details,
         )
 
 
@@ -164,7 +177,9 @@ class LimitLeaks:
         """From the arguments of the marker."""
         return cls(parse_bytes(location_limit), filter_fn, current_thread_only)
 
-    def check(self, reader: FileReader, survivors: Sequence[object], most: int, depth: int) -> Optional[Finding]:
+    def check(
+        self, reader: FileReader, survivors: Sequence[object], most: int, depth: int, verbosity: int
+    ) -> Optional[Finding]:
         """See `Limit`."""
         records = reader.get_leaked_allocation_records(merge_threads=not self.own_thread)
         left = _of_test(reader, records, self.own_thread)
@@ -207,7 +222,9 @@ class LimitLeakedObjects:
             raise ValueError(f"it requires Python 3.13.3 or later, and this is {version}")
         return cls(filter_fn)
 
-    def check(self, reader: FileReader, survivors: Sequence[object], most: int, depth: int) -> Optional[Finding]:
+    def check(
+        self, reader: FileReader, survivors: Sequence[object], most: int, depth: int, verbosity: int
+    ) -> Optional[Finding]:
         """See `Limit`."""
         left = {id(each): each for each in survivors if self.keep is None or self.keep(each)}
         if not left:

@@ -68,9 +68,16 @@ _SETTINGS: list[tuple[str, Optional[str], Optional[Literal["bool"]]]] = [
     ("heaptide_fail_on_increase", "fail-on-increase", "bool"),
     ("heaptide_stacks", "stacks", None),
     ("heaptide_most_allocations", "most_allocations", None),
+    ("heaptide_verbosity", "verbosity_memray", None),
     ("heaptide_baseline", None, None),
     ("heaptide_tolerance", None, None),
 ]
+
+
+# What is no option on the command line.
+_SETTINGS_ALONE = {
+    "heaptide_verbosity": "What limit_memory reports: below 0 no stacks, from 2 on all (auto: as pytest's -v, -q)"
+}
 
 
 def _destination(option: str) -> str:
@@ -85,8 +92,9 @@ def add(parser: pytest.Parser) -> None:
         names = [name, alias] if aliases and alias else [name]
         group.addoption(*names, dest=_destination(name), **settings)
     for name, alias, kind in _SETTINGS:
+        words = _SETTINGS_ALONE.get(name, f"as the option --{name.replace('_', '-')}")
         for known in [name, alias] if aliases and alias else [name]:
-            parser.addini(known, f"as the option --{name.replace('_', '-')}", type=kind)
+            parser.addini(known, words, type=kind)
 
 
 class Options:
@@ -102,6 +110,7 @@ class Options:
         self.fail_on_increase = self._flag("heaptide_fail_on_increase")
         self.most_allocations = self._number("heaptide_most_allocations", 5, least=0)
         self.stacks = self._number("heaptide_stacks", 1, least=1)
+        self.verbosity = self._verbosity()
         self.bin_prefix: Optional[str] = self._value("heaptide_bin_prefix")
         bin_path = self._value("heaptide_bin_path")
         self.bin_path = Path(bin_path) if bin_path else None
@@ -129,6 +138,13 @@ class Options:
 
     def _flag(self, name: str) -> bool:
         return bool(self._value(name))
+
+    def _verbosity(self) -> int:
+        value = self._value("heaptide_verbosity")
+        try:
+            return int(self._config.option.verbose if value in (None, "auto") else value)
+        except ValueError:
+            raise pytest.UsageError(f"heaptide_verbosity: {value!r} is neither a number nor auto") from None
 
     def _number(self, name: str, default: int, *, least: int) -> int:
         value = self._value(name)

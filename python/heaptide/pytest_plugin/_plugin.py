@@ -133,7 +133,7 @@ class Plugin:
         self, item: pytest.Item, measured: Measured, reader: FileReader, survivors: list[object]
     ) -> list[Finding]:
         most, depth = self._options.most_allocations, self._options.stacks
-        checks = [limit.check(reader, survivors, most, depth) for limit in limits_of(item)]
+        checks = [limit.check(reader, survivors, most, depth, self._options.verbosity) for limit in limits_of(item)]
         stacks = measured.stacks_text(depth)
         if self._baseline is not None and not self._options.baseline_update:
             checks.append(self._baseline.check(item.nodeid, measured.peak, stacks))
