@@ -22,12 +22,15 @@ import memray, memray._memray, heaptide
 from memray._errors import MemrayError
 from memray._stats import Stats
 from memray import FileReader, Tracker
+from memray.commands import main
 assert all(hasattr(memray, name) for name in memray.__all__)
 with Tracker("x.bin"):
     kept = bytearray(1_000_000)
 stats = memray._memray.compute_statistics("x.bin")
 assert isinstance(stats, Stats) and stats.peak_memory_allocated >= 1_000_000
 assert issubclass(MemrayError, heaptide._errors.HeaptideError)
+assert memray.commands is heaptide.commands
+assert main(["flamegraph", "-o", "x.html", "x.bin"]) == 0
 print(max(record.size for record in FileReader("x.bin").get_leaked_allocation_records()))
 """
 

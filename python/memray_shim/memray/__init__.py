@@ -21,6 +21,7 @@ from heaptide import (
     _metadata,
     _stats,
     _version,
+    commands,
     dump_all_records,
     load_ipython_extension,
     set_log_level,
@@ -47,5 +48,5 @@ __all__ = [
 ]
 
 # The very modules, so that classes and exceptions are the same under both names.
-for _module in (_destination, _errors, _memray, _metadata, _stats, _version):
+for _module in (_destination, _errors, _memray, _metadata, _stats, _version, commands):
     sys.modules[_module.__name__.replace("heaptide", __name__, 1)] = _module
