@@ -32,6 +32,7 @@ mod guard;
 mod hooks;
 pub mod inside;
 mod interpreter;
+mod known_nodes;
 mod loader;
 mod names;
 mod objects;

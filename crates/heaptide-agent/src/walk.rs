@@ -19,6 +19,7 @@ use heaptide_format::{NODE_OVERFLOW, NODE_ROOT};
 use heaptide_recorder::{Mapping, Stop};
 
 use crate::early_stop::{self, EarlyStop};
+use crate::known_nodes::{self, KNOWN_NODES, KnownNode};
 use crate::thread::ThreadState;
 use crate::{RECORDER, code, interpreter, names};
 
@@ -113,11 +114,14 @@ impl Entry {
 /// A thread's last walk.
 pub(crate) struct Memo {
     /// Room for `capacity` frames: steps (behind one [`BEFORE_ALL`]) and details of those that are
-    /// remembered, root first, `length` of them; then as many entries to work with, leaf first.
+    /// remembered, root first, `length` of them; then as many entries to work with, leaf first; then
+    /// [`KNOWN_NODES`].
     memory: Option<Mapping>,
     capacity: usize,
     length: usize,
     generation: u64,
+    /// What known nodes carry that may be believed.
+    stamp: u32,
     /// Frames interned since the last look at how much of the capture is resident.
     interned: u32,
     /// Of this thread, at that look.
@@ -131,6 +135,7 @@ impl Memo {
             capacity: 0,
             length: 0,
             generation: 0,
+            stamp: 1,
             interned: 0,
             faults: 0,
         }
@@ -139,6 +144,20 @@ impl Memo {
     /// Remembers nothing any more.
     pub(crate) fn forget(&mut self) {
         self.length = 0;
+        self.stamp = self.stamp.wrapping_add(1);
+        if self.stamp == 0 {
+            // What was written under the next stamps long ago must not be believed.
+            *self = Self::new();
+        }
+    }
+
+    /// Believes nothing of before that a code object was destroyed.
+    #[inline(always)]
+    fn be_of(&mut self, generation: u64) {
+        if self.generation != generation {
+            self.forget();
+            self.generation = generation;
+        }
     }
 
     /// An odd number that no other memo has, and larger than any chunk of a stack.
@@ -174,6 +193,12 @@ impl Memo {
         unsafe { self.details().add(self.capacity).cast() }
     }
 
+    #[inline(always)]
+    fn known(&self) -> *mut KnownNode {
+        // SAFETY: as above, and for the known nodes behind these.
+        unsafe { self.fresh().add(self.capacity).cast() }
+    }
+
     #[cold]
     #[inline(never)]
     fn grow(&mut self, used_fresh: usize) -> bool {
@@ -186,7 +211,8 @@ impl Memo {
             return false;
         }
         let bytes = size_of::<Step>()
-            + capacity * (size_of::<Step>() + size_of::<Detail>() + size_of::<Entry>());
+            + capacity * (size_of::<Step>() + size_of::<Detail>() + size_of::<Entry>())
+            + KNOWN_NODES * size_of::<KnownNode>();
         let Some(memory) = Mapping::new(bytes) else {
             return false;
         };
@@ -201,6 +227,7 @@ impl Memo {
             core::ptr::copy_nonoverlapping(self.steps(), bigger.steps(), self.length);
             core::ptr::copy_nonoverlapping(self.details(), bigger.details(), self.length);
             core::ptr::copy_nonoverlapping(self.fresh(), bigger.fresh(), used_fresh);
+            // The known nodes stay behind: they are soon found again.
         }
         *self = bigger;
         true
@@ -260,11 +287,7 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
         return Ok(NODE_ROOT);
     }
     let generation = code::generation();
-    if state.memo.generation != generation {
-        state.memo.generation = generation;
-        state.memo.length = 0;
-        state.whole.length = 0;
-    }
+    state.memo.be_of(generation);
     let layout = &interpreter.layout;
     let (early_stop, is_checked) = early_stop::mode();
     // SAFETY: `top` is the innermost frame of this thread, which stands still while it is in here, and
@@ -277,6 +300,7 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
         }
     }?;
     if is_checked {
+        state.whole.be_of(generation);
         // SAFETY: as above.
         early_stop::compared(node, unsafe {
             checking_walk(layout, top, &mut state.whole)
@@ -637,6 +661,7 @@ fn intern(memo: &mut Memo, prefix: usize, fresh: usize) -> Result<u32, Stop> {
         }
     }
     memo.interned += fresh as u32;
+    let was = memo.length;
     // Should anything below fail, nothing half done may be believed.
     memo.length = prefix;
     // SAFETY: `prefix + fresh <= capacity`, and the two areas do not overlap.
@@ -646,9 +671,23 @@ fn intern(memo: &mut Memo, prefix: usize, fresh: usize) -> Result<u32, Stop> {
         } else {
             (*memo.details().add(prefix - 1)).node
         };
+        // What stood where the first of them stands now.
+        let mut before = (prefix < was).then(|| *memo.details().add(prefix));
         for position in (0..fresh).rev() {
             let Entry { step, mut detail } = *memo.fresh().add(position);
-            node = RECORDER.node(node, code::number(detail.code)?, detail.offset)?;
+            // A child is younger than its parent; if not, a recursion was folded.
+            let next = match before.take() {
+                Some(before) if before.code == detail.code && before.node > node => {
+                    RECORDER.node_next_to(before.node, detail.offset)
+                }
+                _ => None,
+            };
+            node = match next {
+                Some(next) => next,
+                None => {
+                    known_nodes::find(memo.known(), memo.stamp, node, detail.code, detail.offset)?
+                }
+            };
             detail.node = node;
             *memo.steps().add(memo.length) = step;
             *memo.details().add(memo.length) = detail;

@@ -51,6 +51,11 @@ fn code_freed_and_compiled_again() {
 }
 
 #[test]
+fn many_places_in_every_order() {
+    on_every_python("places.py", &[]);
+}
+
+#[test]
 fn recursion_fifty_thousand_deep() {
     on_every_python("deep.py", &[]);
 }

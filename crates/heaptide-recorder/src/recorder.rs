@@ -346,6 +346,14 @@ impl Recorder {
         }
     }
 
+    /// [`Recorder::node`] of a frame that `previous` is the node of, on the same caller, at another place
+    /// in the same code, if that is found at once.
+    #[must_use]
+    #[inline]
+    pub fn node_next_to(&self, previous: u32, last_instruction: i32) -> Option<u32> {
+        self.stacks.moved_on(previous, last_instruction)
+    }
+
     #[cold]
     #[inline(never)]
     fn new_node(&self, parent: u32, code: u32, last_instruction: i32) -> Result<u32, Stop> {

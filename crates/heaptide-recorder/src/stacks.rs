@@ -128,6 +128,17 @@ impl Stacks {
             })
     }
 
+    /// The node of a frame that stood at `previous` and stands at `last_instruction` of the same code now, on the
+    /// same caller, if it was there next when all this was seen for the first time. Loops come to
+    /// their places in one order, so mostly it was; and the processor foresees that it is.
+    #[inline]
+    pub(crate) fn moved_on(&self, previous: u32, last_instruction: i32) -> Option<u32> {
+        let next = self.links_of(previous).next_sibling.load(Ordering::Acquire);
+        // SAFETY: both are nodes' numbers (0 is the root's).
+        let (before, after) = unsafe { (&*self.nodes.get(previous), &*self.nodes.get(next)) };
+        (after.last_instruction == last_instruction && after.code == before.code).then_some(next)
+    }
+
     /// The node for this frame, made if need be. Under the growth lock. When the budget runs low a
     /// frame that recurs folds onto its earlier occurrence, and when it is used up the overflow
     /// node takes the rest.

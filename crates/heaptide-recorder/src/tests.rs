@@ -79,6 +79,10 @@ impl Fixture {
     }
 
     fn node(&self, name: &str) -> u32 {
+        self.recorder.node(NODE_ROOT, self.code(name), 0).unwrap()
+    }
+
+    fn code(&self, name: &str) -> u32 {
         let text = RawText {
             bytes: name.as_bytes(),
             kind: 1,
@@ -91,8 +95,7 @@ impl Fixture {
             flags: 0,
             line_table: b"",
         };
-        let code = self.recorder.code(&code).unwrap();
-        self.recorder.node(NODE_ROOT, code, 0).unwrap()
+        self.recorder.code(&code).unwrap()
     }
 
     fn view(&self) -> View {
@@ -518,6 +521,25 @@ fn recursion_is_folded_and_then_overflows() {
     }
     assert_eq!(node, NODE_OVERFLOW);
     assert!(fixture.view().nodes.len() <= 64);
+}
+
+#[test]
+fn a_frame_that_moved_on_is_the_next_sibling_or_unknown() {
+    let fixture = Fixture::new(1 << 20);
+    let node = |parent, code, at| fixture.recorder.node(parent, code, at).unwrap();
+    let (caller, code, other) = (fixture.node("caller"), fixture.code("f"), fixture.code("g"));
+    let [first, second] = [10, 20].map(|at| node(caller, code, at));
+    let alien = node(caller, other, 30);
+    let third = node(caller, code, 30);
+    let elsewhere = node(alien, code, 20);
+    let next = |previous, at| fixture.recorder.node_next_to(previous, at);
+    assert_eq!(next(first, 20), Some(second));
+    assert_eq!(next(first, 30), None, "not the next");
+    assert_eq!(next(second, 30), None, "next is other code");
+    assert_eq!(next(alien, 30), None, "of other code");
+    assert_eq!(next(third, 10), None, "the last");
+    assert_eq!(next(elsewhere, 20), None, "alone");
+    assert_eq!(next(third, -1), None, "the root is nobody's sibling");
 }
 
 #[test]
