@@ -9,6 +9,7 @@ fn main() -> std::io::Result<()> {
     let write = |name: &str, bytes: Vec<u8>| std::fs::write(directory.join(name), bytes);
     write("tiny.tide", fixtures::tiny().build())?;
     write("tiny_events.tide", fixtures::tiny_events().build())?;
+    write("tiny_objects.tide", fixtures::tiny_objects().build())?;
     write("killed_service.tide", fixtures::killed_service().build())?;
     write("hostile.tide", fixtures::wide_tree(200, true).build())?;
     let wide = std::env::args().find_map(|argument| argument.strip_prefix("--wide=")?.parse().ok());

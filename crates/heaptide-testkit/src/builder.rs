@@ -3,8 +3,8 @@
 use heaptide_format::{
     Cell, CodeFixed, DefinitionHeader, DefinitionKind, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC,
     MetadataKey, Mode, NO_CODE, NODE_OVERFLOW, NODE_ROOT, Node, Outcome, PythonAllocator,
-    SEGMENT_HEADER_BYTES, Sample, SegmentHeader, SegmentKind, Slot, State, StringEncoding, Thread,
-    checksum,
+    SEGMENT_HEADER_BYTES, Sample, SegmentHeader, SegmentKind, Slot, State, StringEncoding,
+    Survivor, Thread, checksum,
 };
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
@@ -32,6 +32,8 @@ pub struct CaptureBuilder {
     pub slots: Vec<Slot>,
     /// Memory over time.
     pub samples: Vec<Sample>,
+    /// Python objects that survived; `None`: the capture does not say.
+    pub survivors: Option<Vec<Survivor>>,
     /// Chunks of events, each with its head; see [`crate::EventWriter`].
     pub event_chunks: Vec<Vec<u8>>,
     /// Records of one kind are spread over segments of at most this many.
@@ -93,6 +95,7 @@ impl CaptureBuilder {
             threads: vec![named_thread(0, 0, "", "")],
             slots: Vec::new(),
             samples: Vec::new(),
+            survivors: None,
             event_chunks: Vec::new(),
             records_per_segment: usize::MAX,
             definitions: Vec::new(),
@@ -305,6 +308,20 @@ impl CaptureBuilder {
             &self.cells,
             self.records_per_segment,
         );
+        match self.survivors.as_deref() {
+            // A segment without records says that none survived.
+            Some([]) => {
+                let record_bytes = size_of::<Survivor>() as u32;
+                push_segment(&mut segments, SegmentKind::Survivors, 0, record_bytes, &[]);
+            }
+            Some(survivors) => push_records(
+                &mut segments,
+                SegmentKind::Survivors,
+                survivors,
+                self.records_per_segment,
+            ),
+            None => {}
+        }
         for chunk in &self.event_chunks {
             push_segment(&mut segments, SegmentKind::Events, 0, 0, chunk);
         }

@@ -1,6 +1,9 @@
 //! Captures with known answers, shared by the tests of several crates.
 
-use heaptide_format::{Allocator, Event, MetadataKey, Outcome, Sample, Site, State};
+use heaptide_format::{
+    Allocator, Event, MetadataKey, NO_STRING, Outcome, PYTHON_OBJECTS, Sample, Site, State,
+    Survivor,
+};
 
 use crate::EventWriter;
 use crate::builder::{CaptureBuilder, START_UNIX_NS};
@@ -113,6 +116,26 @@ pub fn tiny() -> CaptureBuilder {
         resident_bytes: MIB,
         ..Sample::default()
     });
+    capture
+}
+
+/// [`tiny`] with two Python objects that survived, of one of which the type is known.
+#[must_use]
+pub fn tiny_objects() -> CaptureBuilder {
+    let mut capture = tiny();
+    capture.header.identity.options |= PYTHON_OBJECTS;
+    let type_name = capture.string("t.Kept");
+    let survivor = |address, type_name| Survivor {
+        address,
+        node: 2,
+        thread: 1,
+        type_name,
+        reserved: 0,
+    };
+    capture.survivors = Some(vec![
+        survivor(0x7f00_0000_1000, type_name),
+        survivor(0x7f00_0000_2000, NO_STRING),
+    ]);
     capture
 }
 

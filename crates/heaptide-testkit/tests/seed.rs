@@ -10,6 +10,7 @@ fn the_seeds_are_fresh() {
     let expected = [
         ("tiny", fixtures::tiny().build()),
         ("tiny_events", fixtures::tiny_events().build()),
+        ("tiny_objects", fixtures::tiny_objects().build()),
     ];
     for (name, expected) in expected {
         let path = seeds.join(name);
