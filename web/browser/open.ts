@@ -54,8 +54,9 @@ export async function open(browser: Browser, name: string, hash = "", colorSchem
   return { page, troubles };
 }
 
-/** Waits until what was asked for is drawn. */
+/** Waits until what was asked for is computed and drawn. */
 export async function settle(page: Page): Promise<void> {
+  await page.waitForSelector("html:not([data-busy])", { state: "attached" });
   await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 }
 

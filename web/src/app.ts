@@ -1,73 +1,69 @@
 // What the page shows at the moment, and how a change of it goes through model and views.
+//
+// A change is wanted first and shown when it is computed. For most pages that is at once; a large tree
+// takes longer, and meanwhile the page shows what it did and takes further wishes, the last of which counts.
 
 import { type Address, readAddress, writeAddress } from "./address.ts";
-import { type Cells, METRIC_NAMES, type MetricName, type PageData } from "./model/data.ts";
-import { flagsOfLocations, IMPORT_SYSTEM, IRRELEVANT } from "./model/frames.ts";
-import { rowsOf, type TableRow } from "./model/rows.ts";
+import { Controls, HIDDEN_AT_FIRST, type ViewName } from "./controls.ts";
+import { METRIC_NAMES, type MetricName, type PageData } from "./model/data.ts";
+import { type Figures, figuresWork } from "./model/figures.ts";
+import { flagsOfLocations } from "./model/frames.ts";
+import { MOST_INVERTED_NODES } from "./model/inverted.ts";
+import { type Membership, membersWork } from "./model/members.ts";
+import type { TableRow } from "./model/rows.ts";
 import { found, matchedLocations, matcherOf } from "./model/search.ts";
-import { cellsAllocatedAndLeft, cellsAtPeak, endsOf, peakInterval, type Range, rangesWithin, wholeRanges } from "./model/temporal.ts";
-import {
-  addressOf,
-  makeView,
-  MOST_INVERTED_NODES,
-  membersOf,
-  nodeAtPath,
-  ownOf,
-  pathOf,
-  pathOfAddress,
-  type View,
-} from "./model/view.ts";
+import { type Settings, type Shown, shownWork } from "./model/shown.ts";
+import { addressOf, nodeAtPath, pathOf, pathOfAddress, viewWork } from "./model/view.ts";
+import { finish, type Work } from "./model/work.ts";
+import { type Cancel, inSlices } from "./pace.ts";
 import { blocksText, bytesText, countText, cutText, shareText } from "./text.ts";
-import { curveOf, type Series, TimeChart } from "./views/chart.ts";
+import { Timeline } from "./timeline.ts";
 import { type Selection, showDetails } from "./views/details.ts";
-import { button, element, make, pressed } from "./views/dom.ts";
+import { button, element, make } from "./views/dom.ts";
 import { FlameGraph, type GraphState } from "./views/graph.ts";
 import { Table } from "./views/table.ts";
 import { startTheme, type Theme } from "./views/theme.ts";
 import { hideTooltip, showTooltip } from "./views/tooltip.ts";
-
-export type ViewName = "graph" | "table";
 
 export class App {
   readonly graph: FlameGraph;
   readonly state: GraphState;
   private readonly theme: Theme;
   private readonly table: Table;
-  private readonly chart: TimeChart | null;
+  private readonly timeline: Timeline;
+  private readonly controls: Controls;
   private readonly flags: Uint8Array;
   private readonly start: Address;
-  private metric: MetricName;
-  private unit: "bytes" | "blocks" = "bytes";
-  private inverted: boolean;
   private view: ViewName;
-  private thread = -1;
-  private range: [number, number] | null = null;
+  private wanted: Settings;
+  private shown: Shown;
+  /** Ends the computation of what is wanted; null when that is shown. */
+  private cancelWork: Cancel | null = null;
+  private cancelFigures: Cancel | null = null;
+  /** The address to zoom to in what is wanted; null for where the zoom is now. */
+  private wantedZoom: string | null = null;
+  /** Whoever waits for the page to open; null when it has. */
+  private opening: { done: () => void; failed: (error: unknown) => void } | null = null;
   private query = "";
-  private cells: Cells;
-  private hidden: Uint8Array | null = null;
   private row: TableRow | null = null;
   private readonly data: PageData;
+  private readonly failed: (error: unknown) => void;
 
-  constructor(data: PageData) {
+  /** `failed` is told why something that was asked for later cannot be shown. */
+  constructor(data: PageData, failed: (error: unknown) => void) {
     this.data = data;
+    this.failed = failed;
     const { head } = data;
-    this.start = {
-      metric: head.metric,
-      inverted: head.inverted,
-      view: head.report === "table" ? "table" : "graph",
-      zoom: "0",
-      range: null,
-    };
-    this.metric = head.metric;
-    this.inverted = head.inverted;
-    this.view = this.start.view;
+    this.view = head.report === "table" ? "table" : "graph";
+    this.start = { metric: head.metric, inverted: head.inverted, view: this.view, zoom: "0", range: null };
+    const { metric, inverted, range } = this.start;
+    this.wanted = { metric, inverted, range, unit: "bytes", hide: HIDDEN_AT_FIRST, thread: -1 };
     this.flags = flagsOfLocations(data);
-    this.readHidden();
-    this.cells = data.cells[this.metric];
-    const none = { bytes: new Float64Array(1), counts: new Float64Array(1) };
-    const nothing = { ...data.tree, size: 1, parents: new Int32Array(1) };
-    const view = makeView(nothing, 1, none, { inverted: false, hidden: null, unit: "bytes" });
     // Until the address is read, which decides what is shown first.
+    const nothing = { bytes: new Float64Array(1), counts: new Float64Array(1) };
+    const root = { ...data.tree, size: 1, parents: new Int32Array(1), locations: new Int32Array(1) };
+    const view = finish(viewWork(root, 1, nothing, { inverted: false, hidden: null, unit: "bytes" }));
+    this.shown = { settings: this.wanted, cells: data.cells[metric], hidden: null, view, rows: [] };
     this.state = { view, zoom: 0, selected: -1, flames: false, matched: null, rootLabel: "" };
     this.theme = startTheme(() => this.repaint());
     this.graph = new FlameGraph(data, this.theme, this.state, {
@@ -75,55 +71,105 @@ export class App {
       click: (node) => this.click(node),
     });
     this.table = new Table(data, (row) => this.selectRow(row));
-    this.chart = this.startChart();
-    this.fillTiles();
-    this.fillTools();
-    this.readAddress();
+    this.timeline = new Timeline(data, this.theme, (range) => this.setRange(range));
+    this.controls = new Controls(data, {
+      change: (part) => this.change(part),
+      toggleInverted: () => this.toggleInverted(),
+      setMetric: (metric) => this.setMetric(metric),
+      setView: (view) => this.setView(view),
+      setFlames: (flames) => this.setFlames(flames),
+      search: (query) => this.search(query),
+      reset: () => this.reset(),
+    });
+    element("stop").addEventListener("click", () => this.stop());
+  }
+
+  /** Shows what the address says. */
+  open(): Promise<void> {
+    return new Promise((done, failed) => {
+      this.opening = { done, failed };
+      this.readAddress();
+    });
   }
 
   // ------------------------------------------------------------ changes
 
-  /** Anything may have changed: amounts, tree, views. */
-  private recompute(path: number[]): void {
-    const { data, state } = this;
-    const ranges = this.intervals();
-    if (ranges === null || data.temporal === null) this.cells = data.cells[this.metric];
-    else if (this.metric === "live") this.cells = cellsAllocatedAndLeft(data.temporal, ranges);
-    else this.cells = cellsAtPeak(data.temporal, ranges);
-    state.view = this.makeView();
-    state.zoom = nodeAtPath(state.view, path);
+  /** The zoom stays where it is, by the names of its frames, or goes to the address `zoom`. */
+  private change(part: Partial<Settings>, zoom: string | null = this.wantedZoom): void {
+    this.wanted = { ...this.wanted, ...part };
+    this.wantedZoom = zoom;
+    // Before what is computed at once corrects it: it is a step of its own for Back.
+    this.remember();
+    this.compute();
+  }
+
+  private compute(): void {
+    const { data, wanted, shown } = this;
+    this.cancelWork?.();
+    this.cancelWork = null;
+    this.showControls();
+    // The first one is of nothing.
+    const before = this.opening === null ? shown : null;
+    this.cancelWork = inSlices(
+      shownWork(data, this.flags, wanted, before),
+      (next) => this.take(next),
+      (error) => (this.opening === null ? this.giveUp(error) : this.opening.failed(error)),
+    );
+    this.showBusy();
+  }
+
+  /** Back from what is wanted to what is shown. */
+  stop(): void {
+    if (this.cancelWork === null || this.opening !== null) return;
+    this.cancelWork();
+    this.cancelWork = null;
+    this.wanted = this.shown.settings;
+    this.wantedZoom = null;
+    this.showControls();
+    this.showBusy();
+    this.remember("replace");
+  }
+
+  /** Memory may not suffice for a tree that was asked for. */
+  private giveUp(error: unknown): void {
+    this.cancelWork ??= () => {};
+    this.stop();
+    this.failed(error);
+  }
+
+  get busy(): boolean {
+    return this.cancelWork !== null;
+  }
+
+  private take(shown: Shown): void {
+    const { data, state, opening } = this;
+    this.cancelWork = null;
+    this.opening = null;
+    const path =
+      this.wantedZoom === null
+        ? pathOf(state.view, state.zoom)
+        : pathOfAddress(data.tree, shown.hidden, this.wantedZoom);
+    this.wantedZoom = null;
+    this.shown = shown;
+    const { view, rows, settings } = shown;
+    state.view = view;
+    state.zoom = nodeAtPath(view, path);
     state.selected = state.zoom === 0 ? -1 : state.zoom;
-    state.rootLabel = `all  ${bytesText(state.view.bytes[0]!)}  ${this.words().toLowerCase()}`;
-    const rows = rowsOf(data, this.cells, this.thread);
-    this.table.show(rows, { bytes: state.view.bytes[0]!, count: state.view.counts[0]! });
+    state.rootLabel = `all  ${bytesText(view.bytes[0]!)}  ${this.words(settings).toLowerCase()}`;
+    this.table.show(rows, { bytes: view.bytes[0]!, count: view.counts[0]! });
     this.row = null;
-    this.showTiles();
-    this.showTools();
     this.search(this.query);
     this.zoomChanged();
-    const { cut } = state.view;
+    const { cut } = view;
     element("cut").hidden = cut === null;
-    element("cut").textContent = cut === null ? "" : cutText(cut, state.view.bytes[0]!, MOST_INVERTED_NODES);
+    element("cut").textContent = cut === null ? "" : cutText(cut, view.bytes[0]!, MOST_INVERTED_NODES);
+    const { metric } = settings;
     const empty = element("empty");
-    empty.hidden = state.view.weights[0]! > 0;
-    empty.textContent = `Nothing was ${this.metric === "allocated" || this.metric === "temporary" ? "allocated that counts here" : "held"}: ${this.words().toLowerCase()}.`;
-  }
-
-  private readHidden(): void {
-    const wanted =
-      (element<HTMLInputElement>("hide-irrelevant").checked ? IRRELEVANT : 0) |
-      (element<HTMLInputElement>("hide-imports").checked ? IMPORT_SYSTEM : 0);
-    this.hidden = wanted === 0 ? null : this.flags.map((flags) => ((flags & wanted) !== 0 ? 1 : 0));
-  }
-
-  private makeView(): View {
-    const { data } = this;
-    const own = ownOf(data.tree.size, this.cells, this.thread);
-    return makeView(data.tree, data.locations.size, own, {
-      inverted: this.inverted,
-      hidden: this.hidden,
-      unit: this.unit,
-    });
+    empty.hidden = view.weights[0]! > 0;
+    empty.textContent = `Nothing was ${metric === "allocated" || metric === "temporary" ? "allocated that counts here" : "held"}: ${this.words(settings).toLowerCase()}.`;
+    this.showBusy();
+    if (opening === null) this.remember("replace");
+    else opening.done();
   }
 
   private zoomChanged(): void {
@@ -139,6 +185,8 @@ export class App {
 
   zoomTo(node: number): void {
     this.state.zoom = node;
+    // What is still computed is to show this frame too, unless it goes the other way around.
+    if (this.wanted.inverted === this.state.view.inverted) this.wantedZoom = null;
     this.zoomChanged();
     this.remember();
   }
@@ -157,43 +205,34 @@ export class App {
   }
 
   setMetric(metric: MetricName): void {
-    if (!this.canShow(metric)) return;
-    this.metric = metric;
-    this.recompute(pathOf(this.state.view, this.state.zoom));
-    this.remember();
+    if (this.controls.canShow(metric, this.wanted.range)) this.change({ metric });
   }
 
   nextMetric(): void {
-    const others = METRIC_NAMES.filter((name) => this.canShow(name));
-    const next = others[(others.indexOf(this.metric) + 1) % others.length];
+    const others = METRIC_NAMES.filter((name) => this.controls.canShow(name, this.wanted.range));
+    const next = others[(others.indexOf(this.wanted.metric) + 1) % others.length];
     if (next !== undefined) this.setMetric(next);
   }
 
   toggleInverted(): void {
-    this.inverted = !this.inverted;
-    this.recompute([]);
-    this.remember();
+    this.change({ inverted: !this.wanted.inverted }, "0");
   }
 
   toggleUnit(): void {
-    this.setUnit(this.unit === "bytes" ? "blocks" : "bytes");
-  }
-
-  private setUnit(unit: "bytes" | "blocks"): void {
-    this.unit = unit;
-    this.recompute(pathOf(this.state.view, this.state.zoom));
+    this.change({ unit: this.wanted.unit === "bytes" ? "blocks" : "bytes" });
   }
 
   setFlames(flames: boolean): void {
     this.state.flames = flames;
-    this.showTools();
+    this.showControls();
     this.zoomChanged();
   }
 
   setView(view: ViewName): void {
     if (view === "graph" && this.data.head.report === "table") return;
     this.view = view;
-    this.showTools();
+    this.showControls();
+    this.showMatched();
     this.showSelection();
     this.graph.changed();
     this.table.redraw();
@@ -204,11 +243,10 @@ export class App {
     this.setView(this.view === "graph" ? "table" : "graph");
   }
 
-  private setRange(range: [number, number] | null): void {
-    this.range = range;
-    if (!this.canShow(this.metric)) this.metric = this.start.metric === "live" ? "live" : "peak";
-    this.recompute(pathOf(this.state.view, this.state.zoom));
-    this.remember();
+  private setRange(range: Settings["range"]): void {
+    const { metric } = this.wanted;
+    const other = this.start.metric === "live" ? "live" : "peak";
+    this.change({ range, metric: this.controls.canShow(metric, range) ? metric : other });
   }
 
   search(query: string): void {
@@ -235,21 +273,23 @@ export class App {
 
   private repaint(): void {
     this.graph.changed(true);
-    this.chart?.draw();
+    this.timeline.draw();
   }
 
   // ------------------------------------------------------------ address
 
   private address(): Address {
-    const { metric, inverted, view, range, state } = this;
-    return { metric, inverted, view, range, zoom: addressOf(state.view, state.zoom) };
+    const { metric, inverted, range } = this.wanted;
+    const { state, view } = this;
+    return { metric, inverted, view, range, zoom: this.wantedZoom ?? addressOf(state.view, state.zoom) };
   }
 
-  private remember(): void {
+  private remember(how: "push" | "replace" = "push"): void {
     const hash = writeAddress(this.address(), this.start);
     if (location.hash === hash || (hash === "#" && location.hash === "")) return;
     try {
-      history.pushState(null, "", hash);
+      if (how === "push") history.pushState(null, "", hash);
+      else history.replaceState(null, "", hash);
     } catch {
       // Some viewers of files forbid a history; the page works without.
     }
@@ -257,189 +297,34 @@ export class App {
 
   readAddress(): void {
     const address = readAddress(location.hash, this.start);
-    this.range = this.data.temporal === null ? null : address.range;
-    this.metric = this.canShow(address.metric) ? address.metric : this.start.metric;
-    this.inverted = address.inverted;
+    const range = this.data.temporal === null ? null : address.range;
+    const metric = this.controls.canShow(address.metric, range) ? address.metric : this.start.metric;
     this.view = this.data.head.report === "table" ? "table" : address.view;
-    this.recompute(pathOfAddress(this.data.tree, this.hidden, address.zoom));
-  }
-
-  // ------------------------------------------------------------ time
-
-  private startChart(): TimeChart | null {
-    const { temporal, samples, head } = this.data;
-    // The boundaries of several processes are not one curve; their sum is in the samples.
-    const alone = temporal !== null && temporal.parts.length === 1;
-    const measured = alone && temporal.seconds.length > 1 ? temporal : samples;
-    if (measured.seconds.length < 2) return null;
-    const end = head.time.microseconds / 1e6;
-    const curve =
-      measured === temporal
-        ? curveOf(temporal.seconds, temporal.heap, temporal.peakBytes, end)
-        : { seconds: samples.seconds, bytes: samples.heap };
-    const { seconds, resident, heap } = measured;
-    const series: Series = { seconds, resident, heap, limitBytes: head.time.limit_bytes, end, curve };
-    element("memory").hidden = false;
-    element("memory").classList.toggle("temporal", temporal !== null);
-    const chart = new TimeChart(series, this.theme, temporal === null ? null : (range) => this.setRange(range));
-    if (temporal !== null) {
-      element("range").hidden = false;
-      element("range-reset").addEventListener("click", () => this.setRange(null));
-      const inputs = [element<HTMLInputElement>("range-from"), element<HTMLInputElement>("range-to")] as const;
-      for (const input of inputs) {
-        input.addEventListener("change", () => {
-          const [from, to] = inputs.map((one) => Math.min(Math.max(Number(one.value), 0), chart.duration));
-          this.setRange([Math.min(from!, to!), Math.max(from!, to!)]);
-        });
-      }
-    }
-    return chart;
-  }
-
-  /** The chosen intervals, by process; null for the whole run. */
-  private intervals(): Range[] | null {
-    const { temporal } = this.data;
-    if (this.range === null || temporal === null) return null;
-    return rangesWithin(temporal, this.range[0], this.range[1]);
-  }
-
-  private showChart(): void {
-    const { chart } = this;
-    const { temporal, samples, head } = this.data;
-    if (chart === null) return;
-    chart.range = null;
-    if (temporal !== null) {
-      const chosen = this.intervals();
-      const ranges = chosen ?? wholeRanges(temporal);
-      // Whole intervals are shown, so they are what is marked.
-      chart.range = chosen === null ? null : (endsOf(temporal, ranges) ?? this.range);
-      chart.mark = null;
-      // Several processes have their peaks at several moments.
-      if (ranges.length === 1) {
-        const interval = peakInterval(temporal, ranges[0]!);
-        const before = temporal.seconds[interval - 1] ?? 0;
-        const seconds = (before + (temporal.seconds[interval] ?? chart.duration)) / 2;
-        chart.mark = { seconds, bytes: temporal.peakBytes[interval]! };
-      }
-      const [from, to] = this.range ?? [0, chart.duration];
-      element<HTMLInputElement>("range-from").value = from.toFixed(3);
-      element<HTMLInputElement>("range-to").value = to.toFixed(3);
-      element<HTMLButtonElement>("range-reset").disabled = this.range === null;
-    } else {
-      let largest = 0;
-      samples.heap.forEach((bytes, index) => {
-        if (bytes > samples.heap[largest]!) largest = index;
-      });
-      const peak = head.metrics.find((metric) => metric.name === "peak");
-      chart.mark = { seconds: samples.seconds[largest]!, bytes: Math.max(peak?.bytes ?? 0, samples.heap[largest]!) };
-    }
-    chart.draw();
+    this.wanted = { ...this.wanted, range, metric, inverted: address.inverted };
+    this.wantedZoom = address.zoom;
+    this.compute();
   }
 
   // ------------------------------------------------------------ words and marks
 
-  private canShow(metric: MetricName): boolean {
-    if (this.range !== null) return metric === "peak" || metric === "live";
-    const cells = this.data.cells[metric];
-    return cells.counts.some((count) => count > 0) || cells.bytes.some((bytes) => bytes > 0);
+  private words({ range, metric }: Settings): string {
+    if (range !== null) {
+      return metric === "live" ? "Allocated in the range, still there at its end" : "At the peak in the range";
+    }
+    return this.data.head.metrics.find(({ name }) => name === metric)?.title ?? "";
   }
 
-  private words(): string {
-    if (this.range !== null) {
-      return this.metric === "live" ? "Allocated in the range, still there at its end" : "At the peak in the range";
-    }
-    return this.data.head.metrics.find((metric) => metric.name === this.metric)?.title ?? "";
+  private showControls(): void {
+    this.controls.show(this.wanted, this.view, this.state.flames);
+    this.timeline.show(this.wanted);
   }
 
-  private fillTiles(): void {
-    const tiles = this.data.head.metrics.map((metric) => {
-      const tile = button("", "tile", () => this.setMetric(metric.name));
-      tile.setAttribute("role", "radio");
-      tile.dataset["metric"] = metric.name;
-      const note = metric.note === null ? blocksText(metric.count) : `${blocksText(metric.count)}, ${metric.note}`;
-      tile.append(
-        make("span", "name", metric.title),
-        make("strong", "", bytesText(metric.bytes)),
-        make("small", "", note),
-      );
-      return tile;
-    });
-    const group = element("metrics");
-    group.append(...tiles);
-    group.addEventListener("keydown", (event) => {
-      const step = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
-      if (step === 0) return;
-      event.preventDefault();
-      event.stopPropagation();
-      const usable = tiles.filter((tile) => !tile.disabled);
-      const at = usable.findIndex((tile) => tile === document.activeElement);
-      const next = usable[(at + step + usable.length) % usable.length];
-      next?.focus();
-      next?.click();
-    });
-  }
-
-  private showTiles(): void {
-    for (const tile of element("metrics").querySelectorAll<HTMLButtonElement>(".tile")) {
-      const name = tile.dataset["metric"] as MetricName;
-      const checked = name === this.metric;
-      tile.setAttribute("aria-checked", String(checked));
-      tile.tabIndex = checked ? 0 : -1;
-      tile.disabled = !this.canShow(name);
-    }
-    this.showChart();
-  }
-
-  private fillTools(): void {
-    const { head } = this.data;
-    for (const view of element("views").querySelectorAll<HTMLButtonElement>("button")) {
-      view.addEventListener("click", () => this.setView(view.dataset["view"] as ViewName));
-    }
-    element("views").hidden = head.report === "table";
-    element("icicle").addEventListener("click", () => this.setFlames(false));
-    element("flame").addEventListener("click", () => this.setFlames(true));
-    element("invert").addEventListener("click", () => this.toggleInverted());
-    for (const unit of document.querySelectorAll<HTMLButtonElement>("[data-unit]")) {
-      unit.addEventListener("click", () => this.setUnit(unit.dataset["unit"] === "blocks" ? "blocks" : "bytes"));
-    }
-    for (const id of ["hide-irrelevant", "hide-imports"]) {
-      element(id).addEventListener("change", () => {
-        this.readHidden();
-        this.recompute(pathOf(this.state.view, this.state.zoom));
-      });
-    }
-    element("reset").addEventListener("click", () => this.reset());
-    const search = element<HTMLInputElement>("search");
-    search.addEventListener("input", () => this.search(search.value));
-    if (head.split_threads) {
-      element("thread-label").hidden = false;
-      const select = element<HTMLSelectElement>("thread");
-      const used = new Set(METRIC_NAMES.flatMap((name) => Array.from(this.data.cells[name].thread)));
-      select.append(new Option("all", "-1"));
-      for (const thread of Array.from(used).sort((left, right) => left - right)) {
-        select.append(new Option(head.threads[thread] ?? "", String(thread)));
-      }
-      select.addEventListener("change", () => {
-        this.thread = Number(select.value);
-        this.recompute(pathOf(this.state.view, this.state.zoom));
-      });
-    }
-  }
-
-  private showTools(): void {
-    const graph = this.view === "graph";
-    for (const view of element("views").querySelectorAll<HTMLButtonElement>("button")) {
-      pressed(view, view.dataset["view"] === this.view);
-    }
-    document.body.dataset["view"] = this.view;
-    element("graph-pane").hidden = !graph;
-    element("table-pane").hidden = graph;
-    pressed(element("icicle"), !this.state.flames);
-    pressed(element("flame"), this.state.flames);
-    pressed(element("invert"), this.inverted);
-    for (const unit of document.querySelectorAll<HTMLButtonElement>("[data-unit]")) {
-      pressed(unit, unit.dataset["unit"] === this.unit);
-    }
+  private showBusy(): void {
+    document.documentElement.toggleAttribute("data-busy", this.busy);
+    element("busy").hidden = !this.busy;
+    element("stop").hidden = this.opening !== null;
+    element("work").textContent = this.busy ? "Working …" : "";
+    element("main").setAttribute("aria-busy", String(this.busy));
   }
 
   private showMatched(): void {
@@ -450,7 +335,7 @@ export class App {
       return;
     }
     const sum = found(view, matched, zoom);
-    const amount = this.unit === "bytes" ? bytesText(sum.bytes) : blocksText(sum.blocks);
+    const amount = this.shown.settings.unit === "bytes" ? bytesText(sum.bytes) : blocksText(sum.blocks);
     const frames = `${countText(sum.frames)} ${sum.frames === 1 ? "frame" : "frames"}`;
     output.textContent = `${shareText(sum.weight, view.weights[zoom]!)} matched: ${amount} in ${frames}`;
     output.title = output.textContent;
@@ -485,8 +370,9 @@ export class App {
   private hover(node: number | undefined, event: MouseEvent): void {
     if (node === undefined) hideTooltip();
     else {
-      const thread = this.thread >= 0 ? (this.data.head.threads[this.thread] ?? "") : "";
-      showTooltip(this.data, this.state.view, this.state.zoom, node, thread, event);
+      const { thread } = this.shown.settings;
+      const name = thread >= 0 ? (this.data.head.threads[thread] ?? "") : "";
+      showTooltip(this.data, this.state.view, this.state.zoom, node, name, event);
     }
     this.showDetail(node ?? this.current());
   }
@@ -515,55 +401,66 @@ export class App {
   }
 
   private showSelection(): void {
-    const { data, state } = this;
-    const { view } = state;
-    const node = this.current();
-    this.showDetail(node);
-    const whole = { bytes: view.bytes[0]!, count: view.counts[0]! };
-    const shared = {
-      whole,
-      cells: this.cells,
-      thread: this.thread,
-      metric: this.metric,
-      wholeRun: this.range === null,
-    };
+    this.cancelFigures?.();
+    this.cancelFigures = null;
+    this.showDetail(this.current());
     const row = this.view === "table" ? this.row : null;
-    const pane = element("details");
-    const find = data.head.report === "table" ? null : (query: string) => this.search(query);
-    if (row !== null) {
-      const nodes: number[] = [];
-      data.tree.locations.forEach((location, at) => {
-        if (at > 0 && location === row.location) nodes.push(at);
-      });
-      const selection: Selection = {
-        ...shared,
-        location: row.location,
-        title: data.functionOf(row.location),
-        bytes: row.bytes,
-        ownBytes: null,
-        count: row.count,
-        nodes,
-        below: null,
-      };
-      const show = (query: string) => {
-        this.setView("graph");
-        this.search(query);
-      };
-      showDetails(pane, data, selection, { zoom: null, find: find === null ? null : show });
-      return;
-    }
-    const members = membersOf(view, data.tree, this.hidden, node);
+    if (row === null) this.showNode(this.current());
+    else this.showRow(row);
+  }
+
+  private showRow(row: TableRow): void {
+    const { data } = this;
+    const { view, settings } = this.shown;
+    const nodes: number[] = [];
+    data.tree.locations.forEach((location, at) => {
+      if (at > 0 && location === row.location) nodes.push(at);
+    });
     const selection: Selection = {
-      ...shared,
-      location: node === 0 ? undefined : view.locations[node]!,
-      title: node === 0 ? this.words() : data.functionOf(view.locations[node]!),
-      bytes: view.bytes[node]!,
-      ownBytes: node === 0 ? null : view.ownBytes[node]!,
-      count: view.counts[node]!,
-      nodes: members.at,
-      below: members.below,
+      whole: { bytes: view.bytes[0]!, count: view.counts[0]! },
+      metric: settings.metric,
+      wholeRun: settings.range === null,
+      location: row.location,
+      title: data.functionOf(row.location),
+      bytes: row.bytes,
+      ownBytes: null,
+      count: row.count,
+      nodes,
+      figures: null,
     };
-    const zoom = node === state.zoom ? null : () => this.zoomTo(node);
-    showDetails(pane, data, selection, { zoom, find: node === 0 ? null : find });
+    const find = (query: string) => {
+      this.setView("graph");
+      this.search(query);
+    };
+    showDetails(element("details"), data, selection, { zoom: null, find: data.head.report === "table" ? null : find });
+  }
+
+  private showNode(node: number): void {
+    const { data } = this;
+    const { view, settings } = this.shown;
+    const show = ({ members, figures }: { members: Membership; figures: Figures }) => {
+      const selection: Selection = {
+        whole: { bytes: view.bytes[0]!, count: view.counts[0]! },
+        metric: settings.metric,
+        wholeRun: settings.range === null,
+        location: node === 0 ? undefined : view.locations[node]!,
+        title: node === 0 ? this.words(settings) : data.functionOf(view.locations[node]!),
+        bytes: view.bytes[node]!,
+        ownBytes: node === 0 ? null : view.ownBytes[node]!,
+        count: view.counts[node]!,
+        nodes: members.at,
+        figures,
+      };
+      const find = node === 0 || data.head.report === "table" ? null : (query: string) => this.search(query);
+      const zoom = node === this.state.zoom ? null : () => this.zoomTo(node);
+      showDetails(element("details"), data, selection, { zoom, find });
+    };
+    this.cancelFigures = inSlices(this.nodeWork(node), show, this.failed);
+  }
+
+  private *nodeWork(node: number): Work<{ members: Membership; figures: Figures }> {
+    const { cells, hidden, view, settings } = this.shown;
+    const members = yield* membersWork(view, this.data.tree, hidden, node);
+    return { members, figures: yield* figuresWork(this.data, cells, settings.thread, members.below) };
   }
 }

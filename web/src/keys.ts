@@ -35,7 +35,8 @@ export function listenToKeys(app: App): void {
     const { state } = app;
     const inGraph = document.body.dataset["view"] === "graph";
     if (event.key === "Escape") {
-      if (search.value !== "") app.search("");
+      if (app.busy) app.stop();
+      else if (search.value !== "") app.search("");
       else app.reset();
     } else if (event.key.startsWith("Arrow") && inGraph) {
       // The first press only shows where the selection is.

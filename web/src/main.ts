@@ -2,8 +2,9 @@
 
 import { App } from "./app.ts";
 import { listenToKeys } from "./keys.ts";
-import { bytesOfBase64, inflate, parseBlock } from "./model/block.ts";
+import { bytesOfBase64Work, inflate, parseBlockWork } from "./model/block.ts";
 import { readData } from "./model/data.ts";
+import { paced } from "./pace.ts";
 import { countText } from "./text.ts";
 import { csvOf } from "./views/chart.ts";
 import { fillAbout, fillHelp } from "./views/dialogs.ts";
@@ -14,7 +15,8 @@ async function start(): Promise<void> {
     throw new Error("this browser is too old: it needs DecompressionStream (Chrome 80, Firefox 113, Safari 16.4)");
   }
   const holder = element("data");
-  const data = readData(parseBlock(await inflate(bytesOfBase64(holder.textContent.trim()))));
+  const bytes = await paced(bytesOfBase64Work(holder.textContent.trim()));
+  const data = readData(await paced(parseBlockWork(await inflate(bytes))));
   holder.remove();
   const { head } = data;
   const command = element("command");
@@ -42,7 +44,8 @@ async function start(): Promise<void> {
     link.click();
     URL.revokeObjectURL(link.href);
   });
-  const app = new App(data);
+  const app = new App(data, (error) => tell("What was asked for cannot be shown", error));
+  await app.open();
   listenToKeys(app);
   window.addEventListener("popstate", () => app.readAddress());
   window.addEventListener("hashchange", () => app.readAddress());
@@ -51,8 +54,16 @@ async function start(): Promise<void> {
   document.documentElement.dataset["ready"] = "true";
 }
 
-start().catch((error: unknown) => {
+function tell(what: string, error: unknown): void {
   const message = error instanceof Error ? error.message : String(error);
-  document.body.prepend(make("p", "failure", `The page cannot be shown: ${message}`));
+  document.querySelector(".failure")?.remove();
+  const failure = make("p", "failure", `${what}: ${message}`);
+  failure.setAttribute("role", "alert");
+  document.body.prepend(failure);
+}
+
+start().catch((error: unknown) => {
+  tell("The page cannot be shown", error);
+  element("busy").hidden = true;
   document.documentElement.dataset["ready"] = "failed";
 });

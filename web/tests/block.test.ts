@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
-import { bytesOfBase64, inflate, parseBlock } from "../src/model/block.ts";
-import { encodeBlock, example, random } from "./support.ts";
+import { bytesOfBase64Work, inflate } from "../src/model/block.ts";
+import { finish } from "../src/model/work.ts";
+import { encodeBlock, example, parseBlock, random } from "./support.ts";
 
 test("numbers of any size come back", () => {
   const next = random(1);
@@ -21,7 +22,7 @@ test("data that are cut off are told of", () => {
 
 test("base64 of a zlib stream", async () => {
   // As `zlib.compress(b"heaptide")` of Python writes it.
-  const bytes = await inflate(bytesOfBase64("eJzLSE0sKMlMSQUADrkDRQ=="));
+  const bytes = await inflate(finish(bytesOfBase64Work("eJzLSE0sKMlMSQUADrkDRQ==")));
   expect(new TextDecoder().decode(bytes)).toBe("heaptide");
 });
 

@@ -1,9 +1,8 @@
 // How long the page thinks when a range is chosen. Printed and not judged: machines differ.
 
 import { expect, test } from "vitest";
-import { cellsAllocatedAndLeft, cellsAtPeak, partsOf, type Temporal } from "../src/model/temporal.ts";
-import { makeView, ownOf } from "../src/model/view.ts";
-import { random, randomTree } from "./support.ts";
+import { partsOf, type Temporal } from "../src/model/temporal.ts";
+import { cellsAllocatedAndLeft, cellsAtPeak, makeView, ownOf, random, randomTree } from "./support.ts";
 
 test("a range of 100,000 intervals, over 100,000 stacks with 300,000 lifetimes", () => {
   const next = random(77);

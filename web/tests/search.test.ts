@@ -1,8 +1,7 @@
 import { expect, test } from "vitest";
 import { flagsOfFrame, IMPORT_SYSTEM, IRRELEVANT } from "../src/model/frames.ts";
 import { found, matchedLocations, matcherOf } from "../src/model/search.ts";
-import { makeView, ownOf } from "../src/model/view.ts";
-import { example, random, randomCells, randomTree } from "./support.ts";
+import { example, makeView, ownOf, random, randomCells, randomTree } from "./support.ts";
 
 test("text or an expression, in names and places", () => {
   const data = example();

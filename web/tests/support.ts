@@ -1,8 +1,27 @@
 // Pages made of numbers, and naive models to compare with.
 
 import type { BaseTree, Cells, PageData } from "../src/model/data.ts";
-import { parseBlock } from "../src/model/block.ts";
+import { parseBlockWork } from "../src/model/block.ts";
 import { readData } from "../src/model/data.ts";
+import { membersWork } from "../src/model/members.ts";
+import { rowsWork } from "../src/model/rows.ts";
+import { ownWork } from "../src/model/sums.ts";
+import { cellsAllocatedAndLeftWork, cellsAtPeakWork } from "../src/model/temporal.ts";
+import { viewWork } from "../src/model/view.ts";
+import { finish, type Work } from "../src/model/work.ts";
+
+export const finished =
+  <Arguments extends unknown[], Result>(work: (...arguments_: Arguments) => Work<Result>) =>
+  (...arguments_: Arguments): Result =>
+    finish(work(...arguments_));
+
+export const parseBlock = finished(parseBlockWork);
+export const ownOf = finished(ownWork);
+export const makeView = finished(viewWork);
+export const membersOf = finished(membersWork);
+export const rowsOf = finished(rowsWork);
+export const cellsAtPeak = finished(cellsAtPeakWork);
+export const cellsAllocatedAndLeft = finished(cellsAllocatedAndLeftWork);
 
 /** Writes what `parseBlock` reads; the other half of the tests is the page that Rust writes. */
 export function encodeBlock(head: object, columns: [string, "plain" | "delta", number[]][]): Uint8Array {

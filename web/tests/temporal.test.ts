@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { cellsAllocatedAndLeft, cellsAtPeak, endsOf, partsOf, peakInterval, rangesWithin, type Temporal, wholeRanges } from "../src/model/temporal.ts";
-import { random } from "./support.ts";
+import { endsOf, partsOf, peakInterval, rangesWithin, type Temporal, wholeRanges } from "../src/model/temporal.ts";
+import { cellsAllocatedAndLeft, cellsAtPeak, random } from "./support.ts";
 
 interface Block {
   key: number;

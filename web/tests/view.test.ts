@@ -1,18 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { BaseTree } from "../src/model/data.ts";
-import {
-  addressOf,
-  childrenOf,
-  makeView,
-  membersOf,
-  nodeAtPath,
-  type Own,
-  ownOf,
-  pathOf,
-  pathOfAddress,
-  type View,
-} from "../src/model/view.ts";
-import { random, randomCells, randomTree, stackOf, treeOf } from "./support.ts";
+import { addressOf, childrenOf, nodeAtPath, type Own, pathOf, pathOfAddress, type View } from "../src/model/view.ts";
+import { makeView, membersOf, ownOf, random, randomCells, randomTree, stackOf, treeOf } from "./support.ts";
 
 /** What a view should say, the slow way: sums by path. */
 function naive(tree: BaseTree, own: Own, hidden: Uint8Array | null, inverted: boolean) {

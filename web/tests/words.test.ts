@@ -1,13 +1,13 @@
 import { expect, test } from "vitest";
 import { readAddress, writeAddress } from "../src/address.ts";
-import { rowsOf, sortRows } from "../src/model/rows.ts";
+import { sortRows } from "../src/model/rows.ts";
 import { commonIndent, segmentsOf } from "../src/model/source.ts";
 import { bytesText, countText, cutText, secondsText, shareText, unreachableText, visible } from "../src/text.ts";
 import { lowerBound, upperBound } from "../src/model/bounds.ts";
 import { csvOf, curveOf, thinned, ticks } from "../src/views/chart.ts";
 import { hashOf, oklch, paintOf } from "../src/views/colors.ts";
 import { marksOf } from "../src/views/details.ts";
-import { example } from "./support.ts";
+import { example, rowsOf } from "./support.ts";
 
 test("numbers are written as Rust writes them", () => {
   expect([0, 1023, 1024, 1536, 10_239, 102_348, 1e6, 2 ** 30].map(bytesText)).toEqual([

@@ -1,6 +1,7 @@
 // The rows of the table: what each place allocated, by function of the allocator and by thread.
 
 import type { Cells, PageData } from "./data.ts";
+import { inPieces, type Work } from "./work.ts";
 
 export interface TableRow {
   location: number;
@@ -12,26 +13,28 @@ export interface TableRow {
 }
 
 /** The place of cells that belong to the root: allocations without a Python frame have a node of their own. */
-export function rowsOf(data: PageData, cells: Cells, thread: number): TableRow[] {
+export function* rowsWork(data: PageData, cells: Cells, thread: number): Work<TableRow[]> {
   const rows = new Map<number, TableRow>();
   const { size } = data.locations;
   const allocators = Math.max(data.head.allocators.length, 1);
   const split = data.head.split_threads;
-  for (let index = 0; index < cells.node.length; index++) {
-    const bytes = cells.bytes[index]!;
-    const count = cells.counts[index]!;
-    if ((bytes === 0 && count === 0) || (thread >= 0 && cells.thread[index] !== thread)) continue;
-    const location = data.tree.locations[cells.node[index]!]!;
-    const allocator = cells.allocator[index]!;
-    const of = split ? cells.thread[index]! : -1;
-    const key = ((of + 1) * allocators + allocator) * size + location;
-    const row = rows.get(key);
-    if (row === undefined) rows.set(key, { location, allocator, thread: of, bytes, count });
-    else {
-      row.bytes += bytes;
-      row.count += count;
+  yield* inPieces(cells.node.length, (from, to) => {
+    for (let index = from; index < to; index++) {
+      const bytes = cells.bytes[index]!;
+      const count = cells.counts[index]!;
+      if ((bytes === 0 && count === 0) || (thread >= 0 && cells.thread[index] !== thread)) continue;
+      const location = data.tree.locations[cells.node[index]!]!;
+      const allocator = cells.allocator[index]!;
+      const of = split ? cells.thread[index]! : -1;
+      const key = ((of + 1) * allocators + allocator) * size + location;
+      const row = rows.get(key);
+      if (row === undefined) rows.set(key, { location, allocator, thread: of, bytes, count });
+      else {
+        row.bytes += bytes;
+        row.count += count;
+      }
     }
-  }
+  });
   return Array.from(rows.values());
 }
 

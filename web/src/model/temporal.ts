@@ -8,6 +8,7 @@
 import type { Block } from "./block.ts";
 import type { Cells } from "./data.ts";
 import { lowerBound, upperBound } from "./bounds.ts";
+import { inPieces, type Work } from "./work.ts";
 
 /** A process: where its boundaries and intervals are in the lists, and when it was there. */
 export interface Part {
@@ -130,7 +131,7 @@ export function peakInterval(temporal: Temporal, range: Range): number {
 }
 
 /** What each process held at its peak inside its range. */
-export function cellsAtPeak(temporal: Temporal, ranges: Range[]): Cells {
+export function* cellsAtPeakWork(temporal: Temporal, ranges: Range[]): Work<Cells> {
   // Of each interval the one of its process that is shown; none is before the first.
   const shown = new Int32Array(temporal.peakBytes.length);
   wholeRanges(temporal).forEach(({ first, last }, index) => {
@@ -139,17 +140,19 @@ export function cellsAtPeak(temporal: Temporal, ranges: Range[]): Cells {
   });
   const cells = emptyCells(temporal);
   const { atPeakKey, atPeakFrom, atPeakTo, atPeakCount, atPeakBytes } = temporal;
-  for (let index = 0; index < atPeakKey.length; index++) {
-    const interval = shown[atPeakFrom[index]!]!;
-    if (atPeakFrom[index]! > interval || interval >= atPeakTo[index]!) continue;
-    cells.bytes[atPeakKey[index]!]! += atPeakBytes[index]!;
-    cells.counts[atPeakKey[index]!]! += atPeakCount[index]!;
-  }
+  yield* inPieces(atPeakKey.length, (from, to) => {
+    for (let index = from; index < to; index++) {
+      const interval = shown[atPeakFrom[index]!]!;
+      if (atPeakFrom[index]! > interval || interval >= atPeakTo[index]!) continue;
+      cells.bytes[atPeakKey[index]!]! += atPeakBytes[index]!;
+      cells.counts[atPeakKey[index]!]! += atPeakCount[index]!;
+    }
+  });
   return cells;
 }
 
 /** What was allocated inside the range of its process and is still there at the range's end. */
-export function cellsAllocatedAndLeft(temporal: Temporal, ranges: Range[]): Cells {
+export function* cellsAllocatedAndLeftWork(temporal: Temporal, ranges: Range[]): Work<Cells> {
   const size = temporal.peakBytes.length;
   const [firsts, lasts] = [new Int32Array(size), new Int32Array(size)];
   wholeRanges(temporal).forEach((whole, index) => {
@@ -158,14 +161,16 @@ export function cellsAllocatedAndLeft(temporal: Temporal, ranges: Range[]): Cell
   });
   const cells = emptyCells(temporal);
   const { lifetimeKey, allocatedBefore, freedBefore, lifetimeCount, lifetimeBytes } = temporal;
-  for (let index = 0; index < lifetimeKey.length; index++) {
-    const allocated = allocatedBefore[index]!;
-    const freed = freedBefore[index]!;
-    const last = lasts[allocated]!;
-    if (allocated < firsts[allocated]! || allocated > last || (freed !== 0 && freed - 1 <= last)) continue;
-    cells.bytes[lifetimeKey[index]!]! += lifetimeBytes[index]!;
-    cells.counts[lifetimeKey[index]!]! += lifetimeCount[index]!;
-  }
+  yield* inPieces(lifetimeKey.length, (from, to) => {
+    for (let index = from; index < to; index++) {
+      const allocated = allocatedBefore[index]!;
+      const freed = freedBefore[index]!;
+      const last = lasts[allocated]!;
+      if (allocated < firsts[allocated]! || allocated > last || (freed !== 0 && freed - 1 <= last)) continue;
+      cells.bytes[lifetimeKey[index]!]! += lifetimeBytes[index]!;
+      cells.counts[lifetimeKey[index]!]! += lifetimeCount[index]!;
+    }
+  });
   return cells;
 }
 

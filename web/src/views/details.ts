@@ -1,6 +1,7 @@
 // What is known of the selected frame: amounts, source, who allocated.
 
-import type { Cells, MetricName, PageData } from "../model/data.ts";
+import type { MetricName, PageData } from "../model/data.ts";
+import type { Figures } from "../model/figures.ts";
 import { commonIndent, type Mark, segmentsOf } from "../model/source.ts";
 import { bytesText, countText, shareText } from "../text.ts";
 import { button, make } from "./dom.ts";
@@ -18,13 +19,10 @@ export interface Selection {
   whole: { bytes: number; count: number };
   /** Nodes of the page the frame stands for, for the places inside its line. */
   nodes: number[];
-  /** Nodes whose own amounts are in the sum; null for none to tell. */
-  below: Uint8Array | null;
-  /** What the sum is made of. */
-  cells: Cells;
-  thread: number;
+  /** What the sum is made of; null for not to be told. */
+  figures: Figures | null;
   metric: MetricName;
-  /** Whether `cells` are those of the whole run. */
+  /** Whether the sums are those of the whole run. */
   wholeRun: boolean;
 }
 
@@ -51,9 +49,10 @@ export function showDetails(pane: HTMLElement, data: PageData, selection: Select
     const source = sourceOf(data, location, selection.nodes);
     if (source !== null) pane.append(source);
   }
-  if (selection.below !== null) {
-    if (selection.wholeRun) pane.append(otherMetrics(data, selection, selection.below));
-    pane.append(...breakdowns(data, selection, selection.below));
+  const { figures } = selection;
+  if (figures !== null) {
+    if (selection.wholeRun) pane.append(otherMetrics(data, selection, figures));
+    pane.append(...breakdowns(data, figures));
   }
 }
 
@@ -129,17 +128,9 @@ export function marksOf(data: PageData, location: number, nodes: number[]): Map<
   return marks;
 }
 
-function otherMetrics(data: PageData, selection: Selection, below: Uint8Array): HTMLElement {
+function otherMetrics(data: PageData, selection: Selection, figures: Figures): HTMLElement {
   const rows = data.head.metrics.map((metric) => {
-    const cells = data.cells[metric.name];
-    let bytes = 0;
-    let count = 0;
-    for (let index = 0; index < cells.node.length; index++) {
-      if (below[cells.node[index]!] !== 1) continue;
-      if (selection.thread >= 0 && cells.thread[index] !== selection.thread) continue;
-      bytes += cells.bytes[index]!;
-      count += cells.counts[index]!;
-    }
+    const { bytes, count } = figures.metrics[metric.name];
     const name = make("th", "", metric.title);
     name.scope = "row";
     const row = make(
@@ -157,28 +148,17 @@ function otherMetrics(data: PageData, selection: Selection, below: Uint8Array): 
   return make("section", "", make("h3", "", "All figures"), table);
 }
 
-function breakdowns(data: PageData, selection: Selection, below: Uint8Array): HTMLElement[] {
-  const { cells, thread } = selection;
-  const byAllocator = new Map<number, number>();
-  const byThread = new Map<number, number>();
-  for (let index = 0; index < cells.node.length; index++) {
-    const bytes = cells.bytes[index]!;
-    if (below[cells.node[index]!] !== 1 || bytes === 0) continue;
-    const of = cells.thread[index]!;
-    byThread.set(of, (byThread.get(of) ?? 0) + bytes);
-    if (thread >= 0 && of !== thread) continue;
-    const allocator = cells.allocator[index]!;
-    byAllocator.set(allocator, (byAllocator.get(allocator) ?? 0) + bytes);
-  }
-  const sections = [bars("Allocators", byAllocator, (index) => data.head.allocators[index] ?? "")];
-  if (data.head.split_threads) sections.push(bars("Threads", byThread, (index) => data.head.threads[index] ?? ""));
+function breakdowns(data: PageData, { allocators, threads }: Figures): HTMLElement[] {
+  const sections = [bars("Allocators", allocators, (index) => data.head.allocators[index] ?? "")];
+  if (data.head.split_threads) sections.push(bars("Threads", threads, (index) => data.head.threads[index] ?? ""));
   return sections.filter((section) => section !== null);
 }
 
 const MOST_BARS = 8;
 
-function bars(title: string, amounts: Map<number, number>, name: (index: number) => string): HTMLElement | null {
-  const rows = Array.from(amounts).sort((left, right) => right[1] - left[1]);
+function bars(title: string, amounts: Float64Array, name: (index: number) => string): HTMLElement | null {
+  const rows = Array.from(amounts.entries()).filter(([, bytes]) => bytes > 0);
+  rows.sort((left, right) => right[1] - left[1]);
   if (rows.length === 0) return null;
   const whole = rows.reduce((sum, [, bytes]) => sum + bytes, 0);
   const list = make("ul", "bars");

@@ -1,0 +1,125 @@
+// A million stacks: the page answers while it works, and the last wish counts.
+
+import type { Browser, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { open, settle, shoot, startBrowser } from "./open.ts";
+
+/**
+ * No task may be longer. Pieces of work take some 10 ms, collecting garbage up to 100; a shared machine may
+ * stop the browser for a while. All of it as one task was 2.4 s on the machine where pieces take that.
+ */
+const MOST_MS = 700;
+
+let browser: Browser;
+let page: Page;
+let troubles: string[] = [];
+
+beforeAll(async () => {
+  browser = await startBrowser();
+});
+afterAll(async () => {
+  await browser.close();
+});
+beforeEach(async () => {
+  ({ page, troubles } = await open(browser, "wide-1000000.html"));
+  await settle(page);
+});
+afterEach(async () => {
+  expect(troubles).toEqual([]);
+  await page.context().close();
+});
+
+/** Clicks, in one task of the page, and says whether it worked on after each. */
+const click = (...selectors: string[]) =>
+  page.evaluate(
+    (all) =>
+      all.map((selector) => {
+        document.querySelector<HTMLElement>(selector)?.click();
+        return document.documentElement.hasAttribute("data-busy");
+      }),
+    selectors,
+  );
+const isPressed = (selector: string) => page.getAttribute(selector, "aria-pressed");
+const detail = () => page.textContent("#detail");
+/** The widest boxes of a row are what a click in it finds. */
+const nameBelowRoot = async () => {
+  await page.focus("#scroll");
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("ArrowDown");
+  return detail();
+};
+
+test("inverting blocks nothing: frames are drawn meanwhile, and no task is long", async () => {
+  const straight = await nameBelowRoot();
+  const { tasks, frames, busy } = await page.evaluate(async () => {
+    const tasks: number[] = [];
+    const observer = new PerformanceObserver((list) => {
+      for (const entry of list.getEntries()) tasks.push(entry.duration);
+    });
+    observer.observe({ entryTypes: ["longtask"] });
+    document.querySelector<HTMLElement>("#invert")?.click();
+    const busy = document.documentElement.hasAttribute("data-busy");
+    const frame = () => new Promise((done) => requestAnimationFrame(done));
+    let frames = 0;
+    for (; document.documentElement.hasAttribute("data-busy"); frames++) await frame();
+    // What was shown last is drawn, and the observer has heard of it.
+    for (let more = 0; more < 3; more++) await frame();
+    tasks.push(...observer.takeRecords().map((entry) => entry.duration));
+    return { tasks, frames, busy };
+  });
+  expect(busy).toBe(true);
+  expect(frames).toBeGreaterThan(2);
+  expect(Math.max(0, ...tasks)).toBeLessThan(MOST_MS);
+  expect(await isPressed("#invert")).toBe("true");
+  expect(await nameBelowRoot()).not.toBe(straight);
+});
+
+test("a second click while it works goes back", async () => {
+  const straight = await nameBelowRoot();
+  const hash = new URL(page.url()).hash;
+  expect((await click("#invert", "#invert"))[0]).toBe(true);
+  await settle(page);
+  expect(await isPressed("#invert")).toBe("false");
+  expect(new URL(page.url()).hash).toBe(hash);
+  await page.keyboard.press("Escape");
+  expect(await nameBelowRoot()).toBe(straight);
+});
+
+test("another wish while it works joins the first", async () => {
+  const before = await detail();
+  expect(await click("#invert", ".tile[data-metric=temporary]", "[data-unit=blocks]")).toEqual([true, true, true]);
+  // Not shown yet, so not told as if it was.
+  expect(await detail()).toBe(before);
+  await settle(page);
+  expect(await isPressed("#invert")).toBe("true");
+  expect(await page.getAttribute(".tile[data-metric=temporary]", "aria-checked")).toBe("true");
+  expect(await isPressed("[data-unit=blocks]")).toBe("true");
+  const temporary = await page.textContent(".tile[data-metric=temporary] strong");
+  expect(await detail()).toContain(`all    ${temporary} (100.0%)`);
+  expect(new URL(page.url()).hash).toContain("metric=temporary");
+});
+
+test("Stop keeps what is shown", async () => {
+  const straight = await nameBelowRoot();
+  expect(await click("#invert", "#stop")).toEqual([true, false]);
+  expect(await isPressed("#invert")).toBe("false");
+  expect(await page.locator("#busy").isVisible()).toBe(false);
+  expect(new URL(page.url()).hash).toBe("");
+  await page.keyboard.press("Escape");
+  expect(await nameBelowRoot()).toBe(straight);
+});
+
+test("what is zoomed to while it works stays zoomed", async () => {
+  await nameBelowRoot();
+  const zoomed = await page.evaluate(() => {
+    document.querySelector<HTMLElement>(".tile[data-metric=temporary]")?.click();
+    const busy = document.documentElement.hasAttribute("data-busy");
+    document.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
+    return { busy, path: document.querySelector("#path")?.textContent };
+  });
+  expect(zoomed.busy).toBe(true);
+  expect(zoomed.path).toMatch(/^all./);
+  await settle(page);
+  expect(await page.textContent("#path")).toBe(zoomed.path);
+  await shoot(page, "million");
+});

@@ -1,0 +1,56 @@
+// Work done on the page's only thread, a slice at a time. Between slices the browser draws and answers.
+//
+// A worker would need a copy of all data, and the page's policy to allow scripts that are not its own.
+
+import type { Work } from "./model/work.ts";
+
+/** A frame of a screen is 16 ms; what is left is for drawing. */
+const SLICE_MS = 10;
+
+/** Ends the work; it is never heard of again. */
+export type Cancel = () => void;
+
+/**
+ * Does the first slice at once. When that was all, `done` has been called and there is nothing to
+ * cancel; otherwise the rest follows, and then `done`.
+ */
+export function inSlices<Result>(
+  work: Work<Result>,
+  done: (result: Result) => void,
+  failed: (error: unknown) => void,
+): Cancel | null {
+  /** True when there is no more to do. */
+  const slice = (): boolean => {
+    const end = performance.now() + SLICE_MS;
+    try {
+      do {
+        const next = work.next();
+        if (next.done === true) {
+          done(next.value);
+          return true;
+        }
+      } while (performance.now() < end);
+    } catch (error) {
+      failed(error);
+      return true;
+    }
+    return false;
+  };
+  if (slice()) return null;
+  // Timers wait for 4 ms, and for a second in pages that are not in sight; messages do not.
+  const { port1, port2 } = new MessageChannel();
+  const cancel = () => {
+    port1.onmessage = null;
+    port1.close();
+  };
+  port1.onmessage = () => {
+    if (slice()) cancel();
+    else port2.postMessage(null);
+  };
+  port2.postMessage(null);
+  return cancel;
+}
+
+/** The same for those who wait. */
+export const paced = <Result>(work: Work<Result>): Promise<Result> =>
+  new Promise((done, failed) => void inSlices(work, done, failed));
