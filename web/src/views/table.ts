@@ -154,7 +154,9 @@ export class Table {
       if (column === "bytes") {
         cell.append(make("small", "", shareText(row.bytes, this.whole.bytes)));
         const bar = make("i", "bar");
-        bar.style.width = `${this.whole.bytes > 0 ? (row.bytes * 100) / this.whole.bytes : 0}%`;
+        const share = this.whole.bytes > 0 ? row.bytes / this.whole.bytes : 0;
+        // Of the cell without its padding.
+        bar.style.width = `calc((100% - 28px) * ${share.toFixed(4)})`;
         cell.append(bar);
       } else if (column === "place" || column === "function") cell.title = text;
       made.append(cell);
