@@ -33,6 +33,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 const PATIENCE_NS: u64 = 2 * SECOND_NS;
 /// and for all together no longer than this.
 const MOST_PATIENCE_NS: u64 = 10 * SECOND_NS;
+/// Most that [`Server::turn`] waits without hearing of anything.
+const LONGEST_BLIND_WAIT_NS: u64 = SECOND_NS / 100;
 
 /// The memory of a [`Server`].
 pub struct Buffers([Buffer; MOST_READERS]);
@@ -58,6 +60,9 @@ pub struct Server {
     listener: Option<Kept>,
     connections: [Option<Connection>; MOST_READERS],
     ended: bool,
+    /// A reader could not be let in, so there is no waiting for readers until something else ends the wait: it would end at once
+    /// for as long as the program has no descriptors left.
+    is_full: bool,
 }
 
 impl Server {
@@ -69,6 +74,7 @@ impl Server {
             listener: None,
             connections: [const { None }; MOST_READERS],
             ended: false,
+            is_full: false,
         }
     }
 
@@ -133,7 +139,8 @@ impl Server {
             if let Some(wake) = wake {
                 places[0] = PollFd::from_borrowed_fd(wake, PollFlags::IN);
             }
-            if let Some(listener) = self.listener.as_ref().filter(|_| self.has_room()) {
+            let takes_more = self.has_room() && !self.is_full;
+            if let Some(listener) = self.listener.as_ref().filter(|_| takes_more) {
                 places[1] = PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN);
             }
             for (place, connection) in places[2..].iter_mut().zip(&self.connections) {
@@ -146,8 +153,14 @@ impl Server {
                     *place = PollFd::from_borrowed_fd(connection.socket.as_fd(), flags);
                 }
             }
-            // Whatever comes of it, all is looked at: there are few.
-            let _ = rustix::event::poll(&mut places, Some(&timeout));
+            // Whatever comes of it, all is looked at: there are few. A program may allow itself fewer descriptors than are asked about
+            // here; then nobody is waited for, only time.
+            if rustix::event::poll(&mut places, Some(&timeout)) == Err(Errno::INVAL) {
+                let _ = rustix::thread::nanosleep(&Timespec {
+                    tv_sec: 0,
+                    tv_nsec: nanoseconds.min(LONGEST_BLIND_WAIT_NS) as i64,
+                });
+            }
         }
         self.accept(buffers);
         self.step(buffers)
@@ -210,7 +223,12 @@ impl Server {
                 return;
             };
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let Ok(accepted) = rustix::net::accept_with(listener, flags) else {
+            let accepted = rustix::net::accept_with(listener, flags);
+            self.is_full = matches!(
+                accepted,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+            );
+            let Ok(accepted) = accepted else {
                 return;
             };
             if let Ok(kept) = Kept::copy_of(accepted.as_fd()) {
