@@ -56,6 +56,69 @@ fn early_stops_are_right_among_greenlets() {
     });
 }
 
+/// What the comparisons above are worth: a frame further out that is changed behind the interpreter's back, while the chunks and frames
+/// above it keep their marks, is a difference each time, and reports tell of it.
+#[test]
+fn a_mark_that_is_wrong_is_found_out() {
+    let code = "
+import ctypes, sys
+def word(frame):
+    # PyFrameObject.f_frame, and in that frame the pointer to its instruction.
+    inner = ctypes.c_size_t.from_address(id(frame) + 24).value
+    return ctypes.c_size_t.from_address(inner + 56)
+def innermost(forges):
+    frame = sys._getframe(150)
+    word_of_it = word(frame)
+    whole = word_of_it.value
+    forged = whole - 2
+    kept = [bytes(600) for _ in range(100)]
+    if forges:
+        word_of_it.value = forged
+    kept += [bytes(600), bytes(600), bytes(600), bytes(600), bytes(600)]
+    word_of_it.value = whole
+    kept += [bytes(600) for _ in range(100)]
+def deep(depth, forges):
+    if depth:
+        return deep(depth - 1, forges)
+    innermost(forges)
+deep(300, len(sys.argv) > 1)
+";
+    each_python(|python| {
+        if python.minor < CHUNKS {
+            return;
+        }
+        for mode in ["check-chunks", "check"] {
+            let mismatches = |arguments: &[&str]| {
+                let sandbox = Sandbox::new(python);
+                let profiled = run(sandbox
+                    .profiled()
+                    .env("PYTHONMALLOC", "malloc")
+                    .env("HEAPTIDE_EARLY_STOP", mode)
+                    .args(["-c", code])
+                    .args(arguments));
+                profiled.expect_success("under heaptide");
+                let own_cost = own_cost(&sandbox.capture());
+                let number = |key: &str| own_cost[key].as_u64().expect("a number");
+                assert!(number("early_stops_compared") > 200, "{own_cost:?}");
+                let stats = run(sandbox
+                    .command(sandbox.heaptide())
+                    .arg("stats")
+                    .arg(sandbox.inside("capture.tide")));
+                (
+                    number("early_stop_mismatches"),
+                    stats.text() + &stats.errors(),
+                )
+            };
+            let (none, text) = mismatches(&[]);
+            assert_eq!(none, 0, "{mode}");
+            assert!(!text.contains("early"), "{text}");
+            let (some, text) = mismatches(&["forges"]);
+            assert!(some >= 5, "{some} with {mode}");
+            assert!(text.contains("early"), "{text}");
+        }
+    });
+}
+
 /// What a program can see of its frames is the same with marks and without.
 #[test]
 fn marks_are_not_seen() {
