@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod builder;
+pub mod conversation;
 pub mod events;
 pub mod fixtures;
 pub mod linetable;
