@@ -2,10 +2,13 @@
 
 use crate::columns::{Column, Fields};
 use crate::event::{
-    ADDRESS_CODES, ADDRESS_FAR, ADDRESS_NEAR, ADDRESS_OBVIOUS, ADDRESSES, Event, FAR, FREE,
-    FREE_UNDONE, Memory, Moment, NOTHING, RARE, SITE_EXPECTED, SITE_KNOWN, SITE_OF_ANOTHER_SIZE,
-    Site, TURN, UNMAP, UNMAP_UNDONE, address_in, address_place, place_in, place_of, site_in,
-    site_slot, site_word, turn_is_shared, unzigzag,
+    ADDRESS_CODES, ADDRESS_FAR, ADDRESS_NEAR, ADDRESS_OBVIOUS, Event, FAR, FREE, FREE_UNDONE,
+    Moment, NOTHING, RARE, SITE_EXPECTED, SITE_KNOWN, SITE_OF_ANOTHER_SIZE, Site, TURN, UNMAP,
+    UNMAP_UNDONE, turn_is_shared,
+};
+use crate::memory::{
+    ADDRESSES, Memory, address_in, address_place, place_in, place_of, site_in, site_slot,
+    site_word, unzigzag,
 };
 
 /// Reads the events of one chunk. After an error it is of no further use.

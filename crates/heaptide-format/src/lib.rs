@@ -17,9 +17,11 @@ compile_error!(
 mod columns;
 mod decoder;
 mod definition;
+mod encoder;
 mod event;
 mod header;
 mod live;
+mod memory;
 mod packed;
 mod record;
 mod segment;
@@ -27,8 +29,9 @@ mod segment;
 pub use columns::{COLUMNS, Column, ColumnPlaces, Fields, InColumns, Written, sort_fields};
 pub use decoder::{BadEvent, Decoder, Receiver};
 pub use definition::{CodeFixed, DefinitionHeader, DefinitionKind, MetadataKey, StringEncoding};
+pub use encoder::Encoder;
 pub use event::{
-    CHUNK_HEADER_BYTES, ChunkHeader, Encoder, Event, MOST_EVENT_BYTES, Moment, Site, next_own_turn,
+    CHUNK_HEADER_BYTES, ChunkHeader, Event, MOST_EVENT_BYTES, Moment, Site, next_own_turn,
     next_shared_turn, turn_is_shared,
 };
 pub use header::{
