@@ -5,8 +5,8 @@
 //! - `HEAPTIDE_TEST_PYTHONS`: interpreters to test, separated by colons, instead of discovery.
 //! - `HEAPTIDE_TEST_CHROOT`: a directory with further interpreters (default `/opt/forky`).
 //! - `HEAPTIDE_TEST_BINARY`: the `heaptide` to test, instead of a build of this workspace.
-//! - `HEAPTIDE_TEST_MODE`: `all` or `aggregated`: the one mode to test. Else most tests take the aggregated one, and
-//!   those of figures both.
+//! - `HEAPTIDE_TEST_MODE`: `all` or `aggregated`: the one mode to test. Else most tests take the aggregated one; those
+//!   of figures, and of what harms programs, both.
 //! - `HEAPTIDE_TEST_EARLY_STOP`: `HEAPTIDE_EARLY_STOP` for all that is profiled; with `check` every early stop of every test must be right.
 //! - `HEAPTIDE_SUITE`: `quick` (default) or `full`, see `tests/cpython_suite.rs`.
 //!
@@ -30,7 +30,7 @@ pub use child::{Finished, Running, kill, kill_stranger, run, spawn};
 pub use confine::{Cage, TinyDisk, UnmappableDisk, is_root, limit_file_size};
 pub use packages::{virtual_environment, with_package};
 pub use page::{Page, PageCounters, STORM_THREADS};
-pub use pythons::{Python, each, each_python, pythons, pythons_of};
+pub use pythons::{Python, each, each_python, each_python_in_each_mode, pythons, pythons_of};
 pub use sandbox::{Mode, Sandbox, every_event, modes};
 pub use stretch::Stretches;
 pub use truth::{

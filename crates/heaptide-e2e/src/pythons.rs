@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::{is_root, not_tested};
+use crate::{Mode, is_root, modes, not_tested};
 
 /// The minor versions of Python 3 that heaptide supports.
 const MINORS: std::ops::RangeInclusive<u32> = 9..=15;
@@ -84,20 +84,32 @@ pub fn each_python(test: impl Fn(&Python)) {
     each(pythons().iter(), test);
 }
 
+/// As [`each_python`], in each of the [`modes`].
+#[track_caller]
+pub fn each_python_in_each_mode(test: impl Fn(&Python, Mode)) {
+    let modes = modes();
+    let cases = pythons().iter().flat_map(|python| {
+        let in_mode = move |&mode| (format!("{}, {mode:?}", python.version()), (python, mode));
+        modes.iter().map(in_mode)
+    });
+    each_case(cases, |(python, mode)| test(python, mode));
+}
+
 /// As [`each_python`], on some of them.
 #[track_caller]
 pub fn each<'a>(pythons: impl Iterator<Item = &'a Python>, test: impl Fn(&Python)) {
+    each_case(pythons.map(|python| (python.version(), python)), test);
+}
+
+#[track_caller]
+fn each_case<T>(cases: impl Iterator<Item = (String, T)>, test: impl Fn(T)) {
     let mut failures = Vec::new();
-    for python in pythons {
-        let test = std::panic::AssertUnwindSafe(|| test(python));
+    for (name, case) in cases {
+        let test = std::panic::AssertUnwindSafe(|| test(case));
         if let Err(panic) = std::panic::catch_unwind(test) {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-            failures.push(format!(
-                "Python {}: {}",
-                python.version(),
-                text.unwrap_or_default()
-            ));
+            failures.push(format!("Python {name}: {}", text.unwrap_or_default()));
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));

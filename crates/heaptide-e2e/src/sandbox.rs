@@ -17,12 +17,19 @@ pub struct Sandbox {
     directory: TempDir,
     /// The interpreter.
     pub python: Python,
+    mode: Mode,
 }
 
 impl Sandbox {
-    /// A fresh one, removed when dropped.
+    /// A fresh one, removed when dropped, in the mode under test, else the aggregated one.
     #[must_use]
     pub fn new(python: &Python) -> Self {
+        Self::in_mode(python, mode_under_test().unwrap_or(Mode::Aggregated))
+    }
+
+    /// As [`Self::new`], in this mode.
+    #[must_use]
+    pub fn in_mode(python: &Python, mode: Mode) -> Self {
         let parent = match &python.root {
             Some(root) => root.join("tmp"),
             None => std::env::temp_dir(),
@@ -31,6 +38,7 @@ impl Sandbox {
         let sandbox = Self {
             directory,
             python: python.clone(),
+            mode,
         };
         for source in [programs().as_path(), helper()] {
             for entry in std::fs::read_dir(source).expect("a directory of this crate") {
@@ -129,10 +137,10 @@ impl Sandbox {
         self.command(&self.python.path)
     }
 
-    /// `heaptide run -q -f -o capture.tide --python PYTHON`, in the mode under test; what is to run follows.
+    /// `heaptide run -q -f -o capture.tide --python PYTHON`, in the sandbox's mode; what is to run follows.
     #[must_use]
     pub fn profiled(&self) -> Command {
-        self.profiled_in(mode_under_test().unwrap_or(Mode::Aggregated))
+        self.profiled_in(self.mode)
     }
 
     /// As [`Self::profiled`], with further options.

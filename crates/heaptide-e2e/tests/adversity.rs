@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use heaptide_e2e::{Capture, Mode, Sandbox, Stretches, each_python, run};
+use heaptide_e2e::{Capture, Sandbox, Stretches, each_python_in_each_mode, run};
 
 /// Compiles `source` of this test's directory into a shared library in the sandbox.
 fn library(sandbox: &Sandbox, source: &str, name: &str, options: &[&str]) {
@@ -56,8 +56,8 @@ fn inside(sandbox: &Sandbox, name: &str) -> String {
 
 #[test]
 fn threads_with_the_smallest_stack() {
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         library(&sandbox, "small_stack.c", "libsmall.so", &[]);
         let path = inside(&sandbox, "libsmall.so");
         let code = format!(
@@ -69,8 +69,8 @@ fn threads_with_the_smallest_stack() {
 
 #[test]
 fn limits_of_address_space_and_data() {
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         for limit in ["RLIMIT_AS", "RLIMIT_DATA"] {
             let code = format!(
                 "import os, resource\n\
@@ -86,8 +86,8 @@ fn limits_of_address_space_and_data() {
 
 #[test]
 fn a_deep_bound_library_keeps_its_own_allocator() {
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         library(&sandbox, "own_malloc.c", "libown.so", &[]);
         library(
             &sandbox,
@@ -103,8 +103,8 @@ fn a_deep_bound_library_keeps_its_own_allocator() {
 
 #[test]
 fn a_deep_bound_library_from_before_tracking_keeps_its_own_allocator() {
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         library(&sandbox, "own_malloc.c", "libown.so", &[]);
         library(
             &sandbox,
@@ -116,7 +116,7 @@ fn a_deep_bound_library_from_before_tracking_keeps_its_own_allocator() {
                     deep = ctypes.CDLL('libdeep.so', mode=os.RTLD_LAZY | os.RTLD_DEEPBIND)\n\
                     found = [stretch.start('0.tide'), deep.go(), stretch.stop(), deep.go()]\n\
                     print(found + [stretch.start('1.tide'), deep.go(), stretch.stop()])";
-        let mut command = sandbox.tracking_itself(&Stretches::of(Mode::All, 2));
+        let mut command = sandbox.tracking_itself(&Stretches::of(mode, 2));
         command.env("LD_LIBRARY_PATH", inside(&sandbox, ""));
         let finished = run(command.arg("-c").arg(code));
         let name = format!("Python {}", python.version());
@@ -127,8 +127,8 @@ fn a_deep_bound_library_from_before_tracking_keeps_its_own_allocator() {
 
 #[test]
 fn a_plugin_is_found_where_the_loader_finds_it() {
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         library(
             &sandbox,
             "plugin.c",
@@ -167,8 +167,8 @@ fn a_plugin_is_found_where_the_loader_finds_it() {
 
 #[test]
 fn a_daemon_that_closes_everything_gets_the_low_descriptors() {
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         let out = inside(&sandbox, "out");
         let code = format!(
             "import os\nos.closerange(0, 2048)\nspace = {{}}\n\
@@ -188,8 +188,8 @@ fn a_daemon_that_closes_everything_gets_the_low_descriptors() {
 #[test]
 fn the_agent_needs_nothing_but_the_c_library() {
     // Another library, the system's libgcc_s above all, would be loaded before the program's own.
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         let code = "print(any('libgcc_s' in line for line in open('/proc/self/maps')))";
         unharmed(&sandbox, code, &[]);
     });

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use heaptide_e2e::{
-    Capture, Finished, Mode, Sandbox, TinyDisk, check_against_truth, each_python, limit_file_size,
-    not_tested, run, spawn,
+    Capture, Finished, Mode, Sandbox, TinyDisk, check_against_truth, each_python,
+    each_python_in_each_mode, limit_file_size, not_tested, run, spawn,
 };
 
 /// The same words with plain Python and under the profiler, with the same stdin.
@@ -36,8 +36,8 @@ fn both(sandbox: &Sandbox, words: &[OsString], command: bool) -> (Finished, Fini
 
 #[test]
 fn the_program_sees_itself() {
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         let code = std::fs::read_to_string(sandbox.outside("mirror.py")).unwrap();
         let script: OsString = sandbox.inside("mirror.py").into();
         let ways: [(&str, Vec<OsString>, bool); 6] = [
@@ -114,8 +114,8 @@ fn the_program_sees_itself() {
 
 #[test]
 fn observers_are_undisturbed() {
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         let program: OsString = sandbox.inside("observers.py").into();
         let (plain, profiled) = both(&sandbox, &[program], false);
         plain.expect_success("plain");
@@ -139,8 +139,8 @@ fn observers_are_undisturbed() {
 
 #[test]
 fn children_are_nobody_s_business() {
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         check_against_truth(&sandbox, OsStr::new("children.py"), &[]);
         let captures = std::fs::read_dir(sandbox.outside("")).unwrap();
         let count = captures
@@ -171,8 +171,8 @@ fn unharmed(name: &str, finished: &Finished) {
 
 #[test]
 fn trouble_before_the_start_is_an_error_and_nothing_runs() {
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         let start = |output: &OsStr, force: bool| {
             let mut command = sandbox.command(sandbox.heaptide());
             command.args(["run", "--aggregate", "-q", "-o"]).arg(output);
@@ -237,8 +237,8 @@ fn trouble_before_the_start_is_an_error_and_nothing_runs() {
 
 #[test]
 fn a_full_disk_ends_the_tracking_not_the_program() {
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         let Some(disk) = TinyDisk::mount(sandbox.outside("disk"), "size=2m") else {
             return not_tested("a full disk: mounts are not allowed here");
         };
@@ -326,8 +326,8 @@ fn a_limit_on_file_sizes_ends_the_tracking_not_the_program() {
 /// The debug hooks of Python's allocators look at every block, our own included.
 #[test]
 fn debug_allocators_find_nothing_wrong() {
-    each_python(|python| {
-        let sandbox = Sandbox::new(python);
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
         for allocator in [
             "malloc",
             "malloc_debug",
