@@ -1,6 +1,6 @@
 """The native half: not for users, the package's modules give its names out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from typing import Any, Optional, Union, final
 
@@ -124,6 +124,24 @@ class CaptureReader:
     def warnings(self) -> list[str]: ...
     def statistics(self, num_largest: int) -> dict[str, Any]: ...
     def write_records(self, file: object) -> None: ...
+
+@final
+class RecordSums:
+    def __init__(self, records: Iterable[object], stacks: str) -> None: ...
+    def page(
+        self,
+        report: str,
+        metadata: object,
+        *,
+        start_ms: int,
+        end_ms: int,
+        aggregated: bool,
+        snapshots: list[tuple[int, int, int]],
+        leaks: bool,
+        inverted: bool,
+        split_threads: bool,
+        confidential_files: str,
+    ) -> str: ...
 
 @final
 class LiveReader:

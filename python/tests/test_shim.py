@@ -23,6 +23,8 @@ from memray._errors import MemrayError
 from memray._stats import Stats
 from memray import FileReader, Tracker
 from memray.commands import main
+from memray.reporters.flamegraph import FlameGraphReporter
+from memray.reporters.table import TableReporter
 assert all(hasattr(memray, name) for name in memray.__all__)
 with Tracker("x.bin"):
     kept = bytearray(1_000_000)
@@ -31,6 +33,11 @@ assert isinstance(stats, Stats) and stats.peak_memory_allocated >= 1_000_000
 assert issubclass(MemrayError, heaptide._errors.HeaptideError)
 assert memray.commands is heaptide.commands
 assert main(["flamegraph", "-o", "x.html", "x.bin"]) == 0
+with FileReader("x.bin") as reader, open("y.html", "w") as page:
+    FlameGraphReporter.from_snapshot(
+        reader.get_leaked_allocation_records(), memory_records=(), native_traces=False
+    ).render(page, reader.metadata, show_memory_leaks=True, merge_threads=True, inverted=False)
+assert memray.reporters.flamegraph.FlameGraphReporter is heaptide.reporters.flamegraph.FlameGraphReporter
 print(max(record.size for record in FileReader("x.bin").get_leaked_allocation_records()))
 """
 

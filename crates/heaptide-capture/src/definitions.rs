@@ -125,6 +125,17 @@ impl Metadata {
     }
 }
 
+impl FromIterator<(MetadataKey, Vec<u8>)> for Metadata {
+    fn from_iter<T: IntoIterator<Item = (MetadataKey, Vec<u8>)>>(facts: T) -> Self {
+        let facts = facts.into_iter();
+        Self(
+            facts
+                .map(|(key, value)| (key as u32, value.into()))
+                .collect(),
+        )
+    }
+}
+
 /// Takes the definitions of one segment apart. `base` is the file offset of `stream`.
 pub(crate) fn parse_stream(
     stream: &[u8],

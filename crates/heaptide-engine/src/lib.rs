@@ -20,6 +20,7 @@ mod profile;
 mod records;
 mod replay;
 mod stacks;
+mod sums;
 mod temporal;
 mod tree;
 
@@ -37,5 +38,6 @@ pub use records::{AllocationEvent, AllocationEvents, EventKind, allocation_sizes
 pub use stacks::{
     Frame, FrameId, Location, LocationId, NO_FILE, StackId, StackNode, Stacks, TextId,
 };
+pub use sums::Sums;
 pub use temporal::{AtPeak, Lifetime, ProcessHistory, Temporal, TemporalKey};
 pub use tree::{CallTree, TreeNode};

@@ -12,6 +12,7 @@ mod frames;
 mod iterate;
 mod live;
 mod reader;
+mod record_sums;
 mod rows;
 mod source;
 mod statistics;
@@ -35,6 +36,8 @@ mod _heaptide {
     use super::live::LiveReader;
     #[pymodule_export]
     use super::reader::CaptureReader;
+    #[pymodule_export]
+    use super::record_sums::RecordSums;
     #[pymodule_export]
     use super::temporal_record::TemporalAllocationRecord;
     #[pymodule_export]

@@ -32,6 +32,8 @@ pub enum Part {
     Threads,
     /// Of a stretch of time; only the peak within it and what outlives it are known.
     Interval,
+    /// Of records that somebody has chosen; only the metric that is asked for is known, and nothing of the capture.
+    Records,
 }
 
 impl Part {
@@ -40,6 +42,7 @@ impl Part {
             Self::Whole => "whole",
             Self::Threads => "threads",
             Self::Interval => "interval",
+            Self::Records => "records",
         }
     }
 }

@@ -24,9 +24,11 @@ from heaptide import (
     commands,
     dump_all_records,
     load_ipython_extension,
+    reporters,
     set_log_level,
     start_thread_trace,
 )
+from heaptide.reporters import flamegraph, table
 
 __all__ = [
     "AllocationRecord",
@@ -48,5 +50,6 @@ __all__ = [
 ]
 
 # The very modules, so that classes and exceptions are the same under both names.
-for _module in (_destination, _errors, _memray, _metadata, _stats, _version, commands):
+_PRIVATE = (_destination, _errors, _memray, _metadata, _stats, _version)
+for _module in (*_PRIVATE, commands, reporters, flamegraph, table):
     sys.modules[_module.__name__.replace("heaptide", __name__, 1)] = _module

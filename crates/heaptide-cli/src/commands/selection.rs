@@ -137,7 +137,7 @@ impl SelectionArguments {
     /// Refuses what a page that takes time apart cannot show.
     pub(super) fn refuse_with_temporal(&self) -> Result<(), Failure> {
         let (option, instead) = match self.part() {
-            Part::Whole => return Ok(()),
+            Part::Whole | Part::Records => return Ok(()),
             Part::Interval => ("--between", "choose the stretch of time in the page"),
             Part::Threads => (
                 "--thread",

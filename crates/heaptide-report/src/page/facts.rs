@@ -30,16 +30,24 @@ pub(crate) fn metrics(request: &PageRequest) -> Vec<Value> {
             "note": note,
         })
     };
-    let known = |metric: &Metric| {
-        request.part != Part::Interval || matches!(metric, Metric::Peak | Metric::Live)
-    };
+    let known = |&metric: &Metric| is_known(metric, request);
     METRICS.into_iter().filter(known).map(metric).collect()
+}
+
+fn is_known(metric: Metric, request: &PageRequest<'_>) -> bool {
+    match request.part {
+        Part::Whole | Part::Threads => true,
+        Part::Interval => matches!(metric, Metric::Peak | Metric::Live),
+        Part::Records => metric == request.metric,
+    }
 }
 
 fn metric_title(metric: Metric, request: &PageRequest<'_>) -> &'static str {
     match metric {
         Metric::Peak if request.part == Part::Interval => "At the peak of this time",
         Metric::Live if request.part == Part::Interval => "Allocated then, outlives it",
+        // Whoever chose them knows what they have in common.
+        Metric::Peak if request.part == Part::Records => "In these records",
         Metric::Peak => "At the peak",
         Metric::Live => live_title(request.liveness),
         Metric::Allocated => "Allocated in total",
@@ -56,15 +64,18 @@ pub(crate) fn facts(request: &PageRequest) -> Value {
         ..
     } = *request;
     let peak_title = match request.part {
-        Part::Interval => metric_title(Metric::Peak, request),
+        Part::Interval | Part::Records => metric_title(Metric::Peak, request),
         _ => "Peak",
     };
-    // What is not known by time is left out; an empty value is.
-    let known = |text: String| match request.part {
-        Part::Interval => String::new(),
-        _ => text,
-    };
+    // What is not known of a part is left out; an empty value is.
+    let if_there = |text: String, there: bool| if there { text } else { String::new() };
+    let known = |text: String| if_there(text, matches!(request.part, Part::Whole | Part::Threads));
+    let of_capture = |text: String| if_there(text, request.part != Part::Records);
     let figures = &profile.totals.figures;
+    let amount = |metric: Metric| {
+        let text = amount_text(figures.get(metric));
+        if_there(text, is_known(metric, request))
+    };
     let metadata = |key: MetadataKey| capture.metadata.text(key).unwrap_or_default();
     let lifecycle = &capture.lifecycle;
     let (start, end) = (lifecycle.tracking_start_unix_ns, end_unix_ns(capture));
@@ -110,13 +121,10 @@ pub(crate) fn facts(request: &PageRequest) -> Value {
             "Memory",
             vec![
                 ("Part shown", request.shown.to_owned()),
-                (peak_title, amount_text(figures.peak)),
-                (
-                    metric_title(Metric::Live, request),
-                    amount_text(figures.live),
-                ),
-                ("Allocated in total", known(amount_text(figures.allocated))),
-                ("Temporary", known(amount_text(figures.temporary))),
+                (peak_title, amount(Metric::Peak)),
+                (metric_title(Metric::Live, request), amount(Metric::Live)),
+                ("Allocated in total", amount(Metric::Allocated)),
+                ("Temporary", amount(Metric::Temporary)),
                 ("Temporary threshold", known(threshold)),
                 (
                     "Deallocations",
@@ -133,19 +141,24 @@ pub(crate) fn facts(request: &PageRequest) -> Value {
                 ("Duration", duration),
                 (
                     "Capture",
-                    format!(
+                    of_capture(format!(
                         "{}, {}",
                         capture.path.display(),
                         bytes_text(capture.file_bytes)
-                    ),
+                    )),
                 ),
                 (
                     "Written by",
-                    format!("heaptide {}", metadata(MetadataKey::Writer))
-                        .trim()
-                        .to_owned(),
+                    of_capture(
+                        format!("heaptide {}", metadata(MetadataKey::Writer))
+                            .trim()
+                            .to_owned(),
+                    ),
                 ),
-                ("The profiler took", own_cost_text(capture, profile)),
+                (
+                    "The profiler took",
+                    of_capture(own_cost_text(capture, profile)),
+                ),
             ],
         ),
     ];
