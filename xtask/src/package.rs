@@ -23,7 +23,7 @@ pub(crate) fn run() -> Result<()> {
         shell::note("no Python interpreter: the package is not tested");
         return Ok(());
     };
-    let Some(builder) = venv::with_packages(&newest.path, "wheel", &["maturin>=1.9,<2"]) else {
+    let Some(builder) = builder(&newest.path) else {
         return Ok(());
     };
     let wheel = build(&builder)?;
@@ -39,6 +39,16 @@ pub(crate) fn run() -> Result<()> {
     }
     shell::step("pytest-memray on the package");
     test_shim(newest, &wheel)
+}
+
+/// Builds the package and installs it for `python`.
+pub(crate) fn install_into(python: &Path) -> Result<()> {
+    let builder = builder(python).context("nothing to build the package with")?;
+    install(python, &build(&builder)?)
+}
+
+fn builder(python: &Path) -> Option<PathBuf> {
+    venv::with_packages(python, "wheel", &["maturin>=1.9,<2"])
 }
 
 /// As `pip install .` does it, but with what is there to build with.

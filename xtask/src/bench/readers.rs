@@ -10,7 +10,7 @@ use super::machine;
 use super::measure::{Affinity, Measurement, measure};
 use super::statistics::{median, paired};
 use super::{Bench, MINOR};
-use crate::shell;
+use crate::{package, shell};
 
 /// Where the section begins in `docs/benchmarks.md`; it is the last one.
 pub(crate) const HEADING: &str = "## Reading captures of every event";
@@ -45,39 +45,48 @@ impl Options {
     }
 }
 
-/// A report, as both have it.
-struct Report {
+/// What is asked of both.
+struct Question {
     name: &'static str,
-    heaptide: &'static [&'static str],
-    memray: &'static [&'static str],
-    /// Does it write a file?
-    output: bool,
+    asked: Asked,
 }
 
-const REPORTS: [Report; 4] = [
-    Report {
+#[derive(Clone, Copy)]
+enum Asked {
+    /// A report: a command with these words, and whether it writes a file.
+    Report(&'static [&'static str], bool),
+    /// A query of `benches/readers/records.py`.
+    Python(&'static str),
+}
+
+const QUESTIONS: [Question; 7] = [
+    Question {
         name: "stats",
-        heaptide: &["stats"],
-        memray: &["stats"],
-        output: false,
+        asked: Asked::Report(&["stats"], false),
     },
-    Report {
+    Question {
         name: "table",
-        heaptide: &["table"],
-        memray: &["table"],
-        output: true,
+        asked: Asked::Report(&["table"], true),
     },
-    Report {
+    Question {
         name: "flamegraph",
-        heaptide: &["flamegraph"],
-        memray: &["flamegraph"],
-        output: true,
+        asked: Asked::Report(&["flamegraph"], true),
     },
-    Report {
+    Question {
         name: "flamegraph --temporal",
-        heaptide: &["flamegraph", "--temporal"],
-        memray: &["flamegraph", "--temporal"],
-        output: true,
+        asked: Asked::Report(&["flamegraph", "--temporal"], true),
+    },
+    Question {
+        name: "`FileReader`, each record",
+        asked: Asked::Python("records"),
+    },
+    Question {
+        name: "`FileReader`, and its address, size and allocator",
+        asked: Asked::Python("figures"),
+    },
+    Question {
+        name: "`FileReader`, and its innermost frame",
+        asked: Asked::Python("stacks"),
     },
 ];
 
@@ -91,16 +100,21 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let options = Options::parse(arguments)?;
     shell::build()?;
     let bench = Bench::set_up(MINOR)?;
+    if let Err(error) = package::install_into(&bench.python) {
+        shell::note(&format!(
+            "the package is not there to be measured: {error:#}"
+        ));
+    }
     let affinity = Affinity::current()?;
     affinity.one_core()?;
     let script = shell::project().join("benches/workloads/w18_event_storm.py");
     let captures = Captures::record(&bench, &script, options.pairs)?;
     let mut rows = Vec::new();
-    for report in &REPORTS {
-        shell::step(&format!("{}, {} rounds", report.name, options.rounds));
-        match compare(&bench, &captures, report, options.rounds) {
+    for question in &QUESTIONS {
+        shell::step(&format!("{}, {} rounds", question.name, options.rounds));
+        match compare(&bench, &captures, question, options.rounds) {
             Ok(row) => rows.push(row),
-            Err(error) => shell::note(&format!("{} is left out: {error:#}", report.name)),
+            Err(error) => shell::note(&format!("{} is left out: {error:#}", question.name)),
         }
     }
     affinity.all_cores()?;
@@ -154,30 +168,55 @@ impl Captures {
     }
 }
 
-fn compare(bench: &Bench, captures: &Captures, report: &Report, rounds: usize) -> Result<Row> {
-    let output = bench.directory.join("report.html");
-    let finish = |command: &mut Command, capture: &Path| {
-        if report.output {
-            command.arg("--force").arg("-o").arg(&output);
-        }
-        measure(command.arg(capture), None)
-    };
+fn compare(bench: &Bench, captures: &Captures, question: &Question, rounds: usize) -> Result<Row> {
     let mut row = Row {
-        report: report.name,
+        report: question.name,
         heaptide: Vec::new(),
         memray: Vec::new(),
     };
     for _ in 0..rounds {
-        let mut command = Command::new(shell::heaptide());
-        let ours = finish(command.args(report.heaptide), &captures.heaptide)?;
+        let ours = ask(
+            bench,
+            Command::new(shell::heaptide()),
+            "heaptide",
+            question.asked,
+            &captures.heaptide,
+        )?;
         row.heaptide.push(ours);
         if let Some(capture) = &captures.memray {
-            let mut command = Command::new(&bench.python);
-            command.args(["-m", "memray"]).args(report.memray);
-            row.memray.push(finish(&mut command, capture)?);
+            let mut program = Command::new(&bench.python);
+            program.args(["-m", "memray"]);
+            row.memray
+                .push(ask(bench, program, "memray", question.asked, capture)?);
         }
     }
     Ok(row)
+}
+
+/// Asks a profiler, by its program or its package.
+fn ask(
+    bench: &Bench,
+    mut program: Command,
+    package: &str,
+    asked: Asked,
+    capture: &Path,
+) -> Result<Measurement> {
+    let mut command = match asked {
+        Asked::Report(words, writes) => {
+            program.args(words);
+            if writes {
+                let output = bench.directory.join("report.html");
+                program.arg("--force").arg("-o").arg(output);
+            }
+            program
+        }
+        Asked::Python(query) => {
+            let mut script = bench.plain(&shell::project().join("benches/readers/records.py"));
+            script.args([package, query]);
+            script
+        }
+    };
+    measure(command.arg(capture), None)
 }
 
 fn markdown(rows: &[Row], captures: &Captures, machine: &str, options: &Options) -> String {
