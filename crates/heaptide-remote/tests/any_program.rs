@@ -11,7 +11,7 @@ use heaptide_format::{
     LiveReply, LiveRequest, LiveWanted,
 };
 use heaptide_remote::{Follower, RemoteError, await_hello};
-use heaptide_testkit::{conversation, fixtures};
+use heaptide_testkit::{Random, conversation, fixtures};
 use zerocopy::{FromBytes, IntoBytes};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -28,22 +28,6 @@ fn panics() -> &'static AtomicUsize {
         }));
     });
     &PANICS
-}
-
-#[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() >> 16) as usize % limit
-    }
 }
 
 fn hello(pid: u32, descriptor: u32) -> Vec<u8> {

@@ -12,24 +12,8 @@ use heaptide_format::{
     LiveWanted, live_hash,
 };
 use heaptide_serve::{Buffers, Server};
-use heaptide_testkit::{conversation, fixtures};
+use heaptide_testkit::{Random, conversation, fixtures};
 use zerocopy::IntoBytes;
-
-/// Numbers that are the same every time.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() >> 16) as usize % limit
-    }
-}
 
 /// A server, on this thread, and the reader's end of its first connection.
 struct Pair {

@@ -6,6 +6,7 @@ use heaptide_format::{
 };
 
 use crate::EventWriter;
+use crate::Random;
 use crate::builder::{CaptureBuilder, START_UNIX_NS};
 use crate::simulation::Simulation;
 
@@ -218,13 +219,10 @@ pub fn wide_tree(nodes: u32, hostile: bool) -> CaptureBuilder {
         })
         .collect();
     let mut program = Simulation::new();
-    let mut random = 0x2545_F491_4F6C_DD1Du64;
+    let mut random = Random(0x2545_F491_4F6C_DD1D);
     let mut stacks = vec![0u32];
     for _ in 0..nodes {
-        // xorshift: no dependency, the same everywhere.
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
+        let random = random.next();
         let recent = stacks.len().min(64);
         let parent = if random.is_multiple_of(3) {
             stacks[(random >> 8) as usize % stacks.len()]

@@ -6,9 +6,11 @@ pub mod conversation;
 pub mod events;
 pub mod fixtures;
 pub mod linetable;
+pub mod random;
 pub mod simulation;
 pub mod storm;
 
 pub use builder::CaptureBuilder;
 pub use events::EventWriter;
+pub use random::Random;
 pub use simulation::Simulation;
