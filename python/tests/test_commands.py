@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
-import signal
+import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -113,12 +115,22 @@ finally:
 def test_ctrl_c_is_the_programs(tmp_path: Path) -> None:
     arguments = [*RUN, "-c", CAREFUL]
     command = [sys.executable, "-c", CALL.format(package="heaptide", arguments=arguments)]
+    # A real terminal: what a process sends to all in the foreground is passed on to the program besides.
+    keyboard, terminal = pty.openpty()
     with subprocess.Popen(
-        command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        cwd=tmp_path,
+        text=True,
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
     ) as process:
+        os.close(terminal)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        # As a terminal: to all who are in the foreground.
-        os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate()
-    assert output == "tidied up\nraised KeyboardInterrupt \n"
+        os.write(keyboard, b"\x03")
+        output, errors = process.communicate()
+    os.close(keyboard)
+    assert output == "tidied up\nraised KeyboardInterrupt \n", errors
