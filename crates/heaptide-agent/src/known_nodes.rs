@@ -1,8 +1,9 @@
 //! Which nodes a thread has lately found for frames that are not where they were at its last walk: a loop
 //! that allocates at several places, a function that is called again and again.
 //!
-//! The trie finds them too, by a chain of siblings that the processor cannot foresee: some 6 ns more.
+//! The trie finds them too, but by a chain of siblings whose length the processor cannot foresee.
 
+use heaptide_format::NODE_OVERFLOW;
 use heaptide_recorder::{Stop, mix};
 
 use crate::{RECORDER, code};
@@ -20,6 +21,13 @@ pub(crate) struct KnownNode {
 
 /// A power of two, for one page and a half.
 pub(crate) const KNOWN_NODES: usize = 256;
+
+/// Is this a node of its own below `parent`? A child is younger than its parent. What was folded onto an earlier
+/// frame, or had no room, is not.
+#[inline(always)]
+pub(crate) const fn is_child(node: u32, parent: u32) -> bool {
+    node > parent && node != NODE_OVERFLOW
+}
 
 /// The node of the frame that stands at `offset` of `code`, on top of `parent`.
 ///
@@ -48,9 +56,8 @@ pub(crate) unsafe fn find(
         return Ok(known.node);
     }
     let node = RECORDER.node(parent, code::number(code)?, offset)?;
-    // A child is younger than its parent. What is not was folded onto an earlier frame, or has no room; the
-    // recorder counts each of these.
-    if node > parent {
+    // The recorder counts each frame that is folded, so it is asked each time.
+    if is_child(node, parent) {
         *known = KnownNode {
             code,
             parent,
@@ -60,4 +67,21 @@ pub(crate) unsafe fn find(
         };
     }
     Ok(node)
+}
+
+#[cfg(test)]
+mod tests {
+    use heaptide_format::NODE_ROOT;
+
+    use super::*;
+
+    #[test]
+    fn children_are_younger_and_have_room() {
+        assert!(is_child(2, NODE_ROOT));
+        assert!(is_child(8, 7));
+        assert!(!is_child(7, 7), "folded onto itself");
+        assert!(!is_child(3, 7), "folded onto an ancestor");
+        assert!(!is_child(NODE_OVERFLOW, NODE_ROOT));
+        assert!(!is_child(NODE_OVERFLOW, 7));
+    }
 }

@@ -675,9 +675,10 @@ fn intern(memo: &mut Memo, prefix: usize, fresh: usize) -> Result<u32, Stop> {
         let mut before = (prefix < was).then(|| *memo.details().add(prefix));
         for position in (0..fresh).rev() {
             let Entry { step, mut detail } = *memo.fresh().add(position);
-            // A child is younger than its parent; if not, a recursion was folded.
             let next = match before.take() {
-                Some(before) if before.code == detail.code && before.node > node => {
+                Some(before)
+                    if before.code == detail.code && known_nodes::is_child(before.node, node) =>
+                {
                     RECORDER.node_next_to(before.node, detail.offset)
                 }
                 _ => None,
