@@ -1,8 +1,8 @@
 // A million stacks: the page answers while it works, and the last wish counts.
 
-import type { Browser, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
-import { open, settle, shoot, startBrowser } from "./open.ts";
+import { beforeEach, expect, test } from "vitest";
+import { settle, shoot } from "./open.ts";
+import { page, start } from "./stage.ts";
 
 /**
  * No task may be longer. Pieces of work take some 10 ms, collecting garbage up to 100; a shared machine may
@@ -10,24 +10,7 @@ import { open, settle, shoot, startBrowser } from "./open.ts";
  */
 const MOST_MS = 700;
 
-let browser: Browser;
-let page: Page;
-let troubles: string[] = [];
-
-beforeAll(async () => {
-  browser = await startBrowser();
-});
-afterAll(async () => {
-  await browser.close();
-});
-beforeEach(async () => {
-  ({ page, troubles } = await open(browser, "wide-1000000.html"));
-  await settle(page);
-});
-afterEach(async () => {
-  expect(troubles).toEqual([]);
-  await page.context().close();
-});
+beforeEach(() => start("wide-1000000.html"));
 
 /** Clicks, in one task of the page, and says whether it worked on after each. */
 const click = (...selectors: string[]) =>

@@ -1,26 +1,7 @@
-import type { Browser, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { open, settle, shoot, startBrowser } from "./open.ts";
+import { expect, test } from "vitest";
+import { settle, shoot } from "./open.ts";
+import { page, start } from "./stage.ts";
 
-let browser: Browser;
-let page: Page;
-let troubles: string[] = [];
-
-beforeAll(async () => {
-  browser = await startBrowser();
-});
-afterAll(async () => {
-  await browser.close();
-});
-afterEach(async () => {
-  expect(troubles).toEqual([]);
-  await page.context().close();
-});
-
-const start = async (name: string, hash = "", scheme: "light" | "dark" = "light") => {
-  ({ page, troubles } = await open(browser, name, hash, scheme));
-  await settle(page);
-};
 const text = async (id: string) => (await page.textContent(`#${id}`))?.trim() ?? "";
 const crumbs = () => page.locator("#path button").allTextContents();
 /** Clicks the box at a depth, at a share of the graph's width. */
@@ -60,7 +41,6 @@ test("a click zooms, Back and Forward and the address know", async () => {
   expect(await crumbs()).toEqual(["all", "<module>", "serve", "load_table"]);
   await page.keyboard.press("Escape");
   expect(await page.locator("#path").isVisible()).toBe(false);
-  await page.context().close();
   await start("service.html", hash);
   expect(await crumbs()).toEqual(["all", "<module>", "serve", "load_table"]);
 });
@@ -114,10 +94,8 @@ test("inverted: what allocated first, then its callers", async () => {
   await clickBox(2, 0.3);
   expect(await crumbs()).toEqual(["all", "load_table", "serve"]);
   const hash = new URL(page.url()).hash;
-  await page.context().close();
   await start("service.html", hash);
   expect(await crumbs()).toEqual(["all", "load_table", "serve"]);
-  await page.context().close();
   await start("service-inverted.html");
   expect(await page.getAttribute("#invert", "aria-pressed")).toBe("true");
   await clickBox(1, 0.3);

@@ -1,27 +1,11 @@
-import type { Browser, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { open, settle, shoot, startBrowser } from "./open.ts";
+import { expect, test } from "vitest";
+import { settle, shoot } from "./open.ts";
+import { page, start } from "./stage.ts";
 
-let browser: Browser;
-let page: Page;
-let troubles: string[] = [];
-
-beforeAll(async () => {
-  browser = await startBrowser();
-});
-afterAll(async () => {
-  await browser.close();
-});
-afterEach(async () => {
-  expect(troubles).toEqual([]);
-  await page.context().close();
-});
-
-const start = async (name: string, hash = "") => {
-  ({ page, troubles } = await open(browser, name, hash));
+const column = async (name: string) => {
   await settle(page);
+  return page.locator(`.row .${name}`).allTextContents();
 };
-const column = (name: string) => page.locator(`.row .${name}`).allTextContents();
 
 test("rows sort by any column and filter by any text", async () => {
   await start("service-table.html");
@@ -36,11 +20,9 @@ test("rows sort by any column and filter by any text", async () => {
   await page.click("[data-column=function]");
   expect((await column("function"))[0]).toBe("<no Python frame>");
   await page.fill("#search", "worker");
-  await settle(page);
   expect(await column("function")).toEqual(["<no Python frame>", "Cache.put"]);
   expect(await page.textContent(".summary")).toBe("2 of 5 rows: 8.00 MiB (10.5%) in 10 blocks");
   await page.fill("#search", "mmap");
-  await settle(page);
   expect(await column("allocator")).toEqual(["mmap"]);
   await page.click(".tile[data-metric=live]");
   await settle(page);

@@ -1,28 +1,9 @@
 // The page of `fixtures::phases`, whose heap is described there.
 
-import type { Browser, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { open, settle, shoot, startBrowser } from "./open.ts";
+import { expect, test } from "vitest";
+import { settle, shoot } from "./open.ts";
+import { page, start } from "./stage.ts";
 
-let browser: Browser;
-let page: Page;
-let troubles: string[] = [];
-
-beforeAll(async () => {
-  browser = await startBrowser();
-});
-afterAll(async () => {
-  await browser.close();
-});
-afterEach(async () => {
-  expect(troubles).toEqual([]);
-  await page.context().close();
-});
-
-const start = async (name: string, hash = "", scheme: "light" | "dark" = "light") => {
-  ({ page, troubles } = await open(browser, name, hash, scheme));
-  await settle(page);
-};
 const detail = async () => (await page.textContent("#detail"))?.trim();
 /** Functions of the table and their sizes. */
 const rows = async () => {
@@ -81,7 +62,6 @@ test("the peak inside a stretch, and what a stretch left behind", async () => {
   expect(await rows()).toEqual(["put 2.00 MiB", "late 1.00 MiB"]);
   await choose("0.1", "0.4");
   expect(await rows()).toEqual(["load 8.00 MiB"]);
-  await page.context().close();
   await start("phases-leaks.html", "#range=0.600000-0.900000&view=table", "dark");
   expect(await rows()).toEqual(["put 2.00 MiB"]);
   await page.keyboard.press("g");
