@@ -7,7 +7,7 @@ use heaptide_capture::{
 };
 use heaptide_format::{
     CHUNK_HEADER_BYTES, ChunkHeader, Encoder, Event, FEATURE_PACKED_EVENTS, HEADER_BYTES, Identity,
-    MOST_EVENT_BYTES, Mode, Receiver, SegmentKind, Site,
+    MOST_EVENT_BYTES, Mode, Moment, Receiver, SegmentKind, Site,
 };
 use heaptide_testkit::builder::push_segment;
 use heaptide_testkit::{CaptureBuilder, fixtures};
@@ -225,7 +225,7 @@ impl Receiver for Counter {
 }
 
 impl EventVisitor for Counter {
-    fn place(&mut self, _: u64, _: usize, _: u32) {}
+    fn place(&mut self, _: Moment, _: usize, _: u32) {}
 
     fn rare(&mut self, _: Event) {
         self.0 += 1;

@@ -207,6 +207,8 @@ pub(crate) struct Counts {
     pub(crate) deallocations: u64,
     pub(crate) unknown_frees: u64,
     pub(crate) missed_frees: u64,
+    /// Deallocations that did not happen.
+    pub(crate) undone: u64,
 }
 
 const LATELY: usize = 256;
@@ -295,9 +297,15 @@ impl<L: Ledger> Heap<L> {
         match event {
             Event::Allocated { address, site } => self.allocate(address, &site),
             Event::Freed { address } => self.free(address),
-            Event::FreeUndone => self.undo_free(),
+            Event::FreeUndone => {
+                self.counts.undone += 1;
+                self.undo_free();
+            }
             Event::Unmapped { address, length } => self.unmap(address, length),
-            Event::UnmapUndone => self.undo_unmap(),
+            Event::UnmapUndone => {
+                self.counts.undone += 1;
+                self.undo_unmap();
+            }
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Profile {
     pub warnings: Vec<Warning>,
     /// Which stack each node of the capture is.
     pub(crate) nodes: NodeMap,
+    /// Are there deallocations among the events that did not happen?
+    pub(crate) takes_back: bool,
 }
 
 /// What one stack, allocator and thread did.
@@ -256,6 +258,7 @@ impl Work {
         }
         let mut heap = capture.heap;
         let mut sample_heap = Vec::new();
+        let mut takes_back = false;
         if let Some(replayed) = replayed {
             let (counts, counters) = (replayed.counts, replayed.counters);
             totals.deallocations = counts.deallocations;
@@ -265,6 +268,7 @@ impl Work {
             histogram = counters.histogram;
             heap = counters.level.word();
             sample_heap = counters.sample_heap;
+            takes_back = counts.undone > 0;
         }
         let live_bytes = heap.peak_bytes.saturating_sub(heap.headroom);
         let in_flight = InFlight {
@@ -289,6 +293,7 @@ impl Work {
             temporary_threshold: threshold,
             warnings: warnings.into_vec(),
             nodes,
+            takes_back,
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::iter::Peekable;
+use std::vec::IntoIter;
 
-use heaptide_capture::{Capture, EventOrder, EventVisitor, PlacedEvent};
-use heaptide_format::{Allocator, Event, Receiver, Site};
+use heaptide_capture::{Capture, EventOrder, EventVisitor};
+use heaptide_format::{Allocator, Event, Moment, Receiver, Site};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::options::EngineError;
@@ -44,27 +46,23 @@ pub struct AllocationEvent {
 /// A deallocation that was recorded and then did not happen (a `realloc` or `munmap` that failed) is left out.
 pub struct AllocationEvents<'a> {
     order: EventOrder<'a>,
-    profile: &'a Profile,
-    /// Places, among all events, of those that did not happen; ascending.
-    undone: std::iter::Peekable<std::vec::IntoIter<u64>>,
-    place: u64,
-    threads: FxHashMap<u32, u32>,
-    /// The thread of the last event and its index.
-    thread: (u32, u32),
-    /// Live blocks of Python's own allocators, where those are traced.
-    python_blocks: Option<FxHashSet<u64>>,
+    told: Told<'a>,
+    /// How many of those that have been told were given.
+    given: usize,
 }
 
 impl fmt::Debug for AllocationEvents<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = formatter.debug_struct("AllocationEvents");
-        shown.field("place", &self.place).finish_non_exhaustive()
+        shown
+            .field("place", &self.told.place)
+            .finish_non_exhaustive()
     }
 }
 
 impl<'a> AllocationEvents<'a> {
-    /// All events of a capture; `profile` is that capture's. Reads the events once for what did not happen, and
-    /// then again while it is asked for them. Memory does not depend on their number, but for blocks of
+    /// All events of a capture; `profile` is that capture's. They are read while it is asked for them, and once
+    /// before where a deallocation did not happen. Memory does not depend on their number, but for blocks of
     /// Python's allocators that are live.
     ///
     /// # Errors
@@ -75,86 +73,154 @@ impl<'a> AllocationEvents<'a> {
         }
         let threads = profile.threads.iter().zip(0..);
         let tracing = capture.identity.traces_python_allocators();
-        Ok(Self {
-            undone: undone(capture).into_iter().peekable(),
-            order: capture.events.in_order(),
+        let undone = match profile.takes_back {
+            true => undone(capture),
+            false => Vec::new(),
+        };
+        let told = Told {
+            events: Vec::with_capacity(BATCH),
             profile,
+            undone: undone.into_iter().peekable(),
             place: 0,
             threads: threads
                 .map(|(thread, index)| (thread.number, index))
                 .collect(),
-            thread: (u32::MAX, 0),
+            number: u32::MAX,
+            thread: u32::MAX,
             python_blocks: tracing.then(FxHashSet::default),
-        })
-    }
-
-    fn thread_index(&mut self, number: u32) -> u32 {
-        if self.thread.0 != number {
-            // The profile has a thread for every number that allocates; who only frees may be unknown.
-            let index = self.threads.get(&number).copied().unwrap_or(u32::MAX);
-            self.thread = (number, index);
-        }
-        self.thread.1
-    }
-
-    fn told(&mut self, placed: PlacedEvent) -> Option<AllocationEvent> {
-        let thread = self.thread_index(placed.thread);
-        let given_back = |kind, address, bytes| AllocationEvent {
-            kind,
-            thread,
-            address,
-            bytes,
-            stack: StackId::ROOT,
         };
-        match placed.event {
-            Event::Allocated { address, site } => {
-                let allocator = Allocator::from_raw(u32::from(site.allocator))?;
-                if let Some(blocks) = &mut self.python_blocks
-                    && allocator.python_domain().is_some()
-                {
-                    blocks.insert(address);
-                }
-                let stack = self.profile.nodes.stack_of(site.node);
-                Some(AllocationEvent {
-                    kind: EventKind::Allocated(allocator),
-                    thread,
-                    address,
-                    bytes: site.size,
-                    stack: stack.unwrap_or(StackId::LOST),
-                })
-            }
-            Event::Freed { address } => {
-                let python = (self.python_blocks.as_mut()).is_some_and(|it| it.remove(&address));
-                let kind = match python {
-                    true => EventKind::FreedToPython,
-                    false => EventKind::Freed,
-                };
-                Some(given_back(kind, address, 0))
-            }
-            Event::Unmapped { address, length } => {
-                Some(given_back(EventKind::Unmapped, address, length))
-            }
-            Event::FreeUndone | Event::UnmapUndone => None,
-        }
+        Ok(Self {
+            order: capture.events.in_order(),
+            told,
+            given: 0,
+        })
     }
 }
 
 impl Iterator for AllocationEvents<'_> {
     type Item = AllocationEvent;
 
+    #[inline]
     fn next(&mut self) -> Option<AllocationEvent> {
-        loop {
-            let placed = self.order.next()?;
-            let place = self.place;
-            self.place += 1;
-            if self.undone.next_if_eq(&place).is_some() {
-                continue;
-            }
-            if let Some(event) = self.told(placed) {
-                return Some(event);
-            }
+        if self.given == self.told.events.len() {
+            self.given = 0;
+            self.told.events.clear();
+            // Most of what is told is an allocation or a deallocation, but all of it may be something else.
+            while self.told.events.is_empty() && self.order.visit_some(&mut self.told) {}
+        }
+        let event = self.told.events.get(self.given).copied()?;
+        self.given += 1;
+        Some(event)
+    }
+}
+
+/// So many are decoded in one go.
+const BATCH: usize = 256;
+
+/// Takes the events of a capture as they are to be given.
+struct Told<'a> {
+    events: Vec<AllocationEvent>,
+    profile: &'a Profile,
+    /// Places, among all events, of those that did not happen; ascending.
+    undone: Peekable<IntoIter<u64>>,
+    /// The place of the next event.
+    place: u64,
+    threads: FxHashMap<u32, u32>,
+    /// The thread that is told of, as the capture numbers it, and its index.
+    number: u32,
+    thread: u32,
+    /// Live blocks of Python's own allocators, where those are traced.
+    python_blocks: Option<FxHashSet<u64>>,
+}
+
+impl Told<'_> {
+    /// Goes on to the next place; `false` for an event that did not happen.
+    #[inline(always)]
+    fn happened(&mut self) -> bool {
+        let place = self.place;
+        self.place += 1;
+        self.undone.next_if_eq(&place).is_none()
+    }
+
+    #[inline(always)]
+    fn give_back(&mut self, kind: EventKind, address: u64, bytes: u64) {
+        self.events.push(AllocationEvent {
+            kind,
+            thread: self.thread,
+            address,
+            bytes,
+            stack: StackId::ROOT,
+        });
+    }
+}
+
+impl Receiver for Told<'_> {
+    #[inline(always)]
+    fn allocated(&mut self, address: u64, site: &Site) {
+        if !self.happened() {
+            return;
+        }
+        let Some(allocator) = Allocator::from_raw(u32::from(site.allocator)) else {
+            return;
+        };
+        if let Some(blocks) = &mut self.python_blocks
+            && allocator.python_domain().is_some()
+        {
+            blocks.insert(address);
+        }
+        let stack = self.profile.nodes.stack_of(site.node);
+        self.events.push(AllocationEvent {
+            kind: EventKind::Allocated(allocator),
+            thread: self.thread,
+            address,
+            bytes: site.size,
+            stack: stack.unwrap_or(StackId::LOST),
+        });
+    }
+
+    #[inline(always)]
+    fn freed(&mut self, address: u64) {
+        if !self.happened() {
+            return;
+        }
+        let python = (self.python_blocks.as_mut()).is_some_and(|it| it.remove(&address));
+        let kind = match python {
+            true => EventKind::FreedToPython,
+            false => EventKind::Freed,
+        };
+        self.give_back(kind, address, 0);
+    }
+
+    #[inline(always)]
+    fn has_room(&self) -> bool {
+        self.events.len() < BATCH
+    }
+}
+
+impl EventVisitor for Told<'_> {
+    #[inline]
+    fn place(&mut self, _moment: Moment, _stream: usize, thread: u32) {
+        if self.number != thread {
+            // The profile has a thread for every number that allocates; who only frees may be unknown.
+            let index = self.threads.get(&thread).copied().unwrap_or(u32::MAX);
+            (self.number, self.thread) = (thread, index);
         }
     }
+
+    fn rare(&mut self, event: Event) {
+        match event {
+            Event::Allocated { address, site } => self.allocated(address, &site),
+            Event::Freed { address } => self.freed(address),
+            Event::Unmapped { address, length } => {
+                if self.happened() {
+                    self.give_back(EventKind::Unmapped, address, length);
+                }
+            }
+            Event::FreeUndone | Event::UnmapUndone => self.place += 1,
+        }
+    }
+
+    fn read(&mut self, _bytes: u64) {}
 }
 
 /// How often each size was asked for, by size; `None` when the capture has counters instead of events.
@@ -163,13 +229,31 @@ pub fn allocation_sizes(capture: &Capture) -> Option<BTreeMap<u64, u64>> {
     if !capture.holds_events() {
         return None;
     }
-    let mut sizes: FxHashMap<u64, u64> = FxHashMap::default();
-    for placed in capture.events.in_order() {
-        if let Event::Allocated { site, .. } = placed.event {
-            *sizes.entry(site.size).or_default() += 1;
-        }
+    let mut sizes = Sizes::default();
+    // What is wrong with the events is told by the profile.
+    let _ = capture.events.in_order().visit(&mut sizes);
+    Some(sizes.0.into_iter().collect())
+}
+
+/// Counts them.
+#[derive(Default)]
+struct Sizes(FxHashMap<u64, u64>);
+
+impl Receiver for Sizes {
+    #[inline(always)]
+    fn allocated(&mut self, _address: u64, site: &Site) {
+        *self.0.entry(site.size).or_default() += 1;
     }
-    Some(sizes.into_iter().collect())
+
+    fn freed(&mut self, _address: u64) {}
+}
+
+impl EventVisitor for Sizes {
+    fn place(&mut self, _moment: Moment, _stream: usize, _thread: u32) {}
+
+    fn rare(&mut self, _event: Event) {}
+
+    fn read(&mut self, _bytes: u64) {}
 }
 
 /// The places, among all events, of deallocations that did not happen.
@@ -216,7 +300,7 @@ impl Receiver for Search {
 
 impl EventVisitor for Search {
     #[inline]
-    fn place(&mut self, _turn: u64, stream: usize, _thread: u32) {
+    fn place(&mut self, _moment: Moment, stream: usize, _thread: u32) {
         if self.last.len() <= stream {
             self.last.resize(stream + 1, [None; 2]);
         }

@@ -1,7 +1,7 @@
 //! From events to what is made of them: one pass in the order of the events.
 
 use heaptide_capture::{Capture, EventVisitor, WarningKind, Warnings};
-use heaptide_format::{Allocator, Event, Receiver, Sample, Site};
+use heaptide_format::{Allocator, Event, Moment, Receiver, Sample, Site};
 
 use crate::accumulate::Threads;
 use crate::counters::Counters;
@@ -55,9 +55,9 @@ impl<L: Ledger> Receiver for Player<'_, '_, L> {
 
 impl<L: Ledger> EventVisitor for Player<'_, '_, L> {
     #[inline]
-    fn place(&mut self, turn: u64, stream: usize, thread: u32) {
-        if turn > self.sample_turn {
-            self.pass_samples(turn);
+    fn place(&mut self, moment: Moment, stream: usize, thread: u32) {
+        if moment.turn > self.sample_turn {
+            self.pass_samples(moment.turn);
         }
         self.heap.enter(stream, thread);
     }

@@ -175,6 +175,7 @@ impl Sums {
             temporary_threshold: 0,
             warnings: Vec::new(),
             nodes: NodeMap::default(),
+            takes_back: false,
         }
     }
 }

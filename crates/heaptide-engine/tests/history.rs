@@ -7,7 +7,7 @@ use heaptide_engine::{
     Amount, EngineError, Metric, Profile, ProfileOptions, Progress, StackId, Temporal,
     TemporalOptions,
 };
-use heaptide_format::{Allocator, Event, Receiver, Sample, Site};
+use heaptide_format::{Allocator, Event, Moment, Receiver, Sample, Site};
 use heaptide_testkit::builder::START_UNIX_NS;
 use heaptide_testkit::{CaptureBuilder, EventWriter, fixtures};
 
@@ -352,8 +352,8 @@ fn damage_is_survived_and_sums_still_hold() {
 /// Notes all events with the place that was told last.
 #[derive(Default)]
 struct Notes {
-    place: (u64, usize, u32),
-    events: Vec<((u64, usize, u32), Event)>,
+    place: (Moment, usize, u32),
+    events: Vec<((Moment, usize, u32), Event)>,
     read: u64,
 }
 
@@ -370,8 +370,8 @@ impl Receiver for Notes {
 }
 
 impl EventVisitor for Notes {
-    fn place(&mut self, turn: u64, stream: usize, thread: u32) {
-        self.place = (turn, stream, thread);
+    fn place(&mut self, moment: Moment, stream: usize, thread: u32) {
+        self.place = (moment, stream, thread);
     }
 
     fn rare(&mut self, event: Event) {
@@ -390,6 +390,7 @@ fn many_streams_are_visited_in_the_order_of_single_steps() {
     let threads: Vec<u32> = (0..300).map(|id| capture.thread(id + 1, "t", "")).collect();
     let mut writer = EventWriter::new(&threads, 300);
     let mut model = Model::new(11);
+    let mut written = Vec::new();
     for _ in 0..40_000 {
         match model.below(1000) {
             0 => writer.share_turns(true),
@@ -400,6 +401,7 @@ fn many_streams_are_visited_in_the_order_of_single_steps() {
                 let stream = model.below(20) + model.below(281);
                 let address = model.below(1 << 30) * 16;
                 writer.event(stream as usize, Event::Freed { address });
+                written.push((threads[stream as usize], Event::Freed { address }));
             }
         }
     }
@@ -413,10 +415,14 @@ fn many_streams_are_visited_in_the_order_of_single_steps() {
         .events
         .in_order()
         .map(|placed| {
-            let place = (placed.moment.turn, placed.stream, placed.thread);
+            let place = (placed.moment, placed.stream, placed.thread);
             (place, placed.event)
         })
         .collect();
     assert!(steps.len() > 39_000);
     assert_eq!(notes.events, steps);
+    let read: Vec<_> = (steps.iter())
+        .map(|((_, _, thread), event)| (*thread, *event))
+        .collect();
+    assert_eq!(read, written);
 }

@@ -33,6 +33,11 @@ pub trait Receiver {
     fn allocated(&mut self, address: u64, site: &Site);
     /// A block is given back.
     fn freed(&mut self, address: u64);
+    /// May another event follow at once?
+    #[inline(always)]
+    fn has_room(&self) -> bool {
+        true
+    }
 }
 
 /// What a control byte says, but for turns and rare events: the sort of the event, and how its address is told.
@@ -128,7 +133,7 @@ impl Decoder {
     }
 
     /// Hands over events as long as they are plain allocations and frees of one turn that is not shared, which
-    /// nearly all are, and stops before any other: [`Decoder::next`] goes on.
+    /// nearly all are, and the receiver has room. It stops before any other: [`Decoder::next`] goes on.
     ///
     /// # Errors
     /// What comes next is no event.
@@ -143,7 +148,9 @@ impl Decoder {
         }
         // A copy of our own can live in registers.
         let mut here = *fields;
-        while let Some(control) = here.next_control() {
+        while receiver.has_room()
+            && let Some(control) = here.next_control()
+        {
             if control >= TURN {
                 break;
             }
