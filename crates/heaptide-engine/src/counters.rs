@@ -170,10 +170,12 @@ impl Ledger for Counters {
         let counter = &mut self.counters[entry as usize];
         counter.held.touch(self.level.epoch);
         counter.held.give_back(share);
-        if temporary {
-            counter.temporary.count = counter.temporary.count.wrapping_add(1);
-            counter.temporary.bytes = counter.temporary.bytes.wrapping_add(share.bytes);
-        }
+        // No branch: temporary blocks and others come without a pattern.
+        let temporary = u64::from(temporary);
+        let sum = &mut counter.temporary;
+        sum.count = sum.count.wrapping_add(temporary);
+        let bytes = share.bytes & temporary.wrapping_neg();
+        sum.bytes = sum.bytes.wrapping_add(bytes);
     }
 
     fn unfreed(&mut self, entry: u32, share: Share, temporary: bool, _freed: u32) {

@@ -13,6 +13,18 @@ const EMPTY: u32 = u32::MAX;
 const DEAD: u32 = u32::MAX - 1;
 
 const FEWEST_PLACES: usize = 1 << 10;
+/// A table of a MiB, which is near to the processor.
+const MOST_NEAR_PLACES: usize = 1 << 15;
+
+/// How many places of a table may be taken. Up to three of four, as memory counts; in small ones half of them,
+/// so that nearly every search ends where it begins.
+const fn most_used(places: usize) -> usize {
+    if places <= MOST_NEAR_PLACES {
+        places / 2
+    } else {
+        places / 4 * 3
+    }
+}
 
 /// Half a cache line.
 #[derive(Clone, Copy)]
@@ -48,7 +60,7 @@ impl LiveTable {
             places: vec![NOTHING; places],
             shift: u64::BITS - places.trailing_zeros(),
             used: 0,
-            most_used: places / 4 * 3,
+            most_used: most_used(places),
             live: 0,
         }
     }
@@ -81,7 +93,6 @@ impl LiveTable {
         self.live += 1;
         if entry == EMPTY {
             self.used += 1;
-            // At most three places of four are taken, so a search ends soon.
             if self.used > self.most_used {
                 self.build_anew();
             }
@@ -113,7 +124,10 @@ impl LiveTable {
     #[inline(never)]
     fn build_anew(&mut self) {
         // Half of what may be taken is free for new addresses then.
-        let places = (self.live * 8 / 3).next_power_of_two().max(FEWEST_PLACES);
+        let mut places = FEWEST_PLACES;
+        while most_used(places) < 2 * self.live {
+            places *= 2;
+        }
         let mut table = Self::of(places);
         for place in &self.places {
             if place.block.entry < DEAD {
