@@ -11,7 +11,12 @@ use crate::shell;
 /// What the test runner needs.
 const OLDEST_NODE: u32 = 20;
 /// Stacks of the pages whose speed is measured and printed.
-const WIDE: [&str; 2] = ["--wide=100000", "--wide=1000000"];
+const SIZES: [&str; 4] = [
+    "--wide=100000",
+    "--wide=1000000",
+    "--large=100000",
+    "--large=1000000",
+];
 const BROWSERS: [&str; 4] = [
     "chromium",
     "chromium-browser",
@@ -96,7 +101,7 @@ fn pages() -> Result<PathBuf> {
         "--",
     ];
     let mut command = shell::cargo(&example);
-    shell::run(command.arg(&pages).args(WIDE))?;
+    shell::run(command.arg(&pages).args(SIZES))?;
     Ok(pages)
 }
 

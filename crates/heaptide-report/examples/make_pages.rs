@@ -1,5 +1,6 @@
 //! Writes the pages of synthetic captures into a directory, for the tests of `web/`. With `--wide=N`
-//! also one of N stacks.
+//! also those of N stacks that share few places, with `--large=N` one of N stacks that have most of theirs for
+//! themselves, with threads and ranges of time.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -12,6 +13,7 @@ use heaptide_report::{
     ConfidentialFiles, FlamegraphOptions, Part, TableOptions, end_unix_ns, flamegraph_html,
     table_html,
 };
+use heaptide_testkit::large::large_program;
 use heaptide_testkit::{CaptureBuilder, Simulation, fixtures};
 
 struct Page {
@@ -30,6 +32,16 @@ impl Page {
             profile,
             directory,
         }
+    }
+
+    fn history(&self) -> io::Result<ProcessHistory> {
+        let options = TemporalOptions::default();
+        let temporal = Temporal::new(&self.capture, &self.profile, options);
+        Ok(ProcessHistory {
+            temporal: temporal.map_err(io::Error::other)?,
+            start_unix_ns: self.capture.lifecycle.tracking_start_unix_ns,
+            end_unix_ns: end_unix_ns(&self.capture),
+        })
     }
 
     fn flamegraph(&self, name: &str, options: FlamegraphOptions) -> io::Result<()> {
@@ -104,13 +116,7 @@ fn main() -> io::Result<()> {
     Page::new(&with_source(directory)?, directory).flamegraph("source.html", split)?;
 
     let phases = Page::new(&fixtures::phases(), directory);
-    let temporal = Temporal::new(&phases.capture, &phases.profile, TemporalOptions::default());
-    let temporal = temporal.map_err(io::Error::other)?;
-    let histories = [ProcessHistory {
-        temporal,
-        start_unix_ns: phases.capture.lifecycle.tracking_start_unix_ns,
-        end_unix_ns: end_unix_ns(&phases.capture),
-    }];
+    let histories = [phases.history()?];
     let history = FlamegraphOptions {
         histories: &histories,
         ..split
@@ -148,14 +154,25 @@ fn main() -> io::Result<()> {
     Page::new(&CaptureBuilder::new(), directory)
         .flamegraph("empty.html", FlamegraphOptions::default())?;
 
-    let wide = arguments
-        .iter()
-        .filter_map(|argument| argument.strip_prefix("--wide="));
-    for stacks in wide {
-        let number = stacks.parse().map_err(io::Error::other)?;
-        let page = Page::new(&fixtures::wide_tree(number, false), directory);
+    let numbers = |option: &str| -> io::Result<Vec<u32>> {
+        let values = arguments.iter().filter_map(|it| it.strip_prefix(option));
+        values
+            .map(|value| value.parse().map_err(io::Error::other))
+            .collect()
+    };
+    for stacks in numbers("--wide=")? {
+        let page = Page::new(&fixtures::wide_tree(stacks, false), directory);
         page.flamegraph(&format!("wide-{stacks}.html"), allocated)?;
         page.table(&format!("wide-{stacks}-table.html"), false)?;
+    }
+    for stacks in numbers("--large=")? {
+        let page = Page::new(&large_program(stacks), directory);
+        let history = [page.history()?];
+        let with_history = FlamegraphOptions {
+            histories: &history,
+            ..split
+        };
+        page.flamegraph(&format!("large-{stacks}.html"), with_history)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ pub mod builder;
 pub mod conversation;
 pub mod events;
 pub mod fixtures;
+pub mod large;
 pub mod linetable;
 pub mod random;
 pub mod simulation;
