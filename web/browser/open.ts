@@ -56,7 +56,7 @@ export async function open(browser: Browser, name: string, hash = "", colorSchem
 
 /** Waits until what was asked for is computed and drawn. */
 export async function settle(page: Page): Promise<void> {
-  await page.waitForSelector("html:not([data-busy])", { state: "attached" });
+  await page.waitForSelector("html:not([data-busy]):not(:has([aria-busy=true]))", { state: "attached" });
   await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
 }
 

@@ -4,24 +4,20 @@
 // takes longer, and meanwhile the page shows what it did and takes further wishes, the last of which counts.
 
 import { type Address, readAddress, writeAddress } from "./address.ts";
-import { Controls, HIDDEN_AT_FIRST, type ViewName } from "./controls.ts";
+import { Controls, HIDDEN_AT_FIRST } from "./controls.ts";
+import { Inspector } from "./inspector.ts";
 import { METRIC_NAMES, type MetricName, type PageData } from "./model/data.ts";
-import { type Figures, figuresWork } from "./model/figures.ts";
-import { flagsOfLocations } from "./model/frames.ts";
 import { MOST_INVERTED_NODES } from "./model/inverted.ts";
-import { type Membership, membersWork } from "./model/members.ts";
-import type { TableRow } from "./model/rows.ts";
-import { found, matchedLocations, matcherOf } from "./model/search.ts";
-import { type Settings, type Shown, shownWork } from "./model/shown.ts";
+import { type Found, foundWork } from "./model/search.ts";
+import { type PaneName, type Settings, type Shown, shownWork } from "./model/shown.ts";
 import { addressOf, nodeAtPath, pathOf, pathOfAddress, viewWork } from "./model/view.ts";
-import { finish, type Work } from "./model/work.ts";
-import { type Cancel, inSlices } from "./pace.ts";
+import { finish } from "./model/work.ts";
+import { type Cancel, inSlices, Pending } from "./pace.ts";
 import { blocksText, bytesText, countText, cutText, shareText } from "./text.ts";
 import { Timeline } from "./timeline.ts";
-import { type Selection, showDetails } from "./views/details.ts";
 import { button, element, make } from "./views/dom.ts";
 import { FlameGraph, type GraphState } from "./views/graph.ts";
-import { Table } from "./views/table.ts";
+import { Table, type TableRow } from "./views/table.ts";
 import { startTheme, type Theme } from "./views/theme.ts";
 import { hideTooltip, showTooltip } from "./views/tooltip.ts";
 
@@ -32,51 +28,56 @@ export class App {
   private readonly table: Table;
   private readonly timeline: Timeline;
   private readonly controls: Controls;
+  private readonly inspector: Inspector;
+  private readonly matching: Pending;
   private readonly flags: Uint8Array;
   private readonly start: Address;
-  private view: ViewName;
   private wanted: Settings;
   private shown: Shown;
   /** Ends the computation of what is wanted; null when that is shown. */
   private cancelWork: Cancel | null = null;
-  private cancelFigures: Cancel | null = null;
   /** The address to zoom to in what is wanted; null for where the zoom is now. */
   private wantedZoom: string | null = null;
   /** Whoever waits for the page to open; null when it has. */
   private opening: { done: () => void; failed: (error: unknown) => void } | null = null;
-  private query = "";
   private row: TableRow | null = null;
   private readonly data: PageData;
   private readonly failed: (error: unknown) => void;
 
-  /** `failed` is told why something that was asked for later cannot be shown. */
-  constructor(data: PageData, failed: (error: unknown) => void) {
+  /**
+   * `flags` are those of the locations; `failed` is told why something that was asked for later cannot be
+   * shown.
+   */
+  constructor(data: PageData, flags: Uint8Array, failed: (error: unknown) => void) {
     this.data = data;
     this.failed = failed;
     const { head } = data;
-    this.view = head.report === "table" ? "table" : "graph";
-    this.start = { metric: head.metric, inverted: head.inverted, view: this.view, zoom: "0", range: null };
-    const { metric, inverted, range } = this.start;
-    this.wanted = { metric, inverted, range, unit: "bytes", hide: HIDDEN_AT_FIRST, thread: -1 };
-    this.flags = flagsOfLocations(data);
+    const pane = head.report === "table" ? "table" : "graph";
+    const { metric, inverted } = head;
+    this.start = { metric, inverted, view: pane, zoom: "0", range: null };
+    const order = { column: "bytes", descending: true } as const;
+    this.wanted = { metric, inverted, range: null, unit: "bytes", hide: HIDDEN_AT_FIRST, thread: -1, pane, query: "", order };
+    this.flags = flags;
     // Until the address is read, which decides what is shown first.
     const nothing = { bytes: new Float64Array(1), counts: new Float64Array(1) };
     const root = { ...data.tree, size: 1, parents: new Int32Array(1), locations: new Int32Array(1) };
     const view = finish(viewWork(root, 1, nothing, { inverted: false, hidden: null, unit: "bytes" }));
-    this.shown = { settings: this.wanted, cells: data.cells[metric], hidden: null, view, rows: [] };
+    this.shown = { settings: this.wanted, cells: data.cells[metric], hidden: null, view, search: null, listing: null };
     this.state = { view, zoom: 0, selected: -1, flames: false, matched: null, rootLabel: "" };
     this.theme = startTheme(() => this.repaint());
     this.graph = new FlameGraph(data, this.theme, this.state, {
       hover: (node, event) => this.hover(node, event),
       click: (node) => this.click(node),
     });
-    this.table = new Table(data, (row) => this.selectRow(row));
+    this.table = new Table(data, { choose: (row) => this.selectRow(row), sort: (order) => this.change({ order }) });
+    this.inspector = new Inspector(data, failed);
+    this.matching = new Pending(element("matched"), failed);
     this.timeline = new Timeline(data, this.theme, (range) => this.setRange(range));
     this.controls = new Controls(data, {
       change: (part) => this.change(part),
       toggleInverted: () => this.toggleInverted(),
       setMetric: (metric) => this.setMetric(metric),
-      setView: (view) => this.setView(view),
+      setPane: (pane) => this.setPane(pane),
       setFlames: (flames) => this.setFlames(flames),
       search: (query) => this.search(query),
       reset: () => this.reset(),
@@ -141,25 +142,40 @@ export class App {
     return this.cancelWork !== null;
   }
 
-  private take(shown: Shown): void {
-    const { data, state, opening } = this;
+  private take(next: Shown): void {
+    const { shown: before, opening } = this;
     this.cancelWork = null;
     this.opening = null;
-    const path =
-      this.wantedZoom === null
-        ? pathOf(state.view, state.zoom)
-        : pathOfAddress(data.tree, shown.hidden, this.wantedZoom);
+    this.shown = next;
+    const { settings, search, listing } = next;
+    const pane = opening !== null || before.settings.pane !== settings.pane;
+    const zoom = next.view !== before.view || this.wantedZoom !== null;
+    if (pane) this.controls.showPane(settings.pane);
+    this.state.matched = search?.matched ?? null;
+    if (listing !== null && listing !== before.listing) {
+      this.table.show(listing, { bytes: next.view.bytes[0]!, count: next.view.counts[0]! });
+    }
+    if (zoom) this.takeTree(next);
+    if (zoom || pane) this.zoomChanged();
+    else if (search !== before.search) {
+      this.showMatched();
+      this.graph.redraw();
+    }
+    this.showBusy();
+    if (opening === null) this.remember("replace");
+    else opening.done();
+  }
+
+  /** The tree is another one, or another of its frames is to be zoomed to. */
+  private takeTree({ view, hidden, settings }: Shown): void {
+    const { data, state, wantedZoom } = this;
+    const path = wantedZoom === null ? pathOf(state.view, state.zoom) : pathOfAddress(data.tree, hidden, wantedZoom);
     this.wantedZoom = null;
-    this.shown = shown;
-    const { view, rows, settings } = shown;
     state.view = view;
     state.zoom = nodeAtPath(view, path);
     state.selected = state.zoom === 0 ? -1 : state.zoom;
     state.rootLabel = `all  ${bytesText(view.bytes[0]!)}  ${this.words(settings).toLowerCase()}`;
-    this.table.show(rows, { bytes: view.bytes[0]!, count: view.counts[0]! });
     this.row = null;
-    this.search(this.query);
-    this.zoomChanged();
     const { cut } = view;
     element("cut").hidden = cut === null;
     element("cut").textContent = cut === null ? "" : cutText(cut, view.bytes[0]!, MOST_INVERTED_NODES);
@@ -167,9 +183,6 @@ export class App {
     const empty = element("empty");
     empty.hidden = view.weights[0]! > 0;
     empty.textContent = `Nothing was ${metric === "allocated" || metric === "temporary" ? "allocated that counts here" : "held"}: ${this.words(settings).toLowerCase()}.`;
-    this.showBusy();
-    if (opening === null) this.remember("replace");
-    else opening.done();
   }
 
   private zoomChanged(): void {
@@ -228,19 +241,12 @@ export class App {
     this.zoomChanged();
   }
 
-  setView(view: ViewName): void {
-    if (view === "graph" && this.data.head.report === "table") return;
-    this.view = view;
-    this.showControls();
-    this.showMatched();
-    this.showSelection();
-    this.graph.changed();
-    this.table.redraw();
-    this.remember();
+  setPane(pane: PaneName): void {
+    if (pane !== "graph" || this.data.head.report !== "table") this.change({ pane });
   }
 
-  toggleView(): void {
-    this.setView(this.view === "graph" ? "table" : "graph");
+  togglePane(): void {
+    this.setPane(this.wanted.pane === "graph" ? "table" : "graph");
   }
 
   private setRange(range: Settings["range"]): void {
@@ -250,25 +256,7 @@ export class App {
   }
 
   search(query: string): void {
-    this.query = query;
-    const input = element<HTMLInputElement>("search");
-    if (input.value !== query) input.value = query;
-    input.classList.remove("wrong");
-    this.state.matched = null;
-    let matches = null;
-    if (query !== "") {
-      try {
-        matches = matcherOf(query);
-        this.state.matched = matchedLocations(this.data, matches);
-      } catch {
-        // An unfinished expression; the user is still typing.
-        matches = null;
-        input.classList.add("wrong");
-      }
-    }
-    this.table.filter(this.state.matched, matches);
-    this.showMatched();
-    this.graph.redraw();
+    this.change({ query });
   }
 
   private repaint(): void {
@@ -279,9 +267,9 @@ export class App {
   // ------------------------------------------------------------ address
 
   private address(): Address {
-    const { metric, inverted, range } = this.wanted;
-    const { state, view } = this;
-    return { metric, inverted, view, range, zoom: this.wantedZoom ?? addressOf(state.view, state.zoom) };
+    const { metric, inverted, range, pane } = this.wanted;
+    const { view, zoom } = this.state;
+    return { metric, inverted, view: pane, range, zoom: this.wantedZoom ?? addressOf(view, zoom) };
   }
 
   private remember(how: "push" | "replace" = "push"): void {
@@ -299,8 +287,8 @@ export class App {
     const address = readAddress(location.hash, this.start);
     const range = this.data.temporal === null ? null : address.range;
     const metric = this.controls.canShow(address.metric, range) ? address.metric : this.start.metric;
-    this.view = this.data.head.report === "table" ? "table" : address.view;
-    this.wanted = { ...this.wanted, range, metric, inverted: address.inverted };
+    const pane = this.data.head.report === "table" ? "table" : address.view;
+    this.wanted = { ...this.wanted, range: sameRange(range, this.wanted.range), metric, inverted: address.inverted, pane };
     this.wantedZoom = address.zoom;
     this.compute();
   }
@@ -315,7 +303,7 @@ export class App {
   }
 
   private showControls(): void {
-    this.controls.show(this.wanted, this.view, this.state.flames);
+    this.controls.show(this.wanted, this.state.flames);
     this.timeline.show(this.wanted);
   }
 
@@ -329,15 +317,19 @@ export class App {
 
   private showMatched(): void {
     const { view, matched, zoom } = this.state;
-    const output = element("matched");
-    if (matched === null || this.view === "table") {
-      output.textContent = "";
+    if (matched === null || this.shown.settings.pane === "table") {
+      this.matching.stop();
+      element("matched").textContent = "";
       return;
     }
-    const sum = found(view, matched, zoom);
+    this.matching.start(foundWork(view, matched, zoom), (sum) => this.tellMatched(sum, view.weights[zoom]!));
+  }
+
+  private tellMatched(sum: Found, weight: number): void {
     const amount = this.shown.settings.unit === "bytes" ? bytesText(sum.bytes) : blocksText(sum.blocks);
     const frames = `${countText(sum.frames)} ${sum.frames === 1 ? "frame" : "frames"}`;
-    output.textContent = `${shareText(sum.weight, view.weights[zoom]!)} matched: ${amount} in ${frames}`;
+    const output = element("matched");
+    output.textContent = `${shareText(sum.weight, weight)} matched: ${amount} in ${frames}`;
     output.title = output.textContent;
   }
 
@@ -401,66 +393,22 @@ export class App {
   }
 
   private showSelection(): void {
-    this.cancelFigures?.();
-    this.cancelFigures = null;
-    this.showDetail(this.current());
-    const row = this.view === "table" ? this.row : null;
-    if (row === null) this.showNode(this.current());
-    else this.showRow(row);
-  }
-
-  private showRow(row: TableRow): void {
-    const { data } = this;
-    const { view, settings } = this.shown;
-    const nodes: number[] = [];
-    data.tree.locations.forEach((location, at) => {
-      if (at > 0 && location === row.location) nodes.push(at);
+    const { data, inspector, shown, row } = this;
+    const node = this.current();
+    this.showDetail(node);
+    const hasGraph = data.head.report !== "table";
+    if (row !== null && shown.settings.pane === "table") {
+      const find = (query: string) => this.change({ pane: "graph", query });
+      inspector.showRow(shown, row, { zoom: null, find: hasGraph ? find : null });
+      return;
+    }
+    inspector.showNode(shown, node, this.words(shown.settings), {
+      zoom: node === this.state.zoom ? null : () => this.zoomTo(node),
+      find: node !== 0 && hasGraph ? (query) => this.search(query) : null,
     });
-    const selection: Selection = {
-      whole: { bytes: view.bytes[0]!, count: view.counts[0]! },
-      metric: settings.metric,
-      wholeRun: settings.range === null,
-      location: row.location,
-      title: data.functionOf(row.location),
-      bytes: row.bytes,
-      ownBytes: null,
-      count: row.count,
-      nodes,
-      figures: null,
-    };
-    const find = (query: string) => {
-      this.setView("graph");
-      this.search(query);
-    };
-    showDetails(element("details"), data, selection, { zoom: null, find: data.head.report === "table" ? null : find });
-  }
-
-  private showNode(node: number): void {
-    const { data } = this;
-    const { view, settings } = this.shown;
-    const show = ({ members, figures }: { members: Membership; figures: Figures }) => {
-      const selection: Selection = {
-        whole: { bytes: view.bytes[0]!, count: view.counts[0]! },
-        metric: settings.metric,
-        wholeRun: settings.range === null,
-        location: node === 0 ? undefined : view.locations[node]!,
-        title: node === 0 ? this.words(settings) : data.functionOf(view.locations[node]!),
-        bytes: view.bytes[node]!,
-        ownBytes: node === 0 ? null : view.ownBytes[node]!,
-        count: view.counts[node]!,
-        nodes: members.at,
-        figures,
-      };
-      const find = node === 0 || data.head.report === "table" ? null : (query: string) => this.search(query);
-      const zoom = node === this.state.zoom ? null : () => this.zoomTo(node);
-      showDetails(element("details"), data, selection, { zoom, find });
-    };
-    this.cancelFigures = inSlices(this.nodeWork(node), show, this.failed);
-  }
-
-  private *nodeWork(node: number): Work<{ members: Membership; figures: Figures }> {
-    const { cells, hidden, view, settings } = this.shown;
-    const members = yield* membersWork(view, this.data.tree, hidden, node);
-    return { members, figures: yield* figuresWork(this.data, cells, settings.thread, members.below) };
   }
 }
+
+/** Ranges are the same by what they are; what is kept of them is known by which it is. */
+const sameRange = (range: Settings["range"], known: Settings["range"]): Settings["range"] =>
+  range !== null && known !== null && range[0] === known[0] && range[1] === known[1] ? known : range;

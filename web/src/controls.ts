@@ -2,17 +2,16 @@
 
 import { METRIC_NAMES, type MetricName, type PageData } from "./model/data.ts";
 import { IMPORT_SYSTEM, IRRELEVANT } from "./model/frames.ts";
-import type { Settings } from "./model/shown.ts";
+import { isQuery } from "./model/search.ts";
+import type { PaneName, Settings } from "./model/shown.ts";
 import { blocksText, bytesText } from "./text.ts";
 import { button, element, make, pressed } from "./views/dom.ts";
-
-export type ViewName = "graph" | "table";
 
 export interface ControlActions {
   change(part: Partial<Settings>): void;
   toggleInverted(): void;
   setMetric(metric: MetricName): void;
-  setView(view: ViewName): void;
+  setPane(pane: PaneName): void;
   setFlames(flames: boolean): void;
   search(query: string): void;
   reset(): void;
@@ -45,7 +44,8 @@ export class Controls {
     return range === null ? this.measured.has(metric) : metric === "peak" || metric === "live";
   }
 
-  show(settings: Settings, view: ViewName, flames: boolean): void {
+  /** What is wanted; what is shown follows. */
+  show(settings: Settings, flames: boolean): void {
     for (const tile of element("metrics").querySelectorAll<HTMLButtonElement>(".tile")) {
       const name = tile.dataset["metric"] as MetricName;
       const checked = name === settings.metric;
@@ -54,11 +54,8 @@ export class Controls {
       tile.disabled = !this.canShow(name, settings.range);
     }
     for (const one of element("views").querySelectorAll<HTMLButtonElement>("button")) {
-      pressed(one, one.dataset["view"] === view);
+      pressed(one, one.dataset["view"] === settings.pane);
     }
-    document.body.dataset["view"] = view;
-    element("graph-pane").hidden = view !== "graph";
-    element("table-pane").hidden = view === "graph";
     pressed(element("icicle"), !flames);
     pressed(element("flame"), flames);
     pressed(element("invert"), settings.inverted);
@@ -67,6 +64,15 @@ export class Controls {
     }
     for (const { id, flag } of HIDES) element<HTMLInputElement>(id).checked = (settings.hide & flag) !== 0;
     element<HTMLSelectElement>("thread").value = String(settings.thread);
+    const search = element<HTMLInputElement>("search");
+    if (search.value !== settings.query) search.value = settings.query;
+    search.classList.toggle("wrong", !isQuery(settings.query));
+  }
+
+  showPane(pane: PaneName): void {
+    document.body.dataset["view"] = pane;
+    element("graph-pane").hidden = pane !== "graph";
+    element("table-pane").hidden = pane === "graph";
   }
 
   private fillTiles(): void {
@@ -101,7 +107,7 @@ export class Controls {
     const { on } = this;
     const { head } = this.data;
     for (const view of element("views").querySelectorAll<HTMLButtonElement>("button")) {
-      view.addEventListener("click", () => on.setView(view.dataset["view"] as ViewName));
+      view.addEventListener("click", () => on.setPane(view.dataset["view"] as PaneName));
     }
     element("views").hidden = head.report === "table";
     element("icicle").addEventListener("click", () => on.setFlames(false));

@@ -11,7 +11,7 @@ export function listenToKeys(app: App): void {
     b: () => app.toggleUnit(),
     v: () => app.toggleInverted(),
     i: () => app.setFlames(!app.state.flames),
-    g: () => app.toggleView(),
+    g: () => app.togglePane(),
     t: () => element("theme").click(),
     "?": () => element<HTMLDialogElement>("help").showModal(),
     "/": () => {

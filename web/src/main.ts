@@ -3,7 +3,8 @@
 import { App } from "./app.ts";
 import { listenToKeys } from "./keys.ts";
 import { bytesOfBase64Work, inflate, parseBlockWork } from "./model/block.ts";
-import { readData } from "./model/data.ts";
+import { readDataWork } from "./model/data.ts";
+import { flagsWork } from "./model/frames.ts";
 import { paced } from "./pace.ts";
 import { countText } from "./text.ts";
 import { csvOf } from "./views/chart.ts";
@@ -16,7 +17,8 @@ async function start(): Promise<void> {
   }
   const holder = element("data");
   const bytes = await paced(bytesOfBase64Work(holder.textContent.trim()));
-  const data = readData(await paced(parseBlockWork(await inflate(bytes))));
+  const block = await paced(parseBlockWork(await inflate(bytes)));
+  const data = await paced(readDataWork(block));
   holder.remove();
   const { head } = data;
   const command = element("command");
@@ -44,7 +46,7 @@ async function start(): Promise<void> {
     link.click();
     URL.revokeObjectURL(link.href);
   });
-  const app = new App(data, (error) => tell("What was asked for cannot be shown", error));
+  const app = new App(data, await paced(flagsWork(data)), (error) => tell("What was asked for cannot be shown", error));
   await app.open();
   listenToKeys(app);
   window.addEventListener("popstate", () => app.readAddress());

@@ -54,3 +54,42 @@ export function inSlices<Result>(
 /** The same for those who wait. */
 export const paced = <Result>(work: Work<Result>): Promise<Result> =>
   new Promise((done, failed) => void inSlices(work, done, failed));
+
+/** What a part of the page waits for, one thing at a time: a new one ends the one before. */
+export class Pending {
+  private cancel: Cancel | null = null;
+  private readonly part: HTMLElement;
+  private readonly failed: (error: unknown) => void;
+
+  constructor(part: HTMLElement, failed: (error: unknown) => void) {
+    this.part = part;
+    this.failed = failed;
+  }
+
+  start<Result>(work: Work<Result>, done: (result: Result) => void): void {
+    this.stop();
+    this.follow(
+      inSlices(
+        work,
+        (result) => {
+          this.follow(null);
+          done(result);
+        },
+        (error) => {
+          this.follow(null);
+          this.failed(error);
+        },
+      ),
+    );
+  }
+
+  stop(): void {
+    this.cancel?.();
+    this.follow(null);
+  }
+
+  private follow(cancel: Cancel | null): void {
+    this.cancel = cancel;
+    this.part.setAttribute("aria-busy", String(cancel !== null));
+  }
+}

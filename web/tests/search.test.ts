@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { flagsOfFrame, IMPORT_SYSTEM, IRRELEVANT } from "../src/model/frames.ts";
-import { found, matchedLocations, matcherOf } from "../src/model/search.ts";
-import { example, makeView, ownOf, random, randomCells, randomTree } from "./support.ts";
+import { isQuery, matcherOf } from "../src/model/search.ts";
+import { example, found, makeView, matchedLocations, ownOf, random, randomCells, randomTree } from "./support.ts";
 
 test("text or an expression, in names and places", () => {
   const data = example();
@@ -10,7 +10,7 @@ test("text or an expression, in names and places", () => {
   expect(matched("a.py:2")).toEqual([0, 0, 1, 0]);
   expect(matched("/^[ac] /")).toEqual([1, 0, 0, 1]);
   expect(matched("/")).toEqual([1, 1, 1, 0]);
-  expect(() => matcherOf("/(/")).toThrow();
+  expect(["/(/", "/(a)/", "("].map(isQuery)).toEqual([false, true, true]);
 });
 
 test("matched frames below each other count once", () => {

@@ -2,9 +2,12 @@
 
 import type { BaseTree, Cells, PageData } from "../src/model/data.ts";
 import { parseBlockWork } from "../src/model/block.ts";
-import { readData } from "../src/model/data.ts";
-import { membersWork } from "../src/model/members.ts";
+import { readDataWork } from "../src/model/data.ts";
+import { flagsWork } from "../src/model/frames.ts";
+import { orderWork } from "../src/model/listing.ts";
+import { membersWork, spansWork } from "../src/model/members.ts";
 import { rowsWork } from "../src/model/rows.ts";
+import { foundWork, matchedWork } from "../src/model/search.ts";
 import { ownWork } from "../src/model/sums.ts";
 import { cellsAllocatedAndLeftWork, cellsAtPeakWork } from "../src/model/temporal.ts";
 import { viewWork } from "../src/model/view.ts";
@@ -16,10 +19,16 @@ export const finished =
     finish(work(...arguments_));
 
 export const parseBlock = finished(parseBlockWork);
+export const readData = finished(readDataWork);
 export const ownOf = finished(ownWork);
 export const makeView = finished(viewWork);
 export const membersOf = finished(membersWork);
+export const spansOf = finished(spansWork);
 export const rowsOf = finished(rowsWork);
+export const orderOf = finished(orderWork);
+export const matchedLocations = finished(matchedWork);
+export const found = finished(foundWork);
+export const flagsOfLocations = finished(flagsWork);
 export const cellsAtPeak = finished(cellsAtPeakWork);
 export const cellsAllocatedAndLeft = finished(cellsAllocatedAndLeftWork);
 

@@ -1,13 +1,13 @@
 import { expect, test } from "vitest";
 import { readAddress, writeAddress } from "../src/address.ts";
-import { sortRows } from "../src/model/rows.ts";
+import type { Column } from "../src/model/listing.ts";
 import { commonIndent, segmentsOf } from "../src/model/source.ts";
 import { bytesText, countText, cutText, secondsText, shareText, unreachableText, visible } from "../src/text.ts";
 import { lowerBound, upperBound } from "../src/model/bounds.ts";
 import { csvOf, curveOf, thinned, ticks } from "../src/views/chart.ts";
 import { hashOf, oklch, paintOf } from "../src/views/colors.ts";
 import { marksOf } from "../src/views/details.ts";
-import { example, rowsOf } from "./support.ts";
+import { example, orderOf, rowsOf, spansOf } from "./support.ts";
 
 test("numbers are written as Rust writes them", () => {
   expect([0, 1023, 1024, 1536, 10_239, 102_348, 1e6, 2 ** 30].map(bytesText)).toEqual([
@@ -50,26 +50,31 @@ test("marks are in bytes of UTF-8, lines in characters", () => {
 
 test("a frame's marks are those of its nodes, on all lines they reach", () => {
   const data = example();
-  expect(marksOf(data, 0, [1])).toEqual(new Map([[1, [{ from: 6, to: 9 }, { from: 0, to: 10 }]]]));
-  expect(marksOf(data, 2, [3])).toEqual(new Map([[2, [{ from: 2, to: Infinity }]], [3, [{ from: 0, to: 3 }]]]));
-  expect(marksOf(data, 1, [2]).size).toBe(0);
+  const marks = (location: number, ...nodes: number[]) => {
+    const at = Uint8Array.from({ length: data.tree.size }, (_, node) => (nodes.includes(node) ? 1 : 0));
+    return marksOf(data, location, spansOf(data.tree, at));
+  };
+  expect(marks(0, 1)).toEqual(new Map([[1, [{ from: 6, to: 9 }, { from: 0, to: 10 }]]]));
+  expect(marks(2, 3)).toEqual(new Map([[2, [{ from: 2, to: Infinity }]], [3, [{ from: 0, to: 3 }]]]));
+  expect(marks(1, 2).size).toBe(0);
 });
 
 test("rows of the table", () => {
   const data = example();
   const rows = rowsOf(data, data.cells.peak, -1);
-  expect(rows).toEqual([
-    { location: 1, allocator: 0, thread: 0, bytes: 100, count: 1 },
-    { location: 2, allocator: 0, thread: 0, bytes: 200, count: 2 },
-    { location: 2, allocator: 1, thread: 1, bytes: 50, count: 1 },
-    { location: 3, allocator: 1, thread: 1, bytes: 2 ** 40, count: 1 },
-  ]);
-  expect(rowsOf(data, data.cells.peak, 1).length).toBe(2);
-  expect(rowsOf(example({ head: { split_threads: false } }), data.cells.peak, -1).every((row) => row.thread === -1)).toBe(true);
-  const order = (column: Parameters<typeof sortRows>[2], descending: boolean) => {
-    sortRows(data, rows, column, descending);
-    return rows.map((row) => row.bytes);
-  };
+  expect(rows).toEqual({
+    size: 4,
+    locations: Int32Array.of(1, 2, 2, 3),
+    allocators: Int32Array.of(0, 0, 1, 1),
+    threads: Int32Array.of(0, 0, 1, 1),
+    bytes: Float64Array.of(100, 200, 50, 2 ** 40),
+    counts: Float64Array.of(1, 2, 1, 1),
+  });
+  expect(rowsOf(data, data.cells.peak, 1).size).toBe(2);
+  const together = rowsOf(example({ head: { split_threads: false } }), data.cells.peak, -1);
+  expect(together.threads.every((thread) => thread === -1)).toBe(true);
+  const order = (column: Column, descending: boolean) =>
+    Array.from(orderOf(data, rows, { column, descending }), (row) => rows.bytes[row]);
   expect(order("bytes", true)).toEqual([2 ** 40, 200, 100, 50]);
   expect(order("count", false)).toEqual([2 ** 40, 100, 50, 200]);
   expect(order("average", false)).toEqual([50, 200, 100, 2 ** 40]);

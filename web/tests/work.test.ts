@@ -2,8 +2,8 @@ import { expect, test } from "vitest";
 import { largestFirst } from "../src/model/inverted.ts";
 import { finish, inPieces, STEPS, type Work } from "../src/model/work.ts";
 import { inSlices, paced } from "../src/pace.ts";
-import { example, finished, ownOf, random, treeOf } from "./support.ts";
-import { flagsOfLocations, IRRELEVANT } from "../src/model/frames.ts";
+import { example, finished, flagsOfLocations, ownOf, random, treeOf } from "./support.ts";
+import { IRRELEVANT } from "../src/model/frames.ts";
 import { type Settings, shownWork } from "../src/model/shown.ts";
 import { childrenOf, viewWork } from "../src/model/view.ts";
 
@@ -103,7 +103,17 @@ test("a large tree is made in pieces, and is the whole of it", () => {
 test("what is shown already is not made again", () => {
   const data = example();
   const shownOf = finished(shownWork);
-  const settings: Settings = { metric: "peak", unit: "bytes", inverted: false, hide: IRRELEVANT, thread: -1, range: null };
+  const settings: Settings = {
+    metric: "peak",
+    unit: "bytes",
+    inverted: false,
+    hide: IRRELEVANT,
+    thread: -1,
+    range: null,
+    pane: "table",
+    query: "",
+    order: { column: "bytes", descending: true },
+  };
   const flags = flagsOfLocations(data);
   const first = shownOf(data, flags, settings, null);
   const blocks = shownOf(data, flags, { ...settings, unit: "blocks" }, first);
@@ -111,7 +121,7 @@ test("what is shown already is not made again", () => {
   expect(blocks).toEqual({ ...shownOf(data, flags, { ...settings, unit: "blocks" }, null), view: blocks.view });
   expect(Array.from(childrenOf(blocks.view, 0))).toEqual(Array.from(childrenOf(shownOf(data, flags, { ...settings, unit: "blocks" }, null).view, 0)));
   const inverted = shownOf(data, flags, { ...settings, inverted: true }, blocks);
-  expect(inverted.rows).toBe(first.rows);
+  expect(inverted.listing).toBe(first.listing);
   expect(inverted).toEqual(shownOf(data, flags, { ...settings, inverted: true }, null));
   const thread = shownOf(data, flags, { ...settings, thread: 1 }, inverted);
   expect(thread).toEqual(shownOf(data, flags, { ...settings, thread: 1 }, null));

@@ -70,3 +70,13 @@ export function* parseBlockWork(bytes: Uint8Array): Work<Block> {
     },
   };
 }
+
+/** A column of numbers of 32 bits. */
+export function* integersWork(block: Block, name: string): Work<Int32Array> {
+  const values = block.column(name);
+  const integers = new Int32Array(values.length);
+  yield* inPieces(values.length, (from, to) => {
+    for (let index = from; index < to; index++) integers[index] = values[index]!;
+  });
+  return integers;
+}

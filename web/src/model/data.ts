@@ -1,7 +1,8 @@
 // What a page holds, ready for use.
 
-import type { Block } from "./block.ts";
-import { readTemporal, type Temporal } from "./temporal.ts";
+import { type Block, integersWork } from "./block.ts";
+import { readTemporalWork, type Temporal } from "./temporal.ts";
+import type { Work } from "./work.ts";
 
 export type MetricName = "peak" | "live" | "allocated" | "temporary";
 export const METRIC_NAMES: MetricName[] = ["peak", "live", "allocated", "temporary"];
@@ -99,37 +100,37 @@ export interface PageData {
   source(file: string, line: number): { text: string; changed: boolean } | null;
 }
 
-export function readData(block: Block): PageData {
+export function* readDataWork(block: Block): Work<PageData> {
   const head = block.head as Head;
   if (head.schema_version !== 1) throw new Error("the page and its data are of different versions");
-  const integers = (name: string) => new Int32Array(block.column(name));
-  const functions = integers("location.function");
-  const counts = integers("location.spans");
+  const integers = (name: string) => integersWork(block, name);
+  const functions = yield* integers("location.function");
+  const counts = yield* integers("location.spans");
   const firstSpan = new Int32Array(counts.length + 1);
   for (let index = 0; index < counts.length; index++) firstSpan[index + 1] = firstSpan[index]! + counts[index]!;
   const locations: Locations = {
     size: functions.length,
     functions,
-    files: integers("location.file"),
-    lines: integers("location.line"),
+    files: yield* integers("location.file"),
+    lines: yield* integers("location.line"),
     firstSpan,
-    spanLines: integers("span.lines"),
-    spanColumn: integers("span.column"),
-    spanEnd: integers("span.end_column"),
+    spanLines: yield* integers("span.lines"),
+    spanColumn: yield* integers("span.column"),
+    spanEnd: yield* integers("span.end_column"),
   };
-  const parents = integers("node.up");
+  const parents = yield* integers("node.up");
   for (let node = 0; node < parents.length; node++) parents[node] = node - parents[node]!;
   const tree: BaseTree = {
     size: parents.length,
     parents,
-    locations: integers("node.location"),
-    spans: integers("node.span"),
-    moreNodes: integers("more.node"),
-    moreSpans: integers("more.span"),
+    locations: yield* integers("node.location"),
+    spans: yield* integers("node.span"),
+    moreNodes: yield* integers("more.node"),
+    moreSpans: yield* integers("more.span"),
   };
-  const node = integers("entry.node");
-  const thread = integers("entry.thread");
-  const allocator = integers("entry.allocator");
+  const node = yield* integers("entry.node");
+  const thread = yield* integers("entry.thread");
+  const allocator = yield* integers("entry.allocator");
   const cells = Object.fromEntries(
     METRIC_NAMES.map((name) => {
       const bytes = block.column(`${name}.bytes`);
@@ -153,7 +154,7 @@ export function readData(block: Block): PageData {
       resident: block.column("sample.resident"),
       heap: block.column("sample.heap"),
     },
-    temporal: head.temporal ? readTemporal(block) : null,
+    temporal: head.temporal ? yield* readTemporalWork(block) : null,
     functionOf: (location) => head.functions[functions[location]!] ?? "",
     fileOf,
     placeOf(location) {

@@ -1,6 +1,7 @@
 // Which frames say nothing about the program, by Memray's rules.
 
 import type { PageData } from "./data.ts";
+import { inPieces, TEXT_STEPS, type Work } from "./work.ts";
 
 export const IRRELEVANT = 1;
 export const IMPORT_SYSTEM = 2;
@@ -19,10 +20,13 @@ export function flagsOfFrame(name: string, file: string): number {
 }
 
 /** Flags of all locations. */
-export function flagsOfLocations(data: PageData): Uint8Array {
+export function* flagsWork(data: PageData): Work<Uint8Array> {
   const flags = new Uint8Array(data.locations.size);
-  for (let location = 0; location < flags.length; location++) {
-    flags[location] = flagsOfFrame(data.functionOf(location), data.fileOf(location));
-  }
+  const piece = (from: number, to: number) => {
+    for (let location = from; location < to; location++) {
+      flags[location] = flagsOfFrame(data.functionOf(location), data.fileOf(location));
+    }
+  };
+  yield* inPieces(flags.length, piece, TEXT_STEPS);
   return flags;
 }

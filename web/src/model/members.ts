@@ -4,15 +4,15 @@ import type { BaseTree } from "./data.ts";
 import { pathOf, type View } from "./view.ts";
 import { inPieces, type Work } from "./work.ts";
 
-/** Nodes of the page that a shown node stands for, and those whose own amounts are in its sum. */
+/** Flags of the nodes of the page: the shown node stands for them, and their own amounts are in its sum. */
 export interface Membership {
-  at: number[];
+  at: Uint8Array;
   below: Uint8Array;
 }
 
 export function* membersWork(view: View, tree: BaseTree, hidden: Uint8Array | null, node: number): Work<Membership> {
   const path = pathOf(view, node);
-  const at: number[] = [];
+  const at = new Uint8Array(tree.size);
   const below = new Uint8Array(tree.size);
   const isHidden = (base: number) => hidden !== null && hidden[tree.locations[base]!] === 1;
   if (path.length === 0) {
@@ -33,7 +33,7 @@ export function* membersWork(view: View, tree: BaseTree, hidden: Uint8Array | nu
         }
         if (step < path.length) continue;
         below[leaf] = 1;
-        at.push(last);
+        at[last] = 1;
       }
     });
     return { at, below };
@@ -55,10 +55,32 @@ export function* membersWork(view: View, tree: BaseTree, hidden: Uint8Array | nu
         agrees[base] = reached + 1;
         if (reached + 1 === path.length) {
           below[base] = 1;
-          at.push(base);
+          at[base] = 1;
         }
       }
     }
   });
   return { at, below };
+}
+
+/** The nodes of the page that are at a location, as flags. */
+export function* nodesAtWork(tree: BaseTree, location: number): Work<Uint8Array> {
+  const at = new Uint8Array(tree.size);
+  yield* inPieces(tree.size, (from, to) => {
+    for (let node = Math.max(from, 1); node < to; node++) if (tree.locations[node] === location) at[node] = 1;
+  });
+  return at;
+}
+
+/** The spans, numbered from one within their location, that nodes of one location allocate from. */
+export function* spansWork(tree: BaseTree, at: Uint8Array): Work<Set<number>> {
+  const spans = new Set<number>();
+  yield* inPieces(tree.size, (from, to) => {
+    for (let node = from; node < to; node++) if (at[node] === 1 && tree.spans[node]! > 0) spans.add(tree.spans[node]!);
+  });
+  const { moreNodes, moreSpans } = tree;
+  yield* inPieces(moreNodes.length, (from, to) => {
+    for (let index = from; index < to; index++) if (at[moreNodes[index]!] === 1) spans.add(moreSpans[index]!);
+  });
+  return spans;
 }

@@ -2,6 +2,7 @@
 
 import type { PageData } from "./data.ts";
 import type { View } from "./view.ts";
+import { inPieces, TEXT_STEPS, type Work } from "./work.ts";
 
 export type Matcher = (text: string) => boolean;
 
@@ -16,12 +17,38 @@ export function matcherOf(query: string): Matcher {
   return (text) => text.toLowerCase().includes(wanted);
 }
 
-/** Which locations match; what is matched is `function  file:line`. */
-export function matchedLocations(data: PageData, matches: Matcher): Uint8Array {
-  const matched = new Uint8Array(data.locations.size);
-  for (let location = 0; location < matched.length; location++) {
-    if (matches(`${data.functionOf(location)}  ${data.placeOf(location)}`)) matched[location] = 1;
+/** Whether a query can be searched for; an expression that is still typed often cannot. */
+export function isQuery(query: string): boolean {
+  try {
+    matcherOf(query);
+    return true;
+  } catch {
+    return false;
   }
+}
+
+export interface Search {
+  matches: Matcher;
+  /** By location. */
+  matched: Uint8Array;
+}
+
+/** Null for a query of nothing, or of what is no query. */
+export function* searchWork(data: PageData, query: string): Work<Search | null> {
+  if (query === "" || !isQuery(query)) return null;
+  const matches = matcherOf(query);
+  return { matches, matched: yield* matchedWork(data, matches) };
+}
+
+/** Which locations match; what is matched is `function  file:line`. */
+export function* matchedWork(data: PageData, matches: Matcher): Work<Uint8Array> {
+  const matched = new Uint8Array(data.locations.size);
+  const piece = (from: number, to: number) => {
+    for (let location = from; location < to; location++) {
+      if (matches(`${data.functionOf(location)}  ${data.placeOf(location)}`)) matched[location] = 1;
+    }
+  };
+  yield* inPieces(matched.length, piece, TEXT_STEPS);
   return matched;
 }
 
@@ -33,25 +60,27 @@ export interface Found {
 }
 
 /** What matched frames below `zoom` have. A frame below another one that matched is in its sum already. */
-export function found(view: View, matched: Uint8Array, zoom: number): Found {
+export function* foundWork(view: View, matched: Uint8Array, zoom: number): Work<Found> {
   const inside = new Uint8Array(view.size);
   const below = new Uint8Array(view.size);
   below[zoom] = 1;
   const sum: Found = { frames: 0, bytes: 0, blocks: 0, weight: 0 };
-  for (let node = zoom; node < view.size; node++) {
-    if (node !== zoom) {
-      const parent = view.parents[node]!;
-      if (below[parent] !== 1) continue;
-      below[node] = 1;
-      inside[node] = inside[parent]!;
+  yield* inPieces(view.size - zoom, (from, to) => {
+    for (let node = zoom + from; node < zoom + to; node++) {
+      if (node !== zoom) {
+        const parent = view.parents[node]!;
+        if (below[parent] !== 1) continue;
+        below[node] = 1;
+        inside[node] = inside[parent]!;
+      }
+      if (node === 0 || matched[view.locations[node]!] !== 1 || !(view.weights[node]! > 0)) continue;
+      sum.frames += 1;
+      if (inside[node] === 1) continue;
+      inside[node] = 1;
+      sum.bytes += view.bytes[node]!;
+      sum.blocks += view.counts[node]!;
+      sum.weight += view.weights[node]!;
     }
-    if (node === 0 || matched[view.locations[node]!] !== 1 || !(view.weights[node]! > 0)) continue;
-    sum.frames += 1;
-    if (inside[node] === 1) continue;
-    inside[node] = 1;
-    sum.bytes += view.bytes[node]!;
-    sum.blocks += view.counts[node]!;
-    sum.weight += view.weights[node]!;
-  }
+  });
   return sum;
 }

@@ -5,7 +5,7 @@
 // more than boundaries. Those of several processes follow each other in the lists; each process has
 // boundaries of its own, and is shown at its own peak.
 
-import type { Block } from "./block.ts";
+import { type Block, integersWork } from "./block.ts";
 import type { Cells } from "./data.ts";
 import { lowerBound, upperBound } from "./bounds.ts";
 import { inPieces, type Work } from "./work.ts";
@@ -51,26 +51,26 @@ export interface Range {
   last: number;
 }
 
-export function readTemporal(block: Block): Temporal {
-  const integers = (name: string) => new Int32Array(block.column(name));
-  const from = integers("at_peak.from");
+export function* readTemporalWork(block: Block): Work<Temporal> {
+  const integers = (name: string) => integersWork(block, name);
+  const from = yield* integers("at_peak.from");
   const length = block.column("at_peak.length");
   const seconds = (name: string) => block.column(name).map((microseconds) => microseconds / 1e6);
   return {
-    parts: partsOf(integers("process.boundaries"), seconds("process.start"), seconds("process.end")),
+    parts: partsOf(yield* integers("process.boundaries"), seconds("process.start"), seconds("process.end")),
     seconds: seconds("boundary.microseconds"),
     resident: block.column("boundary.resident"),
     heap: block.column("boundary.heap"),
     peakBytes: block.column("interval.peak"),
-    keyNode: integers("key.node"),
-    keyThread: integers("key.thread"),
-    keyAllocator: integers("key.allocator"),
-    lifetimeKey: integers("lifetime.key"),
-    allocatedBefore: integers("lifetime.allocated_before"),
-    freedBefore: integers("lifetime.freed_before"),
+    keyNode: yield* integers("key.node"),
+    keyThread: yield* integers("key.thread"),
+    keyAllocator: yield* integers("key.allocator"),
+    lifetimeKey: yield* integers("lifetime.key"),
+    allocatedBefore: yield* integers("lifetime.allocated_before"),
+    freedBefore: yield* integers("lifetime.freed_before"),
     lifetimeCount: block.column("lifetime.count"),
     lifetimeBytes: block.column("lifetime.bytes"),
-    atPeakKey: integers("at_peak.key"),
+    atPeakKey: yield* integers("at_peak.key"),
     atPeakFrom: from,
     atPeakTo: from.map((first, index) => first + length[index]!),
     atPeakCount: block.column("at_peak.count"),

@@ -6,6 +6,7 @@
 import type { BaseTree } from "./data.ts";
 import { invertedWork, MOST_INVERTED_NODES } from "./inverted.ts";
 import { PairTable } from "./pairs.ts";
+import { sortWork } from "./sorting.ts";
 import { childrenWork, depthsWork, sumsWork } from "./sums.ts";
 import { inPieces, type Work } from "./work.ts";
 
@@ -61,7 +62,9 @@ function* topDownWork(
 ): Work<Topology & { shown: Int32Array | null }> {
   if (hidden === null || !hidden.includes(1)) {
     const origins = new Int32Array(tree.size);
-    for (let node = 0; node < tree.size; node++) origins[node] = node;
+    yield* inPieces(tree.size, (from, to) => {
+      for (let node = from; node < to; node++) origins[node] = node;
+    });
     return { parents: tree.parents, locations: tree.locations, origins, shown: null };
   }
   const shown = new Int32Array(tree.size);
@@ -133,7 +136,7 @@ export function* viewWork(
   const size = parents.length;
   const ownBytes = bytes.slice();
   yield* sumsWork(parents, bytes, counts);
-  return {
+  const view: View = {
     parents,
     locations: topology.locations,
     origins: topology.origins,
@@ -148,20 +151,47 @@ export function* viewWork(
     sorted: new Uint8Array(size),
     cut,
   };
+  yield* sortManyWork(view);
+  return view;
 }
 
 /** The same tree with other widths: its children have another order. */
-export function reweighed(view: View, unit: "bytes" | "blocks"): View {
-  return { ...view, weights: unit === "bytes" ? view.bytes : view.counts, sorted: new Uint8Array(view.size) };
+export function* reweighedWork(view: View, unit: "bytes" | "blocks"): Work<View> {
+  const weights = unit === "bytes" ? view.bytes : view.counts;
+  // Of its own: the other one is still shown, in its order.
+  const other = { ...view, weights, children: view.children.slice(), sorted: new Uint8Array(view.size) };
+  yield* sortManyWork(other);
+  return other;
 }
+
+/** Of more children than these nodes have them sorted when they are made. */
+const MANY_CHILDREN = 4096;
+
+/** Sorts children where there are too many to do so when they are first looked at. */
+function* sortManyWork(view: View): Work<void> {
+  const { firstChild } = view;
+  const crowded: number[] = [];
+  yield* inPieces(view.size, (from, to) => {
+    for (let node = from; node < to; node++) {
+      if (firstChild[node + 1]! - firstChild[node]! > MANY_CHILDREN) crowded.push(node);
+    }
+  });
+  for (const node of crowded) {
+    const list = view.children.subarray(firstChild[node], firstChild[node + 1]);
+    list.set(yield* sortWork(list, heaviestFirst(view)));
+    view.sorted[node] = 1;
+  }
+}
+
+const heaviestFirst = ({ weights }: View) => (left: number, right: number) =>
+  weights[right]! - weights[left]! || left - right;
 
 /** The children of a node, the heaviest first. Sorted when first asked for: most never are. */
 export function childrenOf(view: View, node: number): Int32Array {
   const list = view.children.subarray(view.firstChild[node], view.firstChild[node + 1]);
   if (view.sorted[node] === 0) {
     view.sorted[node] = 1;
-    const { weights } = view;
-    if (list.length > 1) list.sort((left, right) => weights[right]! - weights[left]! || left - right);
+    if (list.length > 1) list.sort(heaviestFirst(view));
   }
   return list;
 }

@@ -17,8 +17,8 @@ export interface Selection {
   ownBytes: number | null;
   count: number;
   whole: { bytes: number; count: number };
-  /** Nodes of the page the frame stands for, for the places inside its line. */
-  nodes: number[];
+  /** Those of the location that the frame allocates from, the places inside its line. */
+  spans: ReadonlySet<number>;
   /** What the sum is made of; null for not to be told. */
   figures: Figures | null;
   metric: MetricName;
@@ -46,7 +46,7 @@ export function showDetails(pane: HTMLElement, data: PageData, selection: Select
   }
   if (buttons.childElementCount > 0) pane.append(buttons);
   if (location !== undefined) {
-    const source = sourceOf(data, location, selection.nodes);
+    const source = sourceOf(data, location, selection.spans);
     if (source !== null) pane.append(source);
   }
   const { figures } = selection;
@@ -70,12 +70,12 @@ function amounts(selection: Selection): HTMLElement {
 }
 
 /** The lines around a location, its own one marked, and in it the parts that allocate. */
-function sourceOf(data: PageData, location: number, nodes: number[]): HTMLElement | null {
+function sourceOf(data: PageData, location: number, spans: ReadonlySet<number>): HTMLElement | null {
   const file = data.fileOf(location);
   const line = data.locations.lines[location]!;
   const own = data.source(file, line);
   if (line <= 0 || own === null) return null;
-  const marks = marksOf(data, location, nodes);
+  const marks = marksOf(data, location, spans);
   const lines: { number: number; text: string }[] = [];
   const last = Math.max(line, ...marks.keys());
   for (let number = line - CONTEXT; number <= Math.min(last + CONTEXT, line + 12); number++) {
@@ -104,20 +104,13 @@ function sourceOf(data: PageData, location: number, nodes: number[]): HTMLElemen
   return section;
 }
 
-/** By line: the parts of it that the nodes allocate from. */
-export function marksOf(data: PageData, location: number, nodes: number[]): Map<number, Mark[]> {
+/** By line: the parts of it that spans of the location are. */
+export function marksOf(data: PageData, location: number, spans: ReadonlySet<number>): Map<number, Mark[]> {
   const { firstSpan, spanLines, spanColumn, spanEnd, lines } = data.locations;
-  const { spans, moreNodes, moreSpans } = data.tree;
-  const wanted = new Set<number>();
-  const among = new Set(nodes);
-  for (const node of nodes) if (spans[node]! > 0) wanted.add(spans[node]!);
-  for (let index = 0; index < moreNodes.length; index++) {
-    if (among.has(moreNodes[index]!)) wanted.add(moreSpans[index]!);
-  }
   const marks = new Map<number, Mark[]>();
   const add = (line: number, mark: Mark) => marks.set(line, [...(marks.get(line) ?? []), mark]);
   const line = lines[location]!;
-  for (const number of wanted) {
+  for (const number of spans) {
     const span = firstSpan[location]! + number - 1;
     const further = spanLines[span]!;
     const [from, to] = [spanColumn[span]!, spanEnd[span]!];

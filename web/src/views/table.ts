@@ -1,13 +1,27 @@
 // The table: only the rows that can be seen exist, so that a million of them scroll.
 
 import type { PageData } from "../model/data.ts";
-import { type Column, sortRows, type TableRow } from "../model/rows.ts";
+import type { Column, Listing, Order } from "../model/listing.ts";
 import { blocksText, bytesText, countText, shareText, unreachableText } from "../text.ts";
 import { element, make } from "./dom.ts";
 
 const ROW = 30;
 /** Browsers cut elements that are higher; beyond, only the first rows can be reached by scrolling. */
 const MOST_ROWS = 500_000;
+
+export interface TableRow {
+  location: number;
+  allocator: number;
+  /** -1 where threads are together. */
+  thread: number;
+  bytes: number;
+  count: number;
+}
+
+export interface TableActions {
+  choose(row: TableRow): void;
+  sort(order: Order): void;
+}
 
 interface ColumnView {
   column: Column;
@@ -22,19 +36,16 @@ export class Table {
   private readonly titles = make("div", "titles");
   private readonly summary = make("output", "summary");
   private readonly columns: ColumnView[];
-  private column: Column = "bytes";
-  private descending = true;
-  private all: TableRow[] = [];
-  private shown: TableRow[] = [];
+  private listing: Listing | null = null;
   private whole = { bytes: 0, count: 0 };
   private selected = -1;
   private drawing = false;
   private readonly data: PageData;
-  private readonly choose: (row: TableRow) => void;
+  private readonly on: TableActions;
 
-  constructor(data: PageData, choose: (row: TableRow) => void) {
+  constructor(data: PageData, on: TableActions) {
     this.data = data;
-    this.choose = choose;
+    this.on = on;
     const columns: (ColumnView | false)[] = [
       { column: "bytes", title: "Size", number: true, hint: "Bytes, and their share of the whole" },
       { column: "count", title: "Allocations", number: true, hint: "Number of blocks" },
@@ -59,71 +70,43 @@ export class Table {
     this.scroll.addEventListener("keydown", (event) => this.key(event));
   }
 
-  /** Other rows. `whole` is what shares are of. */
-  show(rows: TableRow[], whole: { bytes: number; count: number }): void {
-    this.all = rows;
+  /** Other rows, or in another order. `whole` is what shares are of. */
+  show(listing: Listing, whole: { bytes: number; count: number }): void {
+    this.listing = listing;
     this.whole = whole;
-    this.sort();
-  }
-
-  filter(matched: Uint8Array | null, matches: ((text: string) => boolean) | null): void {
-    const { allocators, threads } = this.data.head;
-    this.shown =
-      matched === null || matches === null
-        ? this.all
-        : this.all.filter(
-            (row) =>
-              matched[row.location] === 1 ||
-              matches(allocators[row.allocator] ?? "") ||
-              (row.thread >= 0 && matches(threads[row.thread] ?? "")),
-          );
     this.selected = -1;
-    let bytes = 0;
-    let count = 0;
-    for (const row of this.shown) {
-      bytes += row.bytes;
-      count += row.count;
-    }
-    const of = this.shown.length === this.all.length ? "" : ` of ${countText(this.all.length)}`;
+    const { rows, found } = listing;
+    const of = found.length === rows.size ? "" : ` of ${countText(rows.size)}`;
     this.summary.textContent =
-      `${countText(this.shown.length)}${of} rows: ${bytesText(bytes)} ` +
-      `(${shareText(bytes, this.whole.bytes)}) in ${blocksText(count)}${unreachableText(this.shown.length, MOST_ROWS)}`;
-    this.sizer.style.height = `${Math.min(this.shown.length, MOST_ROWS) * ROW}px`;
-    this.scroll.setAttribute("aria-rowcount", String(this.shown.length + 1));
+      `${countText(found.length)}${of} rows: ${bytesText(listing.bytes)} ` +
+      `(${shareText(listing.bytes, whole.bytes)}) in ${blocksText(listing.count)}${unreachableText(found.length, MOST_ROWS)}`;
+    this.sizer.style.height = `${Math.min(found.length, MOST_ROWS) * ROW}px`;
+    this.scroll.setAttribute("aria-rowcount", String(found.length + 1));
     this.scroll.scrollTop = 0;
+    this.drawTitles(listing.order);
     this.redraw();
   }
 
-  private sort(): void {
-    sortRows(this.data, this.all, this.column, this.descending);
-    this.drawTitles();
-  }
-
-  private drawTitles(): void {
+  private drawTitles({ column, descending }: Order): void {
+    const focused = document.activeElement;
+    const again = focused instanceof HTMLElement && this.titles.contains(focused) ? focused.dataset["column"] : undefined;
     const titles = this.columns.map((view) => {
-      const active = view.column === this.column;
-      const arrow = active ? (this.descending ? " ↓" : " ↑") : "";
+      const active = view.column === column;
+      const arrow = active ? (descending ? " ↓" : " ↑") : "";
       const title = make("button", "", view.title + arrow);
       title.type = "button";
       title.title = view.hint;
       title.dataset["column"] = view.column;
       title.addEventListener("click", () => {
-        this.descending = active ? !this.descending : view.number;
-        this.column = view.column;
-        const { shown, all } = this;
-        this.sort();
-        if (shown !== all) sortRows(this.data, shown, this.column, this.descending);
-        this.selected = -1;
-        this.scroll.scrollTop = 0;
-        this.redraw();
-        this.titles.querySelector<HTMLElement>(`[data-column=${view.column}]`)?.focus();
+        this.on.sort({ column: view.column, descending: active ? !descending : view.number });
       });
       const cell = make("div", `cell ${view.column}${view.number ? " number" : ""}`, title);
       cell.setAttribute("role", "columnheader");
-      if (active) cell.setAttribute("aria-sort", this.descending ? "descending" : "ascending");
+      if (active) cell.setAttribute("aria-sort", descending ? "descending" : "ascending");
       return cell;
     });
     this.titles.replaceChildren(...titles);
+    if (again !== undefined) this.titles.querySelector<HTMLElement>(`[data-column=${again}]`)?.focus();
   }
 
   redraw(): void {
@@ -138,8 +121,26 @@ export class Table {
   private draw(): void {
     const first = Math.max(0, Math.floor(this.scroll.scrollTop / ROW) - 6);
     const count = Math.ceil(this.scroll.clientHeight / ROW) + 12;
-    const rows = this.shown.slice(first, Math.min(first + count, MOST_ROWS));
-    this.sizer.replaceChildren(...rows.map((row, index) => this.rowElement(row, first + index)));
+    const last = Math.min(first + count, MOST_ROWS, this.listing?.found.length ?? 0);
+    const rows: HTMLElement[] = [];
+    for (let index = first; index < last; index++) {
+      const row = this.rowAt(index);
+      if (row !== undefined) rows.push(this.rowElement(row, index));
+    }
+    this.sizer.replaceChildren(...rows);
+  }
+
+  private rowAt(index: number): TableRow | undefined {
+    const at = this.listing?.found[index];
+    if (this.listing === null || at === undefined) return undefined;
+    const { locations, allocators, threads, bytes, counts } = this.listing.rows;
+    return {
+      location: locations[at]!,
+      allocator: allocators[at]!,
+      thread: threads[at]!,
+      bytes: bytes[at]!,
+      count: counts[at]!,
+    };
   }
 
   private rowElement(row: TableRow, index: number): HTMLElement {
@@ -185,7 +186,7 @@ export class Table {
   }
 
   private select(index: number): void {
-    const row = this.shown[index];
+    const row = this.rowAt(index);
     if (row === undefined) return;
     this.selected = index;
     const top = index * ROW;
@@ -193,7 +194,7 @@ export class Table {
     if (top < this.scroll.scrollTop) this.scroll.scrollTop = top;
     else if (top + ROW > this.scroll.scrollTop + room) this.scroll.scrollTop = top + ROW - room;
     this.redraw();
-    this.choose(row);
+    this.on.choose(row);
   }
 
   private key(event: KeyboardEvent): void {
@@ -203,6 +204,6 @@ export class Table {
     if (step === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     event.stopPropagation();
-    this.select(Math.min(Math.max(this.selected + step, 0), this.shown.length - 1));
+    this.select(Math.min(Math.max(this.selected + step, 0), (this.listing?.found.length ?? 0) - 1));
   }
 }

@@ -1,0 +1,101 @@
+// A million stacks, most with a place of their own, in four threads and over time: whatever is asked for is
+// done in steps between which the page can answer. They are counted, so no clock decides.
+
+import type { Page } from "playwright-core";
+import { expect, test } from "vitest";
+import { settle, shoot } from "./open.ts";
+import { page, start } from "./stage.ts";
+
+/** In the page: makes every step a slice of its own, and counts the messages that lie between slices. */
+const countSlices = () => {
+  let now = performance.now();
+  Object.assign(performance, { now: () => (now += 1000) });
+  let slices = 0;
+  const { postMessage } = MessagePort.prototype;
+  MessagePort.prototype.postMessage = function (this: MessagePort, ...message: [unknown]) {
+    slices += 1;
+    postMessage.apply(this, message);
+  } as MessagePort["postMessage"];
+  Object.assign(window, { slices: () => [slices, (slices = 0)][0] });
+};
+
+/** How many slices something takes until all of it is shown. */
+async function slicesOf(act: (page: Page) => Promise<unknown>): Promise<number> {
+  await page.evaluate(() => (window as unknown as { slices: () => number }).slices());
+  await act(page);
+  await settle(page);
+  return page.evaluate(() => (window as unknown as { slices: () => number }).slices());
+}
+
+/** A loop over the tree that is done in one piece would be 15 slices less, one over texts a hundred. */
+const expectAtLeast = <Name extends string>(slices: Record<Name, number>, least: Record<Name, number>) => {
+  for (const name of Object.keys(least) as Name[]) expect(slices[name], name).toBeGreaterThanOrEqual(least[name]);
+};
+
+const click = (selector: string) => (on: Page) => on.click(selector);
+const thread = (index: number) => (on: Page) => on.selectOption("#thread", { index });
+const find = (query: string) => (on: Page) => on.fill("#search", query);
+const choose = (on: Page) =>
+  on.evaluate(() => {
+    const [from, to] = ["from", "to"].map((end) => document.querySelector<HTMLInputElement>(`#range-${end}`));
+    from!.value = "12";
+    to!.value = "37.5";
+    // One wish, not two of which the second may come at any moment of the first.
+    to!.dispatchEvent(new Event("change"));
+  });
+
+test("the graph: threads, ranges of time, both ways around, search", async () => {
+  await start("large-1000000.html");
+  await page.evaluate(countSlices);
+  const slices = {
+    thread: await slicesOf(thread(2)),
+    all: await slicesOf(thread(0)),
+    range: await slicesOf(choose),
+    left: await slicesOf(click(".tile[data-metric=live]")),
+    whole: await slicesOf(click("#range-reset")),
+    blocks: await slicesOf(click("[data-unit=blocks]")),
+    inverted: await slicesOf(click("#invert")),
+    back: await slicesOf(click("#invert")),
+    search: await slicesOf(find("function_7")),
+  };
+  expectAtLeast(slices, {
+    thread: 190,
+    all: 190,
+    range: 200,
+    left: 200,
+    whole: 190,
+    blocks: 100,
+    inverted: 350,
+    back: 190,
+    search: 130,
+  });
+  expect(await page.textContent("#matched")).toMatch(/^\d+\.\d% matched: [\d,]+ blocks in [\d,]+ frames$/);
+});
+
+test("the table: rows, orders, filters, and how far scrolling reaches", async () => {
+  await start("large-1000000.html");
+  await page.evaluate(countSlices);
+  await slicesOf(click(".tile[data-metric=allocated]"));
+  const slices = {
+    rows: await slicesOf(click("[data-view=table]")),
+    count: await slicesOf(click("[data-column=count]")),
+    function: await slicesOf(click("[data-column=function]")),
+    place: await slicesOf(click("[data-column=place]")),
+    filter: await slicesOf(find("function_7")),
+    thread: await slicesOf(thread(2)),
+  };
+  expectAtLeast(slices, { rows: 415, count: 310, function: 325, place: 325, filter: 130, thread: 280 });
+  await slicesOf(find(""));
+  await slicesOf(thread(0));
+  expect(await page.textContent(".summary")).toMatch(
+    /^\d{3},\d{3} rows: .* blocks; scrolling reaches the first 500,000, sorting and search the others$/,
+  );
+  await shoot(page, "many-rows");
+  await page.evaluate(() => document.querySelector(".rows")?.scrollTo(0, 1e9));
+  await settle(page);
+  const last = page.locator(".row").last();
+  expect(await last.getAttribute("aria-rowindex")).toBe("500001");
+  // Of the others those that are searched for can be reached.
+  await slicesOf(find("function_123 "));
+  expect(await page.textContent(".summary")).toMatch(/^\d+ of \d{3},\d{3} rows: [^;]* blocks$/);
+});
