@@ -1,8 +1,9 @@
 // The Firefox profile of `fixtures::killed_service`, which a golden test of Rust holds to the byte, as the
 // profiler's own code reads it.
 
-import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readFileSync, rmSync, type FSWatcher, watch } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -32,19 +33,37 @@ interface Counter {
   stats: { source: string; value: number }[];
 }
 
-/** Its sessions are processes that go on between commands, and are found by this directory. */
-const sessions = mkdtempSync(join(tmpdir(), "heaptide-profiler-"));
-const profiler = (...command: string[]): string =>
-  execFileSync(process.execPath, [PROGRAM, ...command], {
-    env: { ...process.env, PROFILER_CLI_SESSION_DIR: sessions },
-    encoding: "utf8",
+/** Commands go to a process that has read the profile, and is found by this directory. */
+const directory = mkdtempSync(join(tmpdir(), "heaptide-profiler-"));
+const environment = { ...process.env, PROFILER_CLI_SESSION_DIR: directory, PROFILER_CLI_NO_SYMBOLICATE: "1" };
+let server: ChildProcess;
+let watcher: FSWatcher;
+
+/** Its own way to start it gives up after half a second, which is not enough for busy machines. */
+const served = (): Promise<void> =>
+  new Promise((done, failed) => {
+    const log = join(directory, "test.log");
+    watcher = watch(directory, () => {
+      const told = existsSync(log) ? readFileSync(log, "utf8") : "";
+      if (told.includes("Profile loaded successfully")) done();
+      else if (told.includes("[ERROR]")) failed(new Error(told));
+    });
+    server = spawn(process.execPath, [PROGRAM, "--daemon", PROFILE, "--session", "test"], { env: environment });
+    server.once("exit", (status) => failed(new Error(`the profiler ended with status ${status}`)));
   });
+const profiler = (...command: string[]): string =>
+  execFileSync(process.execPath, [PROGRAM, ...command], { env: environment, encoding: "utf8" });
 const asked = <Answer>(...command: string[]): Answer => JSON.parse(profiler(...command, "--json")) as Answer;
 
-beforeAll(() => profiler("load", PROFILE));
-afterAll(() => {
-  profiler("stop", "--all");
-  rmSync(sessions, { recursive: true });
+beforeAll(served);
+afterAll(async () => {
+  watcher.close();
+  if (server.exitCode === null) {
+    const ended = once(server, "exit");
+    server.kill();
+    await ended;
+  }
+  rmSync(directory, { recursive: true });
 });
 
 /** The lines of a tree: depth as dots, name, bytes below and its own. */
