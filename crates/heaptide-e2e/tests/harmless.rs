@@ -323,6 +323,33 @@ fn a_limit_on_file_sizes_ends_the_tracking_not_the_program() {
     });
 }
 
+/// What a sandbox refuses is not for want of room.
+#[test]
+fn a_sandbox_that_refuses_growth_ends_the_tracking_not_the_program() {
+    each_python_in_each_mode(|python, mode| {
+        let sandbox = Sandbox::in_mode(python, mode);
+        let forbidding = |calls: &[&str]| {
+            let mut command = sandbox.profiled();
+            command.arg(sandbox.inside("refused.py")).arg("16");
+            run(command.args(calls))
+        };
+        let finished = forbidding(&["fallocate"]);
+        if finished.ending() == 77 {
+            return not_tested("system calls that are refused: there is no seccomp here");
+        }
+        // The zeroes can be written.
+        assert_eq!((finished.ending(), finished.errors().as_str()), (0, ""));
+        assert_eq!(Capture::read(&sandbox.capture()).status(), "finished");
+
+        let finished = forbidding(&["fallocate", "pwrite64"]);
+        let errors = finished.errors();
+        assert_eq!(finished.ending(), 0, "{errors}");
+        assert_eq!(Capture::read(&sandbox.capture()).status(), "stopped");
+        let expected = "the capture could not grow (Operation not permitted)";
+        assert!(errors.contains(expected), "{errors}");
+    });
+}
+
 /// The debug hooks of Python's allocators look at every block, our own included.
 #[test]
 fn debug_allocators_find_nothing_wrong() {

@@ -308,7 +308,7 @@ code_enum! {
     StopReason {
         /// It did not.
         None = 0 => "none",
-        /// The file could not grow (disk full, quota, `RLIMIT_FSIZE`).
+        /// There is no room for the file to grow (disk full, quota, `RLIMIT_FSIZE`).
         NoSpace = 1 => "no space for the capture",
         /// The file could not be mapped.
         MapFailed = 2 => "the capture could not be mapped",
@@ -322,6 +322,22 @@ code_enum! {
         Unsupported = 6 => "unsupported interpreter",
         /// Nobody is left to write the capture to its destination: `heaptide run --buffered-file-io` has ended.
         Unwatched = 7 => "heaptide run has ended",
+        /// The kernel refused to let the file grow for another reason than its size, a sandbox for one.
+        NotGrown = 8 => "the capture could not grow",
+    }
+}
+
+impl StopReason {
+    /// What it means that the file could not grow, by the `errno` of Linux.
+    #[must_use]
+    pub const fn of_growth(errno: i32) -> Self {
+        const EFBIG: i32 = 27;
+        const ENOSPC: i32 = 28;
+        const EDQUOT: i32 = 122;
+        match errno {
+            EFBIG | ENOSPC | EDQUOT => Self::NoSpace,
+            _ => Self::NotGrown,
+        }
     }
 }
 

@@ -505,16 +505,19 @@ impl CaptureFile {
 
     /// Makes the file `bytes` longer at `start`, its end.
     fn lengthen(&self, start: usize, bytes: usize) -> Result<BorrowedFd<'_>, Stop> {
-        let full = |error: rustix::io::Errno| self.stop(StopReason::NoSpace, error.raw_os_error());
+        let refused = |error: rustix::io::Errno| {
+            let errno = error.raw_os_error();
+            self.stop(StopReason::of_growth(errno), errno)
+        };
         let unmapped =
             |error: rustix::io::Errno| self.stop(StopReason::MapFailed, error.raw_os_error());
         let descriptor = self.descriptor().map_err(unmapped)?;
         // The kernel answers growth beyond the limit with a signal, so ask first.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
         if limit.is_some_and(|limit| (start + bytes) as u64 > limit) {
-            return Err(full(rustix::io::Errno::FBIG));
+            return Err(refused(rustix::io::Errno::FBIG));
         }
-        allocate(descriptor, start as u64, bytes as u64).map_err(full)?;
+        allocate(descriptor, start as u64, bytes as u64).map_err(refused)?;
         Ok(descriptor)
     }
 
@@ -701,8 +704,10 @@ pub(crate) fn allocate(
     loop {
         match rustix::fs::fallocate(descriptor, FallocateFlags::empty(), start, length) {
             Err(rustix::io::Errno::INTR) => {}
-            // The file system cannot preallocate: write the zeroes.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+            // The file system cannot preallocate, or a sandbox does not know the call: write the zeroes.
+            Err(
+                rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::PERM,
+            ) => {
                 return write_zeroes(descriptor, start, length);
             }
             other => return other,

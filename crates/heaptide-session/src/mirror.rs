@@ -451,7 +451,7 @@ impl Mirror {
     fn give_up(&mut self, error: &io::Error) {
         self.given_up = true;
         let errno = error.raw_os_error().unwrap_or(0);
-        let _ = self.write_stopped(StopReason::NoSpace, errno);
+        let _ = self.write_stopped(StopReason::of_growth(errno), errno);
     }
 
     /// Ends the capture here if its process still records; says whether it does.
