@@ -26,8 +26,8 @@ def main(args: Optional[list[str]] = None) -> int:
         0, or 1 where a command failed and has said why on stderr, or the program of ``run`` raised.
 
     Raises:
-        SystemExit: With any other exit code, as Memray: 2 for wrong usage, that of the program of ``run``; 128 and the
-            number of the signal that ended it.
+        SystemExit: As Memray, with 0 when help or the version was asked for, and with any other exit code: 2 for wrong
+            usage, that of the program of ``run``; 128 and the number of the signal that ended it.
         KeyboardInterrupt: When Ctrl-C has ended it.
 
     Memray runs the program of ``run`` in this process; here it has one of its own.
@@ -37,7 +37,8 @@ def main(args: Optional[list[str]] = None) -> int:
     except FileNotFoundError as error:
         print(f"heaptide: error: {error}", file=sys.stderr)
         return 1
-    command = ["heaptide", *(sys.argv[1:] if args is None else args)]
+    arguments = sys.argv[1:] if args is None else args
+    command = ["heaptide", *arguments]
     with contextlib.ExitStack() as streams:
         stdout, stderr = (_destination(stream) for stream in (sys.stdout, sys.stderr))
         child = subprocess.Popen(
@@ -51,9 +52,16 @@ def main(args: Optional[list[str]] = None) -> int:
         raise KeyboardInterrupt
     if code < 0:
         raise SystemExit(128 - code)
-    if code > 1:
+    if code > 1 or (code == 0 and _is_answered(program, arguments)):
         raise SystemExit(code)
     return code
+
+
+def _is_answered(program: str, arguments: list[str]) -> bool:
+    """Whether the arguments ask for help or the version. Only the program can tell which of them are those of a
+    program that it runs."""
+    command = ["heaptide", "--is-answered", *arguments]
+    return subprocess.call(command, executable=program, stdin=subprocess.DEVNULL) == 0
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:

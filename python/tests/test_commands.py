@@ -52,6 +52,12 @@ def outcome(package: str, arguments: str, cwd: Path, *own: str) -> str:
         (["stats", "--nothing", "x"], "raised SystemExit 2"),
         (["nothing"], "raised SystemExit 2"),
         ([], "raised SystemExit 2"),
+        (["--help"], "raised SystemExit 0"),
+        (["--version"], "raised SystemExit 0"),
+        (["-V"], "raised SystemExit 0"),
+        (["stats", "-h"], "raised SystemExit 0"),
+        (["run", "-o", "new.bin", "-q", "--help"], "raised SystemExit 0"),
+        ([*RUN, "-c", "pass", "--help"], "returned 0"),
     ],
     ids=str,
 )

@@ -1,12 +1,43 @@
 //! What to say when the command line is no command, in the words that Memray's users know.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Error;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Error, Parser};
+
+use crate::CommandLine;
 
 /// The exit code of wrong usage.
 pub(crate) const WRONG_USAGE: u8 = 2;
+
+/// As the first argument: only say, with the exit code, whether the rest asks for help or the version (0) or not (1).
+/// For `heaptide.commands.main`, which ends differently then, and cannot tell by the exit code of a command.
+const FORETELL: &str = "--is-answered";
+
+/// What to answer to [`FORETELL`]; `None` when that was not asked.
+pub(crate) fn foretold(words: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut words = words.into_iter();
+    let program = words.next()?;
+    let asked = words.next()? == FORETELL;
+    asked.then(|| {
+        let parsed = CommandLine::try_parse_from(std::iter::once(program).chain(words));
+        let answered = parsed.is_err_and(|error| is_answer(&error));
+        if answered {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Whether what is printed is what was asked for.
+fn is_answer(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    )
+}
 
 /// Prints help or version on stdout, or what is wrong on stderr.
 pub(crate) fn answer(error: &Error) -> ExitCode {
@@ -75,6 +106,29 @@ fn position(words: &[String], option: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_asks_for_help_is_told_from_what_does_not() {
+        let foretold = |words: &str| {
+            let words = words.split(' ').map(OsString::from);
+            foretold(words).map(|code| code == ExitCode::SUCCESS)
+        };
+        assert_eq!(foretold("heaptide --help"), None);
+        for answered in ["-V", "--vers", "run -qh", "run -o x --help", "help stats"] {
+            let words = format!("heaptide {FORETELL} {answered}");
+            assert_eq!(foretold(&words), Some(true), "{answered}");
+        }
+        for other in [
+            "run x.py --help",
+            "run -m x -h",
+            "stats x.tide",
+            "stats",
+            "-x -h",
+        ] {
+            let words = format!("heaptide {FORETELL} {other}");
+            assert_eq!(foretold(&words), Some(false), "{other}");
+        }
+    }
 
     #[test]
     fn options_are_found_as_they_were_written() {
