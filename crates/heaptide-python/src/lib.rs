@@ -8,10 +8,13 @@
 mod allocation_record;
 mod arrow;
 mod errors;
+mod facts;
 mod frames;
 mod iterate;
 mod live;
 mod reader;
+mod record_history;
+mod record_reading;
 mod record_sums;
 mod rows;
 mod source;

@@ -1,34 +1,30 @@
 //! `RecordSums`: what records say that somebody has chosen, as something that reports can be made of.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use heaptide_capture::{Capture, Ending, Liveness, Metadata};
-use heaptide_engine::{Amount, Figures, FrameId, Metric, Position, Profile, Sums};
-use heaptide_format::{
-    Allocator, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, MetadataKey, Mode, PYTHON_ALLOCATORS,
-    PythonAllocator, Sample, State,
-};
+use heaptide_capture::{Ending, Liveness};
+use heaptide_engine::{Amount, Figures, Metric, ProcessHistory, Profile};
 use heaptide_report::{
-    ConfidentialFiles, FlamegraphOptions, MAX_MEMORY_RECORDS, Part, TableOptions, flamegraph_html,
-    table_html,
+    ConfidentialFiles, FlamegraphOptions, MAX_MEMORY_RECORDS, Part, SummaryColumn, SummaryOptions,
+    TableOptions, TextOptions, TreeOptions, flamegraph_html, gprof2dot_json, keep_biggest,
+    speedscope_json, summary_text, table_html, transform_csv, tree_text,
 };
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
-use zerocopy::{FromZeros, IntoBytes};
+use pyo3::types::PyString;
 
-use crate::allocation_record::is_deallocation;
-
-const NANOSECONDS_PER_MILLISECOND: u64 = 1_000_000;
-const PAGE_BYTES: u32 = 4096;
+use crate::facts::{Facts, NANOSECONDS_PER_MILLISECOND, Snapshot, capture_of};
+use crate::record_history::over_time;
+use crate::record_reading::Reading;
 
 /// Sums of records of any class that has what those of `AllocationRecord` have.
 #[pyclass(frozen, module = "heaptide._heaptide")]
 pub(crate) struct RecordSums {
     /// Held only for moments in which no Python runs.
     sums: Mutex<OneMetric>,
+    /// Where the records say when: of which metric they are, and what the program held over time.
+    history: Option<(Metric, ProcessHistory)>,
 }
 
 /// A profile that has amounts of one metric; which it is, whoever chose the records says with each page.
@@ -52,50 +48,109 @@ impl OneMetric {
     }
 }
 
-/// Facts about the run, by the names of `Metadata`.
-#[derive(FromPyObject)]
-struct Facts {
-    command_line: String,
-    pid: u32,
-    main_thread_id: u64,
-    python_allocator: String,
-    trace_python_allocators: bool,
-}
-
 #[pymethods]
 impl RecordSums {
     /// Adds up records; `stacks` is the name of their method that gives a stack, the innermost frame first.
     #[new]
     fn new(records: &Bound<'_, PyAny>, stacks: &Bound<'_, PyString>) -> PyResult<Self> {
-        let mut sums = Sums::new();
-        let mut frames = Frames::default();
-        let mut stack = Vec::new();
+        let mut reading = Reading::new(stacks);
         for record in records.try_iter()? {
             let record = record?;
-            stack.clear();
-            for frame in record.call_method0(stacks)?.try_iter()? {
-                stack.push(frames.number(&mut sums, frame?)?);
-            }
-            let amount = Amount {
+            let who = reading.who(&record)?;
+            let peak = Amount {
                 count: record.getattr("n_allocations")?.extract()?,
                 bytes: record.getattr("size")?.extract()?,
             };
-            let number: i64 = record.getattr("tid")?.extract()?;
-            let name: String = record.getattr("thread_name")?.extract()?;
-            let thread = sums.thread(u32::try_from(number).unwrap_or(0), &name);
             let figures = Figures {
-                peak: amount,
+                peak,
                 ..Figures::default()
             };
-            let stack = sums.stack(stack.iter().rev().copied());
-            sums.add(stack, allocator(&record)?, thread, &figures);
+            reading.add(who, &figures);
         }
-        let sums = OneMetric {
-            profile: sums.finish(),
-            metric: Metric::Peak,
+        Ok(Self::of(reading.finish(), Metric::Peak, None))
+    }
+
+    /// Adds up records that have `intervals`, of snapshots as those of `page`. `peaks`: how many bytes were held at
+    /// the peak of each interval, of which the records say who held them; `None`: they are of lives.
+    #[staticmethod]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "what comes from Python comes as values"
+    )]
+    fn over_time(
+        records: &Bound<'_, PyAny>,
+        stacks: &Bound<'_, PyString>,
+        snapshots: Vec<Snapshot>,
+        peaks: Option<Vec<u64>>,
+    ) -> PyResult<Self> {
+        let metric = match peaks {
+            Some(_) => Metric::Peak,
+            None => Metric::Live,
         };
-        Ok(Self {
-            sums: Mutex::new(sums),
+        let (profile, history) = over_time(records, stacks, &snapshots, peaks)?;
+        Ok(Self::of(profile, metric, Some(history)))
+    }
+
+    /// Memory by function as a table. `sort_column` is Memray's number of a column; `max_rows` none: all rows.
+    #[pyo3(signature = (sort_column, max_rows, *, color, unicode))]
+    fn summary(
+        &self,
+        py: Python<'_>,
+        sort_column: u8,
+        max_rows: Option<usize>,
+        color: bool,
+        unicode: bool,
+    ) -> PyResult<String> {
+        let sort = SummaryColumn::from_number(sort_column);
+        let sort = sort.ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "columns have the numbers 1 to 5, and not {sort_column}"
+            ))
+        })?;
+        let options = SummaryOptions {
+            sort,
+            max_rows: max_rows.unwrap_or(usize::MAX),
+            how_to_see_more: "",
+            ..SummaryOptions::default()
+        };
+        let text = TextOptions { color, unicode };
+        self.written(py, Metric::Peak, |profile, out| {
+            summary_text(profile, options, text, out)
+        })
+    }
+
+    /// Leaves only the stacks that have most, `biggest` of them, from now on. Gives how many there are, and were.
+    fn keep_biggest(&self, py: Python<'_>, biggest: usize) -> (usize, usize) {
+        py.detach(|| {
+            let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+            let metric = sums.metric;
+            let kept = keep_biggest(&mut sums.profile, metric, biggest);
+            (kept.stacks, kept.of_stacks)
+        })
+    }
+
+    /// Who called whom, as text.
+    #[pyo3(signature = (*, color, unicode))]
+    fn tree(&self, py: Python<'_>, color: bool, unicode: bool) -> PyResult<String> {
+        let metric = Metric::Peak;
+        let text = TextOptions { color, unicode };
+        self.written(py, metric, |profile, out| {
+            let options = TreeOptions {
+                metric,
+                ..TreeOptions::default()
+            };
+            tree_text(profile, options, text, out)
+        })
+    }
+
+    /// The text of another tool's format, by Memray's name of it.
+    fn transform(&self, py: Python<'_>, format: &str, command_line: &str) -> PyResult<String> {
+        let metric = Metric::Peak;
+        self.written(py, metric, |profile, out| match format {
+            "csv" => transform_csv(profile, metric, out),
+            "gprof2dot" => gprof2dot_json(profile, metric, out),
+            "speedscope" => speedscope_json(command_line, profile, metric, out),
+            _ => Err(io::Error::other(format!("Format not supported: {format}"))),
         })
     }
 
@@ -118,7 +173,7 @@ impl RecordSums {
         start_ms: u64,
         end_ms: u64,
         aggregated: bool,
-        snapshots: Vec<(u64, u64, u64)>,
+        snapshots: Vec<Snapshot>,
         leaks: bool,
         inverted: bool,
         split_threads: bool,
@@ -133,12 +188,20 @@ impl RecordSums {
                 return Err(PyValueError::new_err(text));
             }
         };
-        let metric = if leaks { Metric::Live } else { Metric::Peak };
+        // What is known over time is known of one metric.
+        let metric = match (&self.history, leaks) {
+            (Some((of, _)), _) => *of,
+            (None, true) => Metric::Live,
+            (None, false) => Metric::Peak,
+        };
+        let histories = self.history.as_ref().map(|(_, history)| {
+            let mut history = history.clone();
+            history.start_unix_ns = start_ms.saturating_mul(NANOSECONDS_PER_MILLISECOND);
+            history.end_unix_ns = end_ms.saturating_mul(NANOSECONDS_PER_MILLISECOND);
+            history
+        });
         let capture = capture_of(&metadata, (start_ms, end_ms), aggregated, &snapshots)?;
-        let page = py.detach(|| {
-            let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
-            let profile = sums.as_of(metric);
-            let mut page = Vec::new();
+        self.written(py, metric, |profile, out| {
             let ending = Ending::Unseen;
             let liveness = Liveness::Finished { ending };
             let part = Part::Records;
@@ -150,7 +213,7 @@ impl RecordSums {
                     part,
                     shown: "",
                 };
-                table_html(&capture, profile, &liveness, options, &mut page)?;
+                table_html(&capture, profile, &liveness, options, out)
             } else {
                 let options = FlamegraphOptions {
                     metric,
@@ -158,115 +221,37 @@ impl RecordSums {
                     split_threads,
                     confidential_files,
                     max_memory_records: MAX_MEMORY_RECORDS,
-                    histories: &[],
+                    histories: histories.as_slice(),
                     part,
                     shown: "",
                 };
-                flamegraph_html(&capture, profile, &liveness, options, &mut page)?;
+                flamegraph_html(&capture, profile, &liveness, options, out)
             }
-            String::from_utf8(page).map_err(io::Error::other)
+        })
+    }
+}
+
+impl RecordSums {
+    fn of(profile: Profile, metric: Metric, history: Option<ProcessHistory>) -> Self {
+        Self {
+            sums: Mutex::new(OneMetric { profile, metric }),
+            history: history.map(|history| (metric, history)),
+        }
+    }
+
+    /// What a report writes on the sums as those of a metric.
+    fn written(
+        &self,
+        py: Python<'_>,
+        metric: Metric,
+        report: impl Fn(&Profile, &mut dyn io::Write) -> io::Result<()> + Send + Sync,
+    ) -> PyResult<String> {
+        let text = py.detach(|| {
+            let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut text = Vec::new();
+            report(sums.as_of(metric), &mut text)?;
+            String::from_utf8(text).map_err(io::Error::other)
         });
-        page.map_err(|error| PyOSError::new_err(error.to_string()))
+        text.map_err(|error| PyOSError::new_err(error.to_string()))
     }
-}
-
-/// By its `AllocatorType`; records of other classes may have none.
-fn allocator(record: &Bound<'_, PyAny>) -> PyResult<Allocator> {
-    let Some(number) = record.getattr_opt("allocator")? else {
-        return Ok(Allocator::Malloc);
-    };
-    let number: u8 = number.extract()?;
-    let known = Allocator::from_raw(number.into()).filter(|_| !is_deallocation(number));
-    known.ok_or_else(|| PyValueError::new_err(format!("{number} is no allocator of a record")))
-}
-
-/// Frames that were seen. Most come again and again as the same object.
-#[derive(Default)]
-struct Frames(HashMap<usize, (Py<PyAny>, FrameId)>);
-
-impl Frames {
-    fn number(&mut self, sums: &mut Sums, frame: Bound<'_, PyAny>) -> PyResult<FrameId> {
-        // What is kept alive has an address of its own.
-        let address = frame.as_ptr() as usize;
-        if let Some(&(_, number)) = self.0.get(&address) {
-            return Ok(number);
-        }
-        let (function, file, line): (Bound<'_, PyString>, Bound<'_, PyString>, i32) =
-            frame.extract()?;
-        let function = function.to_string_lossy();
-        let mut position = Position::of_line(line);
-        let mut qualified_name = function.clone();
-        let named;
-        if !frame.is_exact_instance_of::<PyTuple>()
-            && let Some(name) = frame.getattr_opt("qualified_name")?
-        {
-            named = name.cast_into::<PyString>()?;
-            qualified_name = named.to_string_lossy();
-            let end_line: Option<i32> = frame.getattr("end_line")?.extract()?;
-            position.end_line = end_line.unwrap_or(0);
-            position.column = frame.getattr("column")?.extract()?;
-            position.end_column = frame.getattr("end_column")?.extract()?;
-        }
-        let file = file.to_string_lossy();
-        let number = sums.frame(&function, &file, &qualified_name, position);
-        self.0.insert(address, (frame.unbind(), number));
-        Ok(number)
-    }
-}
-
-/// A capture of nothing but what the facts say. `ms`: when tracking began and ended.
-fn capture_of(
-    facts: &Facts,
-    ms: (u64, u64),
-    aggregated: bool,
-    snapshots: &[(u64, u64, u64)],
-) -> PyResult<Capture> {
-    let nanoseconds = |ms: u64| ms.saturating_mul(NANOSECONDS_PER_MILLISECOND);
-    let mut header = Header::new_zeroed();
-    let identity = &mut header.identity;
-    identity.magic = MAGIC;
-    identity.version = FORMAT_VERSION;
-    identity.header_bytes = HEADER_BYTES as u32;
-    identity.page_bytes = PAGE_BYTES;
-    let mode = if aggregated {
-        Mode::Aggregated
-    } else {
-        Mode::All
-    };
-    identity.mode = mode as u32;
-    identity.pid = facts.pid;
-    identity.created_unix_ns = nanoseconds(ms.0);
-    identity.sample_weight = 1;
-    if facts.trace_python_allocators {
-        identity.options |= PYTHON_ALLOCATORS;
-    }
-    identity.checksum = identity.expected_checksum();
-    let lifecycle = &mut header.lifecycle;
-    lifecycle.state = State::Finished as u32;
-    lifecycle.main_thread_id = u32::try_from(facts.main_thread_id).unwrap_or(0);
-    lifecycle.python_allocator = python_allocator(&facts.python_allocator);
-    lifecycle.tracking_start_unix_ns = nanoseconds(ms.0);
-    lifecycle.tracking_end_unix_ns = nanoseconds(ms.1);
-    lifecycle.allocated_end = HEADER_BYTES as u64;
-    let capture = Capture::from_bytes(header.as_bytes(), "records");
-    let mut capture = capture.map_err(|error| PyOSError::new_err(error.to_string()))?;
-    // Arguments are in one line in the facts; where one had a blank in it, it comes apart.
-    let arguments = facts.command_line.replace(' ', "\0").into_bytes();
-    capture.metadata = Metadata::from_iter([(MetadataKey::CommandLine, arguments)]);
-    capture.warnings.clear();
-    let samples = snapshots.iter().map(|&(time_ms, resident, heap)| Sample {
-        unix_ns: nanoseconds(time_ms),
-        resident_bytes: resident,
-        heap_bytes: heap,
-        ..Sample::default()
-    });
-    capture.samples = samples.collect();
-    capture.samples.sort_by_key(|sample| sample.unix_ns);
-    Ok(capture)
-}
-
-fn python_allocator(name: &str) -> u32 {
-    let known = (0..=u32::from(u8::MAX)).filter_map(PythonAllocator::from_raw);
-    let mut named = known.filter(|allocator| allocator.name() == name);
-    named.next().map_or(0, |allocator| allocator as u32)
 }

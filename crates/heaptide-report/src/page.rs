@@ -96,7 +96,8 @@ fn block_of(request: &PageRequest) -> Block {
         _ => Shape::Tree,
     };
     let mut block = Block::default();
-    let tree = PageTree::new(request.profile, shape, request.split_threads);
+    let over_time = !request.histories.is_empty();
+    let tree = PageTree::new(request.profile, shape, request.split_threads, over_time);
     let names = tree.write(request.capture, request.profile, &mut block);
     let sources = sources::sources(
         request.capture,
@@ -124,7 +125,7 @@ fn block_of(request: &PageRequest) -> Block {
         "modules": names.modules,
         "sources": sources,
         "time": time,
-        "temporal": !request.histories.is_empty(),
+        "temporal": over_time,
     });
     block
 }

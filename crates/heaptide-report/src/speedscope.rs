@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use heaptide_capture::Capture;
 use heaptide_engine::{Amount, LocationId, Metric, NO_FILE, Profile};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
@@ -79,12 +78,12 @@ impl<'a> Samples<'a> {
     }
 }
 
-/// Two profiles, bytes and allocations, over the same stacks.
+/// Two profiles, bytes and allocations, over the same stacks, by the name of the program's command line.
 ///
 /// # Errors
 /// When writing fails.
 pub fn speedscope_json(
-    capture: &Capture,
+    command: &str,
     profile: &Profile,
     metric: Metric,
     out: &mut dyn Write,
@@ -111,7 +110,6 @@ pub fn speedscope_json(
             (places.into_iter().map(&mut index_of).collect(), amount)
         })
         .collect();
-    let command = capture.metadata.command_line();
     let file = File {
         schema: SCHEMA,
         shared: Shared { frames },
@@ -122,7 +120,7 @@ pub fn speedscope_json(
         name: if command.is_empty() {
             "heaptide"
         } else {
-            &command
+            command
         },
         active_profile_index: 0,
         exporter: EXPORTER,

@@ -21,6 +21,8 @@ pub struct SummaryOptions {
     pub max_rows: usize,
     /// A row per thread instead of all threads together.
     pub split_threads: bool,
+    /// What is said after the number of rows that are left out.
+    pub how_to_see_more: &'static str,
 }
 
 impl Default for SummaryOptions {
@@ -30,6 +32,7 @@ impl Default for SummaryOptions {
             sort: SummaryColumn::Total,
             max_rows: usize::MAX,
             split_threads: false,
+            how_to_see_more: ", show them with -r",
         }
     }
 }
@@ -188,8 +191,9 @@ pub fn summary_text(
     if all > rows.len() {
         writeln!(
             out,
-            "({} more functions, show them with -r)",
-            count_text((all - rows.len()) as u64)
+            "({} more functions{})",
+            count_text((all - rows.len()) as u64),
+            options.how_to_see_more
         )?;
     }
     Ok(())

@@ -134,7 +134,7 @@ fn make_of_capture(capture: &Capture, profile: &Profile, liveness: &Liveness) {
     report::stats_text(capture, profile, liveness, stats, out).unwrap();
     report::stats_json(capture, profile, liveness, stats, out).unwrap();
     for metric in [Metric::Peak, Metric::Live] {
-        report::speedscope_json(capture, profile, metric, out).unwrap();
+        report::speedscope_json(&capture.metadata.command_line(), profile, metric, out).unwrap();
         report::firefox_json(capture, profile, metric, out).unwrap();
     }
     report::pprof(capture, profile, Metric::Peak, out).unwrap();

@@ -99,8 +99,9 @@ fn check_speedscope(file: &Value) {
 #[test]
 fn speedscope_keeps_the_schema_and_the_totals() {
     for it in captures() {
+        let command = it.capture.metadata.command_line();
         for metric in METRICS {
-            let file = json(|out| report::speedscope_json(&it.capture, &it.profile, metric, out));
+            let file = json(|out| report::speedscope_json(&command, &it.profile, metric, out));
             check_speedscope(&file);
             let whole = it.profile.totals.figures.get(metric);
             let total = |index: usize| file["profiles"][index]["endValue"].as_u64().unwrap();

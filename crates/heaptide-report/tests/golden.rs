@@ -75,6 +75,7 @@ fn summary() {
         sort: report::SummaryColumn::Own,
         max_rows: 2,
         split_threads: false,
+        ..report::SummaryOptions::default()
     };
     let split = report::SummaryOptions {
         metric: Metric::Allocated,
@@ -222,7 +223,12 @@ fn transform() {
         report::gprof2dot_json(&it.profile, Metric::Peak, out)
     });
     check("speedscope.json", |it, out| {
-        report::speedscope_json(&it.capture, &it.profile, Metric::Live, out)
+        report::speedscope_json(
+            &it.capture.metadata.command_line(),
+            &it.profile,
+            Metric::Live,
+            out,
+        )
     });
 }
 

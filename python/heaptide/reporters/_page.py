@@ -22,16 +22,15 @@ class Page:
 
     def __init__(
         self,
-        allocations: Iterable[object],
+        sums: RecordSums,
         memory_records: Iterable[MemorySnapshot],
         *,
-        native_traces: bool,
         merge_threads: bool,
         inverted: bool = False,
         confidential_files: str = "default",
     ) -> None:
         self.memory_records = tuple(memory_records)
-        self._sums = RecordSums(allocations, "hybrid_stack_trace" if native_traces else "stack_trace")
+        self._sums = sums
         self._merge_threads = merge_threads
         self._inverted = inverted
         self._confidential_files = confidential_files
@@ -51,7 +50,7 @@ class Page:
             outfile: Where to.
             metadata: Facts about the run.
             show_memory_leaks: Whether the records are of what was not given back; else the page says only that they
-                are records.
+                are records. Of no effect where the records themselves say when.
             merge_threads: Whether threads cannot be told apart in the page.
             inverted: Whether the page begins with what allocates.
             no_web: Of no effect: the page never needs the network.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, Optional
 
+from heaptide._heaptide import RecordSums
 from heaptide._records import MemorySnapshot
 from heaptide.reporters._page import Page
+from heaptide.reporters._stacks import method_of
 
 __all__ = ["FlameGraphReporter"]
 
@@ -24,7 +26,7 @@ class FlameGraphReporter(Page):
         with open("leaks.html", "w") as file:
             reporter.render(file, reader.metadata, show_memory_leaks=True, merge_threads=True, inverted=False)
 
-    Of a whole capture ``heaptide flamegraph`` shows more: all metrics, and with ``--temporal`` stretches of time.
+    Of a whole capture ``heaptide flamegraph`` shows more: all metrics.
     """
 
     report = "flamegraph"
@@ -54,10 +56,49 @@ class FlameGraphReporter(Page):
             NotImplementedError: When there are deallocations among the records: they have no stacks.
         """
         return cls(
-            allocations,
+            RecordSums(allocations, method_of(native_traces)),
             memory_records,
-            native_traces=native_traces,
             merge_threads=merge_threads,
             inverted=bool(inverted),
             confidential_files=confidential_files,
         )
+
+    @classmethod
+    def from_temporal_snapshot(
+        cls,
+        allocations: Iterable[object],
+        *,
+        memory_records: Iterable[MemorySnapshot],
+        native_traces: bool,
+        high_water_mark_by_snapshot: Optional[list[int]],
+        inverted: Optional[bool] = None,
+        confidential_files: Literal["all", "none", "default"] = "default",
+    ) -> FlameGraphReporter:
+        """Reads records that say when, for a page that takes the run apart::
+
+            records, peaks = reader.get_temporal_high_water_mark_allocation_records()
+            reporter = FlameGraphReporter.from_temporal_snapshot(
+                records,
+                memory_records=reader.get_memory_snapshots(),
+                native_traces=False,
+                high_water_mark_by_snapshot=peaks,
+            )
+
+        Args:
+            allocations: The records, or what is like them: instead of a size and a number of blocks they have
+                ``intervals``, as `TemporalAllocationRecord`.
+            memory_records: The snapshots that the intervals are counted by.
+            native_traces: Whether to take the hybrid stacks of the records.
+            high_water_mark_by_snapshot: How many bytes were held at the peak before each snapshot, and after the last
+                one: the records say who held them. ``None``: the records are of
+                ``get_temporal_allocation_records``, and say when what was allocated was given back.
+            inverted: Whether the page begins with what allocates.
+            confidential_files: Of which files the page has no source lines.
+
+        Raises:
+            ValueError: When there are other snapshots than the intervals are counted by.
+        """
+        snapshots = tuple(memory_records)
+        rows = [(record.time, record.rss, record.heap) for record in snapshots]
+        sums = RecordSums.over_time(allocations, method_of(native_traces), rows, high_water_mark_by_snapshot)
+        return cls(sums, snapshots, merge_threads=False, inverted=bool(inverted), confidential_files=confidential_files)

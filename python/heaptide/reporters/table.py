@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from heaptide._enums import AllocatorType
+from heaptide._heaptide import RecordSums
 from heaptide._records import MemorySnapshot
 from heaptide.reporters._page import Page
+from heaptide.reporters._stacks import method_of
 
 __all__ = ["TableReporter"]
 
@@ -34,7 +36,8 @@ class TableReporter(Page):
     ) -> TableReporter:
         """Reads records; see `FlameGraphReporter.from_snapshot`. Other arguments are of no effect."""
         records = list(allocations)
-        reporter = cls(records, memory_records, native_traces=native_traces, merge_threads=merge_threads)
+        sums = RecordSums(records, method_of(native_traces))
+        reporter = cls(sums, memory_records, merge_threads=merge_threads)
         reporter.data = _rows(records, native_traces)
         return reporter
 

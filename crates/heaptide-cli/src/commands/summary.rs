@@ -54,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
         sort: arguments.sort_column,
         max_rows: arguments.max_rows.or(fitting).unwrap_or(usize::MAX),
         split_threads: arguments.split_threads,
+        ..SummaryOptions::default()
     };
     let text = TextOptions {
         color: to_terminal && terminal.stdout_color,

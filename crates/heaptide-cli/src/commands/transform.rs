@@ -57,10 +57,11 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> anyhow::Result<
     let loaded = written.load(terminal)?;
     let metric = written.metric();
     let profile = &loaded.profile;
+    let command = loaded.capture.metadata.command_line();
     let write = |out: &mut dyn io::Write| match format {
         Format::Csv => transform_csv(profile, metric, out),
         Format::Gprof2dot => gprof2dot_json(profile, metric, out),
-        Format::Speedscope => speedscope_json(&loaded.capture, profile, metric, out),
+        Format::Speedscope => speedscope_json(&command, profile, metric, out),
     };
     let file = written.output.write(&path, write)?;
     if let (Format::Gprof2dot, Some(path)) = (format, file) {

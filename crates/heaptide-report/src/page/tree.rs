@@ -2,7 +2,7 @@
 
 use heaptide_capture::Capture;
 use heaptide_engine::{
-    CallTree, Figures, LocationId, NO_FILE, Position, Profile, StackId, TemporalKey, TextId,
+    CallTree, Entry, Figures, LocationId, NO_FILE, Position, Profile, StackId, TemporalKey, TextId,
 };
 use heaptide_format::Allocator;
 use rustc_hash::FxHashMap;
@@ -53,6 +53,8 @@ pub(crate) struct PageTree {
     entries: Vec<PageEntry>,
     pub(crate) allocators: Vec<Allocator>,
     split_threads: bool,
+    /// Whether stacks have nodes that have nothing but at some times.
+    over_time: bool,
     /// The page's node of every stack; the root for stacks that have none.
     of_stack: Vec<u32>,
 }
@@ -69,7 +71,12 @@ pub(crate) struct Names {
 const ABSENT: u32 = u32::MAX;
 
 impl PageTree {
-    pub(crate) fn new(profile: &Profile, shape: Shape, split_threads: bool) -> Self {
+    pub(crate) fn new(
+        profile: &Profile,
+        shape: Shape,
+        split_threads: bool,
+        over_time: bool,
+    ) -> Self {
         let tree = CallTree::new(profile);
         let mut page = Self {
             parent: vec![0],
@@ -81,6 +88,7 @@ impl PageTree {
             entries: Vec::new(),
             allocators: Vec::new(),
             split_threads,
+            over_time,
             of_stack: Vec::new(),
         };
         // Of the root it means nothing, but an index must be one.
@@ -118,6 +126,13 @@ impl PageTree {
         (node, thread, allocator as u32)
     }
 
+    /// What the page has something of.
+    fn entries_of<'a>(&self, profile: &'a Profile) -> impl Iterator<Item = &'a Entry> + use<'a> {
+        let over_time = self.over_time;
+        let entries = profile.entries.iter();
+        entries.filter(move |entry| over_time || has_any(&entry.figures))
+    }
+
     fn location_index(
         &mut self,
         location: LocationId,
@@ -145,11 +160,7 @@ impl PageTree {
         of_node: &mut [u32],
     ) {
         let mut wanted = vec![false; tree.nodes.len()];
-        for entry in profile
-            .entries
-            .iter()
-            .filter(|entry| has_any(&entry.figures))
-        {
+        for entry in self.entries_of(profile) {
             wanted[tree.node_of(entry.stack) as usize] = true;
         }
         for index in (1..tree.nodes.len()).rev() {
@@ -173,11 +184,7 @@ impl PageTree {
         of_node: &mut [u32],
     ) {
         let mut of_location: FxHashMap<u32, u32> = FxHashMap::default();
-        for entry in profile
-            .entries
-            .iter()
-            .filter(|entry| has_any(&entry.figures))
-        {
+        for entry in self.entries_of(profile) {
             let index = tree.node_of(entry.stack) as usize;
             let location = frame_location(profile, tree, index);
             let location = self.location_index(location, location_indices);
@@ -214,11 +221,7 @@ impl PageTree {
 
     fn add_entries(&mut self, profile: &Profile, tree: &CallTree, of_node: &[u32]) {
         let mut indices: FxHashMap<(u32, u32, Allocator), usize> = FxHashMap::default();
-        for entry in profile
-            .entries
-            .iter()
-            .filter(|entry| has_any(&entry.figures))
-        {
+        for entry in self.entries_of(profile) {
             let node = of_node[tree.node_of(entry.stack) as usize];
             let thread = if self.split_threads { entry.thread } else { 0 };
             let key = (node, thread, entry.allocator);
