@@ -23,7 +23,7 @@ PROGRAMS = {
     "objects": """
 class Node:
     def __init__(self, size): self.data = bytearray(size)
-def build(n): return [Node(600 + i) for i in range(n)]
+def build(n): return [Node(3000 + i) for i in range(n)]
 def main():
     kept = build(50)
     build(30)
