@@ -309,3 +309,42 @@ print(found("x.tide") >= 3, total >= 3, grown < 20_000_000)
 """
     )
     assert printed == "True True True\n"
+
+
+# Their libraries went through `patchelf`: nothing lies where linkers put it.
+@pytest.mark.parametrize("package", ["numpy", "pyarrow", "pandas", "polars", "duckdb"])
+@pytest.mark.parametrize("file_format", list(FileFormat))
+def test_libraries_of_wheels_that_are_loaded_already(in_process: Piece, package: str, file_format: FileFormat) -> None:
+    pytest.importorskip(package)
+    printed = in_process(
+        f"import {package}\n"
+        + HELPERS
+        + f"""
+with Tracker("x.tide", file_format=FileFormat({file_format})):
+    kept = many(5)
+print(found("x.tide"))
+"""
+    )
+    assert printed == "5\n"
+
+
+@pytest.mark.parametrize("file_format", list(FileFormat))
+def test_arrays_are_tracked(in_process: Piece, file_format: FileFormat) -> None:
+    pytest.importorskip("numpy")
+    printed = in_process(
+        "import numpy\n"
+        + HELPERS
+        + f"""
+def arrays():
+    return [numpy.zeros(1_000_000 + i) for i in range(3)]
+with Tracker("x.tide", file_format=FileFormat({file_format})):
+    kept = arrays()
+    del kept[0]
+    fleeting = numpy.zeros(3_000_000)
+    del fleeting
+reader = FileReader("x.tide")
+print(sum(r.size for r in reader.get_leaked_allocation_records() if r.size > 1_000_000))
+print(reader.metadata.peak_memory // 1_000_000)
+"""
+    )
+    assert printed == f"{8 * 2_000_003}\n40\n"

@@ -3,6 +3,7 @@
 use crate::object::{Object, for_each_object};
 
 const DT_PLTRELSZ: i64 = 2;
+const DT_HASH: i64 = 4;
 const DT_STRTAB: i64 = 5;
 const DT_SYMTAB: i64 = 6;
 const DT_RELA: i64 = 7;
@@ -10,6 +11,7 @@ const DT_RELASZ: i64 = 8;
 const DT_STRSZ: i64 = 10;
 const DT_PLTREL: i64 = 20;
 const DT_JMPREL: i64 = 23;
+const DT_GNU_HASH: i64 = 0x6fff_fef5;
 const TAG_RELA: u64 = 7;
 
 #[repr(C)]
@@ -42,6 +44,9 @@ pub(crate) struct Dynamic<'a> {
     names: &'a [u8],
     data: &'a [Rela],
     plt: &'a [Rela],
+    /// The tables by which the loader finds symbols; null where there is none.
+    hash: *const u32,
+    gnu_hash: *const u32,
 }
 
 impl<'a> Dynamic<'a> {
@@ -55,6 +60,7 @@ impl<'a> Dynamic<'a> {
         let (mut symbols, mut names, mut names_size) = (0u64, 0u64, 0u64);
         let (mut data, mut data_size, mut plt, mut plt_size, mut plt_kind) =
             (0u64, 0u64, 0u64, 0u64, TAG_RELA);
+        let (mut hash, mut gnu_hash) = (0u64, 0u64);
         // SAFETY: the loader has accepted this section; it ends with a null tag.
         unsafe {
             while (*entry).tag != 0 {
@@ -68,6 +74,8 @@ impl<'a> Dynamic<'a> {
                     DT_JMPREL => plt = value,
                     DT_PLTRELSZ => plt_size = value,
                     DT_PLTREL => plt_kind = value,
+                    DT_HASH => hash = value,
+                    DT_GNU_HASH => gnu_hash = value,
                     _ => {}
                 }
                 entry = entry.add(1);
@@ -97,12 +105,22 @@ impl<'a> Dynamic<'a> {
                 core::slice::from_raw_parts(start as *const Rela, size as usize / size_of::<Rela>())
             }
         };
+        let words = |start: u64| -> *const u32 {
+            let start = address(start);
+            if object.contains(start) {
+                start as *const u32
+            } else {
+                core::ptr::null()
+            }
+        };
         Some(Self {
             symbols: symbols as *const libc::Elf64_Sym,
             // SAFETY: DT_STRTAB and DT_STRSZ describe the loaded string table.
             names: unsafe { core::slice::from_raw_parts(names as *const u8, names_size as usize) },
             data: table(data, data_size),
             plt: table(plt, plt_size),
+            hash: words(hash),
+            gnu_hash: words(gnu_hash),
         })
     }
 
@@ -135,11 +153,33 @@ impl<'a> Dynamic<'a> {
         unsafe { (*self.symbols.add(index)).st_shndx != 0 }
     }
 
-    /// How many symbols there are. The table has no length of its own, but the string table follows it in every
-    /// file that linkers make.
+    /// How many symbols there are. The table has no length of its own, and nothing has to follow it: tools that repair
+    /// wheels move the string table elsewhere. The loader's tables know; where there are none, nobody can find a symbol.
     fn symbol_count(&self) -> usize {
-        let span = (self.names.as_ptr() as usize).saturating_sub(self.symbols as usize);
-        span / size_of::<libc::Elf64_Sym>()
+        if !self.hash.is_null() {
+            // SAFETY: the table begins with the number of its buckets and that of the symbols.
+            return unsafe { *self.hash.add(1) } as usize;
+        }
+        if self.gnu_hash.is_null() {
+            return 0;
+        }
+        // SAFETY: the loader finds symbols by this table, so it is as it should be: four words, a filter of as many
+        // double words as the third says, a word for each bucket, and a word for each symbol from the second word's
+        // number on. The last symbol of a bucket has an odd word.
+        unsafe {
+            let table = self.gnu_hash;
+            let [buckets, first, filter] = [0, 1, 2].map(|index| *table.add(index) as usize);
+            let heads = table.add(4 + filter * 2);
+            let chains = heads.add(buckets);
+            let last = (0..buckets).map(|bucket| *heads.add(bucket) as usize).max();
+            let Some(mut last) = last.filter(|&last| last >= first) else {
+                return first;
+            };
+            while *chains.add(last - first) & 1 == 0 {
+                last += 1;
+            }
+            last + 1
+        }
     }
 
     /// Does the object define a symbol of this name?
@@ -154,7 +194,7 @@ impl<'a> Dynamic<'a> {
     /// Size of the symbol `name` defined at `value`.
     fn defined_bytes(&self, value: u64, name: &[u8]) -> usize {
         (0..self.symbol_count())
-            // SAFETY: all of it lies between the start of the symbol table and that of the string table.
+            // SAFETY: the symbol is one of those that there are.
             .map(|index| (index, unsafe { &*self.symbols.add(index) }))
             .find(|(index, symbol)| symbol.st_value == value && self.name(*index) == name)
             .map_or(0, |(_, symbol)| symbol.st_size as usize)
@@ -182,4 +222,85 @@ pub fn symbol_bytes(address: usize, name: &[u8]) -> usize {
         false
     });
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: &[u8] = b"\0free\0malloc\0";
+    const WORDS: usize = 128;
+
+    /// An object that defines `free` and needs `malloc`. Its string table lies before its symbols, as in libraries
+    /// that went through `patchelf`; `hash_tag` says which table the loader finds symbols by.
+    fn lay_out(image: &mut [u64; WORDS], hash_tag: i64) {
+        let base = image.as_ptr() as u64;
+        for (index, &byte) in NAMES.iter().enumerate() {
+            image[index / 8] |= u64::from(byte) << (index % 8 * 8);
+        }
+        // Symbols of three words each: none, `malloc` (of no section), `free`.
+        image[32 + 3] = 6;
+        image[32 + 6] = 1 | 1 << 48;
+        image[32 + 7] = 0x1234;
+        image[32 + 8] = 40;
+        let words: &[u32] = match hash_tag {
+            // One bucket, the first symbol that can be found, a filter of one, the filter, the bucket, the chain.
+            DT_GNU_HASH => &[1, 2, 1, 0, 0, 0, 2, 0x7c96_bd11],
+            // One bucket, three symbols.
+            _ => &[1, 3, 2, 0, 0, 0, 0, 0],
+        };
+        for (index, pair) in words.chunks(2).enumerate() {
+            image[64 + index] = u64::from(pair[0]) | u64::from(pair[1]) << 32;
+        }
+        let dynamic = [
+            (DT_STRTAB, base),
+            (DT_STRSZ, NAMES.len() as u64),
+            (DT_SYMTAB, base + 32 * 8),
+            (hash_tag, base + 64 * 8),
+        ];
+        for (index, (tag, value)) in dynamic.into_iter().enumerate() {
+            image[96 + index * 2] = tag as u64;
+            image[97 + index * 2] = value;
+        }
+    }
+
+    fn check(hash_tag: i64, found: bool) {
+        let mut image = [0; WORDS];
+        lay_out(&mut image, hash_tag);
+        let header = |p_type, start: usize, words: usize| libc::Elf64_Phdr {
+            p_type,
+            p_flags: libc::PF_R,
+            p_offset: 0,
+            p_vaddr: start as u64 * 8,
+            p_paddr: 0,
+            p_filesz: words as u64 * 8,
+            p_memsz: words as u64 * 8,
+            p_align: 8,
+        };
+        let headers = [
+            header(libc::PT_LOAD, 0, WORDS),
+            header(libc::PT_DYNAMIC, 96, 32),
+        ];
+        let object = Object {
+            name: b"",
+            base: image.as_ptr() as usize,
+            headers: &headers,
+            loads: 1,
+            unloads: 0,
+        };
+        assert_eq!(defines(&object, b"free"), found);
+        assert!(!defines(&object, b"malloc"));
+        assert!(!defines(&object, b"fre"));
+        let dynamic = Dynamic::of(&object).unwrap();
+        let bytes = if found { 40 } else { 0 };
+        assert_eq!(dynamic.defined_bytes(0x1234, b"free"), bytes);
+    }
+
+    #[test]
+    fn symbols_are_found_wherever_the_names_are() {
+        check(DT_GNU_HASH, true);
+        check(DT_HASH, true);
+        // Without either table the loader finds none.
+        check(DT_PLTREL + 1, false);
+    }
 }
