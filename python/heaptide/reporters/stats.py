@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from heaptide._enums import FileFormat
 from heaptide._reader import size_fmt
 from heaptide._stats import Stats
 
@@ -65,7 +66,8 @@ class StatsReporter:
         bins = _histogram(stats.allocation_count_by_size)
         most = max((each.count for each in bins), default=0)
         yield ""
-        yield "Allocations by size"
+        aggregated = stats.metadata.file_format == FileFormat.AGGREGATED_ALLOCATIONS
+        yield "Allocations by size" + (", each counted as the smallest of its kind" if aggregated else "")
         for each in bins:
             bar = "#" * math.ceil(each.count * BAR_CELLS / most) if most else ""
             yield f"  up to {size_fmt(each.max_bytes):>10}  {each.count:>12,}  {bar}".rstrip()
