@@ -99,3 +99,34 @@ test("the table: rows, orders, filters, and how far scrolling reaches", async ()
   await slicesOf(find("function_123 "));
   expect(await page.textContent(".summary")).toMatch(/^\d+ of \d{3},\d{3} rows: [^;]* blocks$/);
 });
+
+test("Stop takes back a search, an order and the way to the table", async () => {
+  await start("large-1000000.html");
+  await page.evaluate(countSlices);
+  /** Does something and stops it in the same task; says whether it worked on after each. */
+  const stopped = (selector: string, query: string | null) =>
+    page.evaluate(
+      ([selector, query]) => {
+        const target = document.querySelector<HTMLElement>(selector!);
+        if (query !== null && target instanceof HTMLInputElement) {
+          target.value = query!;
+          target.dispatchEvent(new Event("input"));
+        } else target?.click();
+        const busy = document.documentElement.hasAttribute("data-busy");
+        document.querySelector<HTMLElement>("#stop")?.click();
+        return [busy, document.documentElement.hasAttribute("data-busy")];
+      },
+      [selector, query] as const,
+    );
+  expect(await stopped("#search", "function_7")).toEqual([true, false]);
+  expect(await page.inputValue("#search")).toBe("");
+  expect(await page.textContent("#matched")).toBe("");
+  expect(await stopped("[data-view=table]", null)).toEqual([true, false]);
+  expect(await page.getAttribute("[data-view=table]", "aria-pressed")).toBe("false");
+  expect(await page.locator("#graph-pane").isVisible()).toBe(true);
+  await page.click("[data-view=table]");
+  await settle(page);
+  expect(await stopped("[data-column=function]", null)).toEqual([true, false]);
+  expect(await page.getAttribute("[aria-sort]", "aria-sort")).toBe("descending");
+  expect(await page.locator("[aria-sort] button").textContent()).toBe("Size ↓");
+});
