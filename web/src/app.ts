@@ -61,7 +61,7 @@ export class App {
     // Until the address is read, which decides what is shown first.
     const nothing = { bytes: new Float64Array(1), counts: new Float64Array(1) };
     const root = { ...data.tree, size: 1, parents: new Int32Array(1), locations: new Int32Array(1) };
-    const view = finish(viewWork(root, 1, nothing, { inverted: false, hidden: null, unit: "bytes" }));
+    const view = finish(viewWork(root, nothing, { inverted: false, hidden: null, unit: "bytes" }));
     this.shown = { settings: this.wanted, cells: data.cells[metric], hidden: null, view, search: null, listing: null };
     this.state = { view, zoom: 0, selected: -1, flames: false, matched: null, rootLabel: "" };
     this.theme = startTheme(() => this.repaint());

@@ -7,7 +7,7 @@ const options = { inverted: false, hidden: null, unit: "bytes" } as const;
 test("boxes lie inside their callers' boxes and beside each other", () => {
   const next = random(99);
   const tree = randomTree(3000, 60, next);
-  const view = makeView(tree, 60, ownOf(tree.size, randomCells(tree, 4000, next), -1), options);
+  const view = makeView(tree, ownOf(tree.size, randomCells(tree, 4000, next), -1), options);
   for (const zoom of [0, 1, 40]) {
     const boxes = boxesOf(view, zoom, 900);
     boxes.rows.forEach((row, depth) => {
@@ -38,14 +38,14 @@ test("many children narrower than a pixel are a box a pixel", () => {
   const tree = treeOf(new Array<number>(count + 1).fill(0), Array.from({ length: count + 1 }, (_, node) => node));
   const own = { bytes: new Float64Array(count + 1).fill(1), counts: new Float64Array(count + 1) };
   own.bytes[0] = 0;
-  const view = makeView(tree, count + 1, own, options);
+  const view = makeView(tree, own, options);
   const row = boxesOf(view, 0, 500).rows[1]!;
   expect(row.nodes.length).toBeGreaterThanOrEqual(499);
   expect(row.nodes.length).toBeLessThanOrEqual(500);
 });
 
 test("callers of the zoomed frame are as wide as the graph", () => {
-  const view = makeView(treeOf([0, 0, 1, 2, 0], [0, 1, 2, 3, 4]), 5, { bytes: Float64Array.from([0, 0, 0, 1, 9]), counts: new Float64Array(5) }, options);
+  const view = makeView(treeOf([0, 0, 1, 2, 0], [0, 1, 2, 3, 4]), { bytes: Float64Array.from([0, 0, 0, 1, 9]), counts: new Float64Array(5) }, options);
   const boxes = boxesOf(view, 2, 100);
   expect(boxes.rows.map((row) => [row.left[0], row.right[0], row.nodes])).toEqual([
     [0, 100, [0]],
@@ -58,6 +58,6 @@ test("callers of the zoomed frame are as wide as the graph", () => {
 });
 
 test("nothing at all is one box", () => {
-  const view = makeView(treeOf([0], [0]), 1, { bytes: new Float64Array(1), counts: new Float64Array(1) }, options);
+  const view = makeView(treeOf([0], [0]), { bytes: new Float64Array(1), counts: new Float64Array(1) }, options);
   expect(boxesOf(view, 0, 100).rows.length).toBe(1);
 });

@@ -37,7 +37,7 @@ test("a range of 100,000 intervals, over 100,000 stacks with 300,000 lifetimes",
     const before = process.cpuUsage();
     const own = ownOf(stacks, cellsOf(temporal, [range]), -1);
     const counted = process.cpuUsage(before);
-    const view = makeView(tree, 500, own, { inverted: false, hidden: null, unit: "bytes" });
+    const view = makeView(tree, own, { inverted: false, hidden: null, unit: "bytes" });
     const all = process.cpuUsage(before);
     times.push(`${name} ${counted.user / 1000} + tree ${(all.user - counted.user) / 1000} ms`);
     expect(view.bytes[0]).toBe(own.bytes.reduce((sum, bytes) => sum + bytes, 0));

@@ -69,7 +69,7 @@ const flags = new Uint8Array(SIZE);
 
 beforeAll(() => {
   data = large();
-  view = makeView(data.tree, SIZE, ownOf(SIZE, data.cells.peak, -1), { inverted: false, hidden: null, unit: "bytes" });
+  view = makeView(data.tree, ownOf(SIZE, data.cells.peak, -1), { inverted: false, hidden: null, unit: "bytes" });
 });
 
 /** How often a work stops, and what comes of it. */
@@ -135,7 +135,7 @@ test("children of a crowded node are sorted in pieces, each unit for itself", ()
   const crowd = treeOf(new Array<number>(SIZE + 1).fill(0), Array.from({ length: SIZE + 1 }, (_, node) => node));
   const next = random(5);
   const amounts = () => Float64Array.from({ length: SIZE + 1 }, () => next(1000));
-  const bytes = makeView(crowd, SIZE + 1, { bytes: amounts(), counts: amounts() }, { inverted: false, hidden: null, unit: "bytes" });
+  const bytes = makeView(crowd, { bytes: amounts(), counts: amounts() }, { inverted: false, hidden: null, unit: "bytes" });
   expect(bytes.sorted[0]).toBe(1);
   const { stops, result: blocks } = counted(reweighedWork(bytes, "blocks"));
   expect(stops).toBeGreaterThanOrEqual(SORT);

@@ -17,7 +17,7 @@ test("matched frames below each other count once", () => {
   const next = random(11);
   const tree = randomTree(500, 12, next);
   const own = ownOf(tree.size, randomCells(tree, 700, next), -1);
-  const view = makeView(tree, 12, own, { inverted: false, hidden: null, unit: "bytes" });
+  const view = makeView(tree, own, { inverted: false, hidden: null, unit: "bytes" });
   const matched = Uint8Array.from([0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
   for (const zoom of [0, 1, 7, 100]) {
     let bytes = 0;

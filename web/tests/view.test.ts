@@ -42,7 +42,7 @@ describe.each([false, true])("inverted %s", (inverted) => {
     const hidden = seed % 2 === 0 ? null : Uint8Array.from({ length: locations }, () => (next(3) === 0 ? 1 : 0));
     for (const thread of [-1, 0, 2]) {
       const own = ownOf(tree.size, cells, thread);
-      const view = makeView(tree, locations, own, { inverted, hidden, unit: "bytes" });
+      const view = makeView(tree, own, { inverted, hidden, unit: "bytes" });
       expect(sumsOf(view)).toEqual(naive(tree, own, hidden, inverted));
       for (let node = 1; node < view.size; node++) {
         expect(view.parents[node]).toBeLessThan(node);
@@ -60,7 +60,7 @@ describe.each([false, true])("inverted %s", (inverted) => {
     const tree = randomTree(300, 9, next);
     const hidden = Uint8Array.from([0, 1, 0, 0, 1, 0, 0, 0, 0]);
     const own = ownOf(tree.size, randomCells(tree, 400, next), -1);
-    const view = makeView(tree, 9, own, { inverted, hidden, unit: "bytes" });
+    const view = makeView(tree, own, { inverted, hidden, unit: "bytes" });
     for (let node = 0; node < view.size; node++) {
       const members = membersOf(view, tree, hidden, node);
       let bytes = 0;
@@ -81,9 +81,9 @@ test("children are sorted by what is shown, equals as they are in the page", () 
   const tree = treeOf([0, 0, 0, 0, 0], [0, 1, 2, 3, 4]);
   const own = { bytes: Float64Array.from([0, 5, 9, 5, 1]), counts: Float64Array.from([0, 1, 1, 1, 7]) };
   const options = { inverted: false, hidden: null };
-  const byBytes = makeView(tree, 5, own, { ...options, unit: "bytes" });
+  const byBytes = makeView(tree, own, { ...options, unit: "bytes" });
   expect(Array.from(childrenOf(byBytes, 0))).toEqual([2, 1, 3, 4]);
-  const byBlocks = makeView(tree, 5, own, { ...options, unit: "blocks" });
+  const byBlocks = makeView(tree, own, { ...options, unit: "blocks" });
   expect(Array.from(childrenOf(byBlocks, 0))).toEqual([4, 1, 2, 3]);
 });
 
@@ -92,8 +92,8 @@ test("an inverted tree that would be too large loses its smallest stacks' ends, 
   const tree = randomTree(2000, 40, next);
   const own = ownOf(tree.size, randomCells(tree, 3000, next), -1);
   const options = { inverted: true, hidden: null, unit: "bytes" } as const;
-  const whole = makeView(tree, 40, own, options);
-  const cut = makeView(tree, 40, own, options, 500);
+  const whole = makeView(tree, own, options);
+  const cut = makeView(tree, own, options, 500);
   expect(whole.cut).toBeNull();
   const stacks = own.bytes.filter((bytes, node) => bytes > 0 || own.counts[node]! > 0).length;
   const told = cut.cut!;
@@ -120,7 +120,7 @@ test("the stacks may be as deep as they like", () => {
   const own = { bytes: new Float64Array(depth), counts: new Float64Array(depth) };
   own.bytes[depth - 1] = 8;
   for (const inverted of [false, true]) {
-    const view = makeView(tree, 7, own, { inverted, hidden: null, unit: "bytes" });
+    const view = makeView(tree, own, { inverted, hidden: null, unit: "bytes" });
     expect(view.bytes[0]).toBe(8);
     expect(view.depths[view.size - 1]).toBe(depth - 1);
   }

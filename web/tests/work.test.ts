@@ -88,7 +88,7 @@ test("a large tree is made in pieces, and is the whole of it", () => {
   const tree = treeOf(parents, Array.from(parents, () => next(300)));
   const own = { bytes: Float64Array.from(parents, () => next(1000)), counts: Float64Array.from(parents, () => 1) };
   for (const inverted of [false, true]) {
-    const work = viewWork(tree, 300, own, { inverted, hidden: null, unit: "bytes" });
+    const work = viewWork(tree, own, { inverted, hidden: null, unit: "bytes" });
     let stops = 0;
     let step = work.next();
     for (; step.done !== true; step = work.next()) stops += 1;

@@ -13,7 +13,6 @@ export function* invertedWork(
   tree: BaseTree,
   hidden: Uint8Array | null,
   own: Own,
-  locations: number,
   most: number,
 ): Work<Topology & { own: Own; cut: Cut | null }> {
   // No tree has more nodes than its stacks have frames.
@@ -39,7 +38,7 @@ export function* invertedWork(
   const origins = new Int32Array(capacity);
   const bytes = new Float64Array(capacity);
   const counts = new Float64Array(capacity);
-  const table = new PairTable(capacity);
+  const table = new PairTable(parents, places);
   let size = 1;
   const cut = { stacks: 0, bytes: 0, count: 0 };
   /** Puts stacks in from the one numbered `index` on, and gives the number of the next one. */
@@ -53,7 +52,7 @@ export function* invertedWork(
         const location = tree.locations[node]!;
         if (hidden !== null && hidden[location] === 1) continue;
         const full = size >= most;
-        const known = table.lookUp(at, location, locations, full ? -1 : size);
+        const known = table.lookUp(at, location, full ? -1 : size);
         if (known >= 0) {
           at = known;
           continue;

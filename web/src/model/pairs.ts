@@ -5,45 +5,42 @@
  * a stack's next frame is beside the last one in memory. The others are in open addressing.
  */
 export class PairTable {
+  /** By parent; zero is none. */
   private readonly firsts: Int32Array;
-  private readonly firstLocations: Int32Array;
-  /** One more than the pair as a number; zero is an empty slot. */
-  private readonly keys: Float64Array;
-  private readonly values: Int32Array;
+  /** Numbers; zero is an empty slot. */
+  private readonly slots: Int32Array;
   private readonly mask: number;
+  private readonly parents: Int32Array;
+  private readonly locations: Int32Array;
 
-  /** For at most `most` pairs, whose parents are below that. */
-  constructor(most: number) {
+  /**
+   * The pairs by their numbers, which whoever asks for fresh ones writes there; all parents are below
+   * `parentsEnd`.
+   */
+  constructor(parents: Int32Array, locations: Int32Array, parentsEnd = parents.length) {
     let capacity = 1024;
-    while (capacity < most * 2) capacity *= 2;
+    while (capacity < parents.length * 2) capacity *= 2;
     this.mask = capacity - 1;
-    this.firsts = new Int32Array(most);
-    this.firstLocations = new Int32Array(most);
-    this.keys = new Float64Array(capacity);
-    this.values = new Int32Array(capacity);
+    this.firsts = new Int32Array(parentsEnd);
+    this.slots = new Int32Array(capacity);
+    this.parents = parents;
+    this.locations = locations;
   }
 
   /** The number of the pair, or -1 after noting `fresh` as its number, if that is above zero. */
-  lookUp(parent: number, location: number, locations: number, fresh: number): number {
+  lookUp(parent: number, location: number, fresh: number): number {
     const first = this.firsts[parent]!;
     if (first === 0) {
-      if (fresh > 0) {
-        this.firsts[parent] = fresh;
-        this.firstLocations[parent] = location;
-      }
+      if (fresh > 0) this.firsts[parent] = fresh;
       return -1;
     }
-    if (this.firstLocations[parent] === location) return first;
-    const key = parent * locations + location + 1;
+    if (this.locations[first] === location) return first;
     let slot = mix(parent, location) & this.mask;
-    for (let found = this.keys[slot]!; found !== 0; found = this.keys[slot]!) {
-      if (found === key) return this.values[slot]!;
+    for (let found = this.slots[slot]!; found !== 0; found = this.slots[slot]!) {
+      if (this.parents[found] === parent && this.locations[found] === location) return found;
       slot = (slot + 1) & this.mask;
     }
-    if (fresh > 0) {
-      this.keys[slot] = key;
-      this.values[slot] = fresh;
-    }
+    if (fresh > 0) this.slots[slot] = fresh;
     return -1;
   }
 }

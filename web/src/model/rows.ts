@@ -22,7 +22,6 @@ export function* rowsWork(data: PageData, cells: Cells, thread: number): Work<Ro
   const groups = (split ? data.head.threads.length + 1 : 1) * allocators;
   // Numbers of pairs are above zero, so the first row is none until the end.
   const most = cells.node.length + 1;
-  const table = new PairTable(Math.max(most, groups));
   const rows = {
     locations: new Int32Array(most),
     allocators: new Int32Array(most),
@@ -30,6 +29,8 @@ export function* rowsWork(data: PageData, cells: Cells, thread: number): Work<Ro
     bytes: new Float64Array(most),
     counts: new Float64Array(most),
   };
+  const groupsOfRows = new Int32Array(most);
+  const table = new PairTable(groupsOfRows, rows.locations, groups);
   let next = 1;
   yield* inPieces(cells.node.length, (from, to) => {
     for (let index = from; index < to; index++) {
@@ -39,10 +40,12 @@ export function* rowsWork(data: PageData, cells: Cells, thread: number): Work<Ro
       const location = data.tree.locations[cells.node[index]!]!;
       const allocator = cells.allocator[index]!;
       const of = split ? cells.thread[index]! : -1;
-      let row = table.lookUp((of + 1) * allocators + allocator, location, data.locations.size, next);
+      const group = (of + 1) * allocators + allocator;
+      let row = table.lookUp(group, location, next);
       if (row < 0) {
         row = next;
         next += 1;
+        groupsOfRows[row] = group;
         rows.locations[row] = location;
         rows.allocators[row] = allocator;
         rows.threads[row] = of;

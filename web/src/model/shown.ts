@@ -65,7 +65,7 @@ export function* shownWork(data: PageData, flags: Uint8Array, settings: Settings
   if (ofTree !== null) view = old?.unit === unit ? ofTree.view : yield* reweighedWork(ofTree.view, unit);
   else {
     const own = yield* ownWork(data.tree.size, cells, thread);
-    view = yield* viewWork(data.tree, data.locations.size, own, { inverted, hidden, unit });
+    view = yield* viewWork(data.tree, own, { inverted, hidden, unit });
   }
   let listing = ofThread?.listing ?? null;
   if (settings.pane === "table") listing = yield* listingWork(data, cells, thread, order, search, listing);

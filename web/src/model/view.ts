@@ -55,11 +55,7 @@ export interface ViewOptions {
 }
 
 /** Which shown node each node of the page is part of; a hidden frame is part of its caller. */
-function* topDownWork(
-  tree: BaseTree,
-  hidden: Uint8Array | null,
-  locations: number,
-): Work<Topology & { shown: Int32Array | null }> {
+function* topDownWork(tree: BaseTree, hidden: Uint8Array | null): Work<Topology & { shown: Int32Array | null }> {
   if (hidden === null || !hidden.includes(1)) {
     const origins = new Int32Array(tree.size);
     yield* inPieces(tree.size, (from, to) => {
@@ -71,7 +67,7 @@ function* topDownWork(
   const parents = new Int32Array(tree.size);
   const places = new Int32Array(tree.size);
   const origins = new Int32Array(tree.size);
-  const table = new PairTable(tree.size);
+  const table = new PairTable(parents, places);
   let size = 1;
   yield* inPieces(tree.size, (from, to) => {
     for (let node = Math.max(from, 1); node < to; node++) {
@@ -81,7 +77,7 @@ function* topDownWork(
         shown[node] = parent;
         continue;
       }
-      const known = table.lookUp(parent, location, locations, size);
+      const known = table.lookUp(parent, location, size);
       if (known >= 0) {
         shown[node] = known;
         continue;
@@ -100,7 +96,6 @@ function* topDownWork(
 /** The tree to show. */
 export function* viewWork(
   tree: BaseTree,
-  locations: number,
   own: Own,
   options: ViewOptions,
   most = MOST_INVERTED_NODES,
@@ -110,12 +105,12 @@ export function* viewWork(
   let counts: Float64Array;
   let cut: Cut | null = null;
   if (options.inverted) {
-    const turned = yield* invertedWork(tree, options.hidden, own, locations, most);
+    const turned = yield* invertedWork(tree, options.hidden, own, most);
     topology = turned;
     ({ bytes, counts } = turned.own);
     cut = turned.cut;
   } else {
-    const straight = yield* topDownWork(tree, options.hidden, locations);
+    const straight = yield* topDownWork(tree, options.hidden);
     topology = straight;
     const { shown } = straight;
     if (shown === null) {
