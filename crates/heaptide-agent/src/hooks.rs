@@ -76,9 +76,12 @@ hook_table! {
     execve => family::execve,
 }
 
-/// Records an allocation that has just succeeded.
+/// Records an allocation that has just succeeded, unless tracking has ended before.
 #[inline(always)]
 pub(crate) fn allocated(turn: &mut Turn, allocator: Allocator, block: *mut c_void, bytes: usize) {
+    if !turn.goes_on() {
+        return;
+    }
     let state = turn.state();
     timed(state, |state| {
         let node = walk::current_stack(state)?;
@@ -226,6 +229,7 @@ pub(crate) fn reallocated(
     let block = call();
     // The last free of the stream is then not ours to take back. (Nobody who fails gives anything back.)
     let freed_within = turn.has_freed_within();
+    let goes_on = turn.goes_on();
     let state = turn.state();
     if block.is_null() && !(frees_at_zero && size == 0) {
         // It failed: the old block is as it was.
@@ -246,6 +250,11 @@ pub(crate) fn reallocated(
         }
         if block.is_null() {
             return Ok(());
+        }
+        // The event is half recorded already, so the rest follows. Who gave this block back was perhaps not recorded.
+        if !goes_on && block != old {
+            // SAFETY: as in `allocated`.
+            unsafe { RECORDER.freed(&mut state.record, block as u64)? };
         }
         let node = walk::current_stack(state)?;
         // SAFETY: as in `allocated`.

@@ -58,7 +58,7 @@ pub(crate) fn turn_on(options: u32) {
     PAGE.on.store(true, Ordering::Release);
 }
 
-/// Switches tracking off. Hooks that are running finish their event.
+/// Switches tracking off. Hooks that are running finish what they have begun to record.
 pub(crate) fn turn_off() {
     PAGE.python_on.store(false, Ordering::Release);
     PAGE.on.store(false, Ordering::Release);

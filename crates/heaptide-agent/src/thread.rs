@@ -92,6 +92,13 @@ impl Turn {
         Some(turn)
     }
 
+    /// Has tracking gone on until now? Where it has not, frees of other threads have not been recorded for a while, and
+    /// what a real call has just given us may be one of those blocks.
+    #[inline(always)]
+    pub(crate) fn goes_on(&self) -> bool {
+        switch::is_on() && (self.real_call != Activity::PythonCall || switch::is_on_for_python())
+    }
+
     /// Was a free recorded within the present request to Python's allocators?
     pub(crate) fn has_freed_within(&self) -> bool {
         // SAFETY: the turn makes the state ours. Other calls leave the word as the last request has left it.

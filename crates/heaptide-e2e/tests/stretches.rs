@@ -505,6 +505,14 @@ fn check_restarts(sandbox: &Sandbox, name: &str) {
         assert!(read.warnings.is_empty(), "{name}: {:?}", read.warnings);
         let below = read.metadata.text(MetadataKey::FramesBelow);
         assert_eq!(below, Some(number.to_string()), "{name}");
+        // A block that was got in a hook while tracking ended may be one that was given back unrecorded.
+        let profile = heaptide_engine::Profile::new(&read);
+        assert_eq!(profile.own.missed_frees, 0, "{name}");
+        assert!(
+            profile.warnings.is_empty(),
+            "{name}: {:?}",
+            profile.warnings
+        );
         if number % 50 > 3 {
             continue;
         }
