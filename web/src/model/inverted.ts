@@ -43,16 +43,18 @@ export function* invertedWork(
   const cut = { stacks: 0, bytes: 0, count: 0 };
   /** Puts stacks in from the one numbered `index` on, and gives the number of the next one. */
   const add = (index: number): number => {
-    let steps = 0;
+    // What the loop reads and counts is its own: shared with the generator, it would be in memory.
+    const { parents: callers, locations } = tree;
+    let [steps, next] = [0, size];
     for (; index < leaves.length && steps < STEPS; index++) {
       const leaf = leaves[index]!;
       let at = 0;
-      for (let node = leaf; node !== 0; node = tree.parents[node]!) {
+      for (let node = leaf; node !== 0; node = callers[node]!) {
         steps += 1;
-        const location = tree.locations[node]!;
+        const location = locations[node]!;
         if (hidden !== null && hidden[location] === 1) continue;
-        const full = size >= most;
-        const known = table.lookUp(at, location, full ? -1 : size);
+        const full = next >= most;
+        const known = table.lookUp(at, location, full ? -1 : next);
         if (known >= 0) {
           at = known;
           continue;
@@ -63,15 +65,16 @@ export function* invertedWork(
           cut.count += own.counts[leaf]!;
           break;
         }
-        parents[size] = at;
-        places[size] = location;
-        origins[size] = leaf;
-        at = size;
-        size += 1;
+        parents[next] = at;
+        places[next] = location;
+        origins[next] = leaf;
+        at = next;
+        next += 1;
       }
       bytes[at]! += own.bytes[leaf]!;
       counts[at]! += own.counts[leaf]!;
     }
+    size = next;
     return index;
   };
   for (let index = add(0); index < leaves.length; index = add(index)) yield;
