@@ -11,8 +11,8 @@ use std::ptr;
 use std::sync::OnceLock;
 
 use heaptide_cpython::{
-    Family, Family39, Family311, Family313, FrameFamily, Interpreter, LineTableForm, RawStr,
-    first_local, last_instruction, read_code, read_frame, resolve_position,
+    Family, Family39, Family311, Family313, FamilyWithoutGil, FrameFamily, Interpreter,
+    LineTableForm, RawStr, first_local, last_instruction, read_code, read_frame, resolve_position,
 };
 
 unsafe extern "C" {
@@ -108,6 +108,7 @@ unsafe fn walk() -> Result<String, String> {
                 FrameFamily::V3_9 => Family39::read(layout, frame),
                 FrameFamily::V3_11 => Family311::read(layout, frame),
                 FrameFamily::V3_13 => Family313::read(layout, frame),
+                FrameFamily::WithoutGil => FamilyWithoutGil::<true>::read(layout, frame),
             };
             if same != view {
                 return Err("the generic reader disagrees".to_owned());
@@ -122,7 +123,7 @@ unsafe fn walk() -> Result<String, String> {
                     return Err("not a code object".to_owned());
                 }
                 let code = read_code(layout, view.code).ok_or("unreadable code object")?;
-                let instruction = last_instruction(layout, view.code, view.instruction);
+                let instruction = last_instruction(layout, view.code, view.instruction, view.copy);
                 let form = LineTableForm::for_version(interpreter.hexversion()).ok_or("no form")?;
                 let position =
                     resolve_position(form, code.line_table, code.first_line, instruction);

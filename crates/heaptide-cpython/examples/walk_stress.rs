@@ -183,7 +183,7 @@ unsafe fn walk(subject: &Subject) -> bool {
                         subject,
                         frame,
                         view.code,
-                        last_instruction(layout, view.code, view.instruction),
+                        last_instruction(layout, view.code, view.instruction, view.copy),
                     );
                 }
             }

@@ -10,12 +10,11 @@ const TYPE_IS_BYTES: usize = 1 << 27;
 /// `Py_TPFLAGS_UNICODE_SUBCLASS`.
 const TYPE_IS_STR: usize = 1 << 28;
 
-/// The bit fields in a string's `state`, the same in every version with the GIL (tests/layout.rs).
+/// The bit fields in a string's `state` from its kind on, the same in every version (tests/layout.rs).
 mod state {
-    pub(super) const KIND_SHIFT: u32 = 2;
     pub(super) const KIND_MASK: u32 = 7;
-    pub(super) const COMPACT: u32 = 1 << 5;
-    pub(super) const ASCII: u32 = 1 << 6;
+    pub(super) const COMPACT: u32 = 1 << 3;
+    pub(super) const ASCII: u32 = 1 << 4;
 }
 
 /// The text of a `str`, as the interpreter keeps it: Latin-1, UCS-2 or UCS-4, lone surrogates included.
@@ -103,11 +102,12 @@ pub unsafe fn read_str<'a>(layout: &Layout, object: *const u8) -> Option<RawStr<
     let (length, state) = unsafe {
         (
             read::<isize>(object, offsets.str_length),
-            read::<u32>(object, offsets.str_state),
+            // What lies before the kind may change meanwhile, when the string is interned.
+            read::<u32>(object, offsets.str_state) >> offsets.str_kind_shift,
         )
     };
     // Kind 0 is a string of 3.9 - 3.11 that still is an array of wchar_t.
-    let kind = state >> state::KIND_SHIFT & state::KIND_MASK;
+    let kind = state & state::KIND_MASK;
     if !matches!(kind, 1 | 2 | 4) {
         return None;
     }

@@ -19,6 +19,7 @@
 
 use core::ptr;
 
+use crate::copies;
 use crate::layout::{FrameFamily, Layout};
 
 /// `FRAME_OWNED_BY_GENERATOR` in every version.
@@ -30,7 +31,7 @@ const REFERENCE_TAG: usize = 3;
 /// Both bits set: a tagged integer, no pointer at all.
 const TAGGED_INTEGER: usize = 3;
 /// Bytes in a code unit since 3.6.
-const CODE_UNIT: usize = 2;
+pub(crate) const CODE_UNIT: usize = 2;
 
 /// What one frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct FrameView {
     pub code: *const u8,
     /// `f_lasti`, `prev_instr` or `instr_ptr` as it is, to be compared for identity. [`last_instruction`] makes an offset of it.
     pub instruction: usize,
+    /// The copy of the byte code that the instruction is in; zero with the GIL, where there is one.
+    pub copy: u32,
 }
 
 /// What one frame says, before the question whether it is shown: four loads from the frame, none from the code object.
@@ -57,6 +60,8 @@ pub struct RawFrame {
     pub instruction: usize,
     /// Who owns the frame; zero on 3.9 and 3.10.
     pub owner: u8,
+    /// As in [`FrameView::copy`].
+    pub copy: u32,
 }
 
 /// What tells whether a frame is still where it was: two loads.
@@ -71,8 +76,12 @@ pub struct FrameStep {
 /// How one family of versions keeps its frames. See [`FrameFamily`].
 pub trait Family {
     /// Whether the instruction alone tells which code it belongs to, for as long as no code object is destroyed: from 3.11 on it is an address
-    /// within the code object. Before that it is an offset.
+    /// within the code object, or in a copy of its byte code. Before that it is an offset.
     const INSTRUCTION_TELLS_CODE: bool;
+
+    /// Whether there are copies of the byte code, so that an instruction means what it does only as long as its copy is there. That of the code
+    /// object itself is there for as long as that is, and that of a thread state for as long as both are; see [`crate::Holder`].
+    const HAS_COPIES: bool = false;
 
     /// Reads what changes while a frame is on the stack.
     ///
@@ -105,6 +114,16 @@ pub trait Family {
     /// As for [`Family::is_shown`], which has said yes.
     unsafe fn depends_on_owner(layout: &Layout, raw: &RawFrame) -> bool;
 
+    /// As [`last_instruction`], of a frame that was just read.
+    ///
+    /// # Safety
+    /// As for [`Family::is_shown`].
+    #[inline(always)]
+    unsafe fn last_instruction(layout: &Layout, raw: &RawFrame) -> i32 {
+        // SAFETY: the caller's promise, handed on.
+        unsafe { last_instruction(layout, raw.code, raw.instruction, raw.copy) }
+    }
+
     /// Reads a frame.
     ///
     /// # Safety
@@ -120,6 +139,7 @@ pub trait Family {
             previous: raw.previous,
             code: if is_shown { raw.code } else { ptr::null() },
             instruction: raw.instruction,
+            copy: raw.copy,
         }
     }
 }
@@ -133,6 +153,10 @@ pub struct Family311;
 /// 3.13 and later: [`FrameFamily::V3_13`].
 #[derive(Clone, Copy, Debug)]
 pub struct Family313;
+/// 3.14 without the GIL: [`FrameFamily::WithoutGil`]. `ATTACHED`: the walking thread is attached to the interpreter ([`crate::Holder`]), so that
+/// what others replace meanwhile is kept for it.
+#[derive(Clone, Copy, Debug)]
+pub struct FamilyWithoutGil<const ATTACHED: bool>;
 
 impl Family for Family39 {
     const INSTRUCTION_TELLS_CODE: bool = false;
@@ -163,6 +187,7 @@ impl Family for Family39 {
                 // A C int, -1 before the first instruction: the sign is kept so that identity and arithmetic agree.
                 instruction: read::<i32>(frame, layout.frame.instruction) as isize as usize,
                 owner: 0,
+                copy: 0,
             }
         }
     }
@@ -250,6 +275,59 @@ impl Family for Family313 {
     }
 }
 
+impl<const ATTACHED: bool> Family for FamilyWithoutGil<ATTACHED> {
+    const INSTRUCTION_TELLS_CODE: bool = true;
+    const HAS_COPIES: bool = true;
+
+    #[inline(always)]
+    unsafe fn read_step(layout: &Layout, frame: *const u8) -> FrameStep {
+        // SAFETY: as in `read_raw`.
+        unsafe { step_of_interpreter_frame(layout, frame) }
+    }
+
+    #[inline(always)]
+    unsafe fn read_code_of(layout: &Layout, frame: *const u8) -> *const u8 {
+        // SAFETY: as in `read_raw`.
+        unsafe { untag(pointer(frame, layout.frame.code)) }
+    }
+
+    #[inline(always)]
+    unsafe fn read_raw(layout: &Layout, frame: *const u8) -> RawFrame {
+        // SAFETY: as for Family311; the number of the copy lies within the frame, too.
+        unsafe {
+            let raw = read_interpreter_frame(layout, frame);
+            RawFrame {
+                code: untag(raw.code),
+                copy: read::<u32>(frame, layout.copies.of_frame),
+                ..raw
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn is_shown(layout: &Layout, raw: &RawFrame) -> bool {
+        // SAFETY: the caller's promise, handed on; who has code has it in `code`.
+        unsafe {
+            has_code(raw)
+                && (raw.owner == OWNED_BY_GENERATOR
+                    || copies::is_traceable::<ATTACHED>(layout, raw))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn depends_on_owner(layout: &Layout, raw: &RawFrame) -> bool {
+        raw.owner == OWNED_BY_GENERATOR
+            // SAFETY: the caller's promise, handed on.
+            && !unsafe { copies::is_traceable::<ATTACHED>(layout, raw) }
+    }
+
+    #[inline(always)]
+    unsafe fn last_instruction(layout: &Layout, raw: &RawFrame) -> i32 {
+        // SAFETY: the caller's promise, handed on.
+        unsafe { copies::last_instruction::<ATTACHED>(layout, raw.code, raw.instruction, raw.copy) }
+    }
+}
+
 /// Reads a frame, whatever the version. A loop over many frames should match on [`Layout::family`] once and use [`Family::read`].
 ///
 /// # Safety
@@ -263,6 +341,7 @@ pub unsafe fn read_frame(layout: &Layout, frame: *const u8) -> FrameView {
             FrameFamily::V3_9 => Family39::read(layout, frame),
             FrameFamily::V3_11 => Family311::read(layout, frame),
             FrameFamily::V3_13 => Family313::read(layout, frame),
+            FrameFamily::WithoutGil => FamilyWithoutGil::<false>::read(layout, frame),
         }
     }
 }
@@ -270,11 +349,21 @@ pub unsafe fn read_frame(layout: &Layout, frame: *const u8) -> FrameView {
 /// The offset in bytes of the frame's instruction in the byte code, as Python's `f_lasti` has it: -1 before the first.
 ///
 /// # Safety
-/// `code` and `instruction` come from one frame of the running interpreter. The code object is not read, so it may be gone by now.
+/// `code`, `instruction` and `copy` come from one frame of the running interpreter. With the GIL the code object is not read, so it may be gone by
+/// now; without it the frame must still be on the calling thread's stack.
 #[inline]
 #[must_use]
-pub unsafe fn last_instruction(layout: &Layout, code: *const u8, instruction: usize) -> i32 {
+pub unsafe fn last_instruction(
+    layout: &Layout,
+    code: *const u8,
+    instruction: usize,
+    copy: u32,
+) -> i32 {
     let offset = match layout.family {
+        FrameFamily::WithoutGil => {
+            // SAFETY: the caller's promise, handed on.
+            return unsafe { copies::last_instruction::<false>(layout, code, instruction, copy) };
+        }
         FrameFamily::V3_9 => {
             // 3.10 counts code units, as `dis` does not: the unit went into the instruction set a version later.
             let unit = if layout.hexversion >> 16 == 0x030a {
@@ -333,6 +422,7 @@ unsafe fn read_interpreter_frame(layout: &Layout, frame: *const u8) -> RawFrame 
             code: pointer(frame, layout.frame.code),
             instruction: read::<usize>(frame, layout.frame.instruction),
             owner: read::<u8>(frame, layout.frame.owner),
+            copy: 0,
         }
     }
 }
@@ -367,8 +457,7 @@ unsafe fn is_traceable(layout: &Layout, code: *const u8, instruction: usize) -> 
 /// `raw` was read from a `_PyInterpreterFrame` that is still on the stack.
 #[inline(always)]
 unsafe fn is_complete(layout: &Layout, raw: &RawFrame) -> bool {
-    // The owner first: only below it is `code` a code object (it is None in 3.13's entry frames).
-    if raw.owner >= FIRST_OWNER_WITHOUT_CODE || raw.code.is_null() {
+    if !has_code(raw) {
         return false;
     }
     // A generator's frame is complete even when it is thrown into before it ever ran.
@@ -377,6 +466,13 @@ unsafe fn is_complete(layout: &Layout, raw: &RawFrame) -> bool {
     }
     // SAFETY: the caller's promise; below the owners without code this is a code object.
     unsafe { is_traceable(layout, raw.code, raw.instruction) }
+}
+
+/// Is what the frame has as code a code object?
+#[inline(always)]
+fn has_code(raw: &RawFrame) -> bool {
+    // The owner first: only below it is `code` a code object (it is None in 3.13's entry frames).
+    raw.owner < FIRST_OWNER_WITHOUT_CODE && !raw.code.is_null()
 }
 
 /// # Safety

@@ -149,7 +149,7 @@ impl Interpreter {
         // SAFETY: a live thread state (the caller) with its fields where the layout says.
         let frame = unsafe { pointer(tstate, thread.frame) };
         match self.layout.family {
-            FrameFamily::V3_9 | FrameFamily::V3_13 => frame,
+            FrameFamily::V3_9 | FrameFamily::V3_13 | FrameFamily::WithoutGil => frame,
             // A thread state that is being made has no _PyCFrame yet.
             FrameFamily::V3_11 if frame.is_null() => frame,
             // SAFETY: it points at the _PyCFrame of the innermost evaluation on this thread's C stack, or at one inside the thread state.

@@ -25,7 +25,7 @@
 //! instruction, are skipped ([`FrameView::code`] is null).
 //!
 //! # What is not covered
-//! - free-threaded builds ([`Unsupported::FreeThreaded`]): their code objects have a copy of the byte code per thread;
+//! - free-threaded builds of other versions than 3.14 ([`Unsupported::FreeThreaded`]);
 //! - `Py_TRACE_REFS` builds, whose objects have a larger head ([`Unsupported::TraceReferences`]). Other debug builds are not tested;
 //! - alpha and beta releases, whose structures still change from one to the next ([`Unsupported::PreRelease`]);
 //! - PyPy and other implementations: they lack the symbols ([`Unsupported::MissingSymbol`]);
@@ -39,6 +39,7 @@
 compile_error!("the layout tables are those of 64-bit little-endian interpreters");
 
 mod code;
+mod copies;
 mod frame;
 mod interpreter;
 pub mod layout;
@@ -48,12 +49,13 @@ mod stack;
 mod unsupported;
 
 pub use code::{CodeView, RawStr, read_code, read_str};
+pub use copies::{Holder, checked_read};
 pub use frame::{
-    Family, Family39, Family311, Family313, FrameStep, FrameView, RawFrame, first_local,
-    last_instruction, read_frame,
+    Family, Family39, Family311, Family313, FamilyWithoutGil, FrameStep, FrameView, RawFrame,
+    first_local, last_instruction, read_frame,
 };
 pub use interpreter::Interpreter;
-pub use layout::{FrameFamily, Layout, TYPE_DEALLOC_OFFSET, TYPE_NAME_OFFSET};
+pub use layout::{FrameFamily, Layout};
 pub use linetable::{LineTableForm, Position, positions, resolve_position};
 pub use mark::{MarkLayout, Marking, Marks};
 pub use stack::{NewestChunk, StackLayout, Stacks, stack_chunk};

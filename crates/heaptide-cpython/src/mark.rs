@@ -8,12 +8,12 @@
 //! | 3.9, 3.10 | `f_trace_lines` | 1 | 0x55 | a truth test before a line is traced; `frame.f_trace_lines`, which reads `True` |
 //! | 3.13 and later | `f_locals` | null | `None` | nobody in optimized code, except for an overridden `__import__`, which is given `None` for null |
 //!
-//! 3.11 and 3.12 have no such field.
+//! 3.11 and 3.12 have no such field, and without the GIL frames are not marked: a collector in another thread may look at them.
 
 use core::ffi::c_ulong;
 
 use crate::Layout;
-use crate::frame::{Family39, Family311, Family313, pointer, read};
+use crate::frame::{Family39, Family311, Family313, FamilyWithoutGil, pointer, read};
 use crate::stack::{StackLayout, stack_chunk};
 
 /// Bits of `co_flags`.
@@ -138,6 +138,17 @@ impl Marking for Family39 {
 
 /// Never marked.
 impl Marking for Family311 {
+    #[inline(always)]
+    unsafe fn is_marked(_marks: &Marks, _frame: *const u8) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    unsafe fn mark(_marks: &Marks, _layout: &Layout, _state: *const u8, _frame: *const u8) {}
+}
+
+/// Never marked.
+impl<const ATTACHED: bool> Marking for FamilyWithoutGil<ATTACHED> {
     #[inline(always)]
     unsafe fn is_marked(_marks: &Marks, _frame: *const u8) -> bool {
         false

@@ -22,7 +22,7 @@ pub enum Unsupported {
         /// `PY_VERSION_HEX` of the interpreter.
         hexversion: u32,
     },
-    /// A build without the GIL.
+    /// A build without the GIL, of another version than 3.14.
     FreeThreaded,
     /// A build with `Py_TRACE_REFS`: every object has a larger head.
     TraceReferences,
@@ -65,9 +65,9 @@ impl fmt::Display for Unsupported {
                 "this is an alpha or beta release of CPython {}: only release candidates and releases are supported",
                 Version(hexversion)
             ),
-            Self::FreeThreaded => {
-                f.write_str("free-threaded builds of CPython are not supported yet")
-            }
+            Self::FreeThreaded => f.write_str(
+                "free-threaded builds of CPython are supported from 3.14 only, and not of 3.15 yet",
+            ),
             Self::TraceReferences => {
                 f.write_str("builds of CPython with Py_TRACE_REFS are not supported")
             }

@@ -7,9 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use heaptide_cpython::layout::DebugOffsets;
-use heaptide_cpython::{
-    Layout, MarkLayout, StackLayout, TYPE_DEALLOC_OFFSET, TYPE_NAME_OFFSET, stack_chunk,
-};
+use heaptide_cpython::{FrameFamily, Layout, MarkLayout, StackLayout, stack_chunk};
 
 #[test]
 fn tables_agree_with_the_headers() {
@@ -22,7 +20,12 @@ fn check(include: &Path, base_include: Option<&Path>) {
     let fields = probe(include, base_include);
     let field = |name: &str| fields.get(name).copied();
     let hexversion = u32::try_from(fields["version"]).unwrap();
-    let layout = Layout::table(hexversion).unwrap();
+    let has_gil = field("gil.disabled").is_none();
+    let layout = if has_gil {
+        Layout::table(hexversion).unwrap()
+    } else {
+        Layout::table_without_gil(hexversion).unwrap()
+    };
 
     // Zero in the table: the version has no such field.
     let compare = |name: &str, value: u32| {
@@ -59,8 +62,14 @@ fn check(include: &Path, base_include: Option<&Path>) {
     compare("str.state", layout.object.str_state);
     compare("str.ascii_size", layout.object.str_ascii_size);
     compare("str.compact_size", layout.object.str_compact_size);
-    compare("type.dealloc", u32::try_from(TYPE_DEALLOC_OFFSET).unwrap());
-    compare("type.name", u32::try_from(TYPE_NAME_OFFSET).unwrap());
+    compare("type.dealloc", layout.object.type_dealloc);
+    compare("type.name", layout.object.type_name);
+    compare("copies.of_frame", layout.copies.of_frame);
+    compare("copies.of_code", layout.copies.of_code);
+    compare("copies.code_units", layout.copies.code_units);
+    compare("copies.of_thread", layout.copies.of_thread);
+    compare("copies.thread_number", layout.copies.thread_number);
+    compare("copies.thread_status", layout.copies.thread_status);
 
     // What the code takes for granted.
     let constant = |name: &str, allowed: &[Option<u64>]| {
@@ -78,14 +87,25 @@ fn check(include: &Path, base_include: Option<&Path>) {
     constant("owner.c_stack", &[None, Some(3), Some(4)]);
     constant("tag.bits", &[None, Some(1), Some(3)]);
     constant("code.unit", &[None, Some(2)]);
-    constant("object.size", &[Some(16)]);
+    constant("object.size", &[Some(if has_gil { 16 } else { 32 })]);
+    constant("copies.attached", &[None, Some(1)]);
+    constant("copies.entries", &[None, Some(8)]);
     constant(
         "str.data_pointer",
         &[Some(u64::from(layout.object.str_compact_size))],
     );
-    constant("str.kind_mask", &[Some(0b111 << 2)]);
-    constant("str.compact_mask", &[Some(1 << 5)]);
-    constant("str.ascii_mask", &[Some(1 << 6)]);
+    constant(
+        "str.kind_mask",
+        &[Some(0b111 << layout.object.str_kind_shift)],
+    );
+    constant(
+        "str.compact_mask",
+        &[Some(1 << (layout.object.str_kind_shift + 3))],
+    );
+    constant(
+        "str.ascii_mask",
+        &[Some(1 << (layout.object.str_kind_shift + 4))],
+    );
     constant("type.bytes_flag", &[Some(1 << 27)]);
     constant("type.str_flag", &[Some(1 << 28)]);
 
@@ -111,11 +131,15 @@ fn check(include: &Path, base_include: Option<&Path>) {
         include.display()
     );
     if let Some(debug) = debug {
-        compare_debug_offsets(&debug, &fields);
+        compare_debug_offsets(&debug, &fields, layout.family);
     }
 }
 
-fn compare_debug_offsets(debug: &DebugOffsets, fields: &BTreeMap<String, u64>) {
+fn compare_debug_offsets(
+    debug: &DebugOffsets,
+    fields: &BTreeMap<String, u64>,
+    family: FrameFamily,
+) {
     let compare = |name: &str, value: usize| {
         assert_eq!(
             fields[&format!("debug.{name}")],
@@ -140,6 +164,10 @@ fn compare_debug_offsets(debug: &DebugOffsets, fields: &BTreeMap<String, u64>) {
     compare("code_linetable", debug.code_linetable);
     compare("code_firstlineno", debug.code_firstlineno);
     compare("code_co_code_adaptive", debug.code_co_code_adaptive);
+    if family == FrameFamily::WithoutGil {
+        compare("frame_tlbc_index", debug.frame_tlbc_index);
+        compare("code_co_tlbc", debug.code_co_tlbc);
+    }
     compare("object_size", debug.object_size);
     compare("object_type", debug.object_type);
     compare("type_flags", debug.type_flags);

@@ -4,7 +4,10 @@
 //! whose structures were moved by a patch is read rightly all the same. It does not name `co_flags`, `co_nlocalsplus` and
 //! `_co_firsttraceable`: those come from the table, and only when the code object has the size that the table knows.
 
-use super::{CodeLayout, FrameLayout, Layout, ObjectLayout, ThreadLayout, v3_13, v3_14, v3_15};
+use super::{
+    CodeLayout, CopiesLayout, FrameFamily, FrameLayout, Layout, ObjectLayout, ThreadLayout, v3_13,
+    v3_14, v3_15,
+};
 use crate::Unsupported;
 
 /// Offsets *within* `_Py_DebugOffsets`, which grows in the middle with every version, of the entries that are used here.
@@ -21,6 +24,7 @@ pub struct DebugOffsets {
     pub frame_instr_ptr: usize,
     pub frame_localsplus: usize,
     pub frame_owner: usize,
+    pub frame_tlbc_index: usize,
     pub code_size: usize,
     pub code_filename: usize,
     pub code_name: usize,
@@ -28,6 +32,7 @@ pub struct DebugOffsets {
     pub code_linetable: usize,
     pub code_firstlineno: usize,
     pub code_co_code_adaptive: usize,
+    pub code_co_tlbc: usize,
     pub object_size: usize,
     pub object_type: usize,
     pub type_flags: usize,
@@ -47,6 +52,8 @@ const FREE_THREADED: usize = 16;
 const LARGEST_OFFSET: u64 = 4096;
 /// Size of a `PyObject` with nothing but its count and its type.
 const OBJECT_SIZE: u64 = 16;
+/// ... and without the GIL, where there are two counts, the number of a thread, a lock and flags.
+const OBJECT_SIZE_WITHOUT_GIL: u64 = 32;
 
 impl DebugOffsets {
     /// The offsets for a version, or `None` before 3.13 and for versions that are not known.
@@ -80,11 +87,14 @@ impl DebugOffsets {
         {
             return Err(Unsupported::BadDebugOffsets);
         }
-        if word(FREE_THREADED) != 0 {
-            return Err(Unsupported::FreeThreaded);
-        }
+        let (table, object_size) = if word(FREE_THREADED) == 0 {
+            (table, OBJECT_SIZE)
+        } else {
+            let table = Layout::table_without_gil(table.hexversion)?;
+            (table, OBJECT_SIZE_WITHOUT_GIL)
+        };
         // Debug builds with Py_TRACE_REFS put two pointers before the count.
-        if word(self.object_size) != OBJECT_SIZE {
+        if word(self.object_size) != object_size {
             return Err(Unsupported::TraceReferences);
         }
         if word(self.code_size) != u64::from(table.code.size) {
@@ -101,7 +111,16 @@ impl DebugOffsets {
             )]
             Ok(value as u32)
         };
+        let copies = match table.family {
+            FrameFamily::WithoutGil => CopiesLayout {
+                of_frame: offset(self.frame_tlbc_index, 4)?,
+                of_code: offset(self.code_co_tlbc, 8)?,
+                ..table.copies
+            },
+            _ => table.copies,
+        };
         Ok(Layout {
+            copies,
             thread: ThreadLayout {
                 thread_id: offset(self.thread_thread_id, 8)?,
                 frame: offset(self.thread_current_frame, 8)?,
@@ -144,7 +163,11 @@ mod tests {
 
     /// A `_PyRuntime` of 3.14.2 that says what the table says.
     fn runtime() -> (DebugOffsets, Vec<u8>) {
-        let (offsets, table) = (v3_14::DEBUG_OFFSETS, v3_14::LAYOUT);
+        described(v3_14::LAYOUT, OBJECT_SIZE as u32)
+    }
+
+    fn described(table: Layout, object_size: u32) -> (DebugOffsets, Vec<u8>) {
+        let offsets = v3_14::DEBUG_OFFSETS;
         let mut bytes = vec![0; 1024];
         bytes[..8].copy_from_slice(COOKIE);
         let mut put = |at: usize, value: u32| {
@@ -165,7 +188,13 @@ mod tests {
         put(offsets.code_linetable, table.code.line_table);
         put(offsets.code_firstlineno, table.code.first_line);
         put(offsets.code_co_code_adaptive, table.code.instructions);
-        put(offsets.object_size, 16);
+        put(
+            FREE_THREADED,
+            u32::from(table.family == FrameFamily::WithoutGil),
+        );
+        put(offsets.frame_tlbc_index, table.copies.of_frame);
+        put(offsets.code_co_tlbc, table.copies.of_code);
+        put(offsets.object_size, object_size);
         put(offsets.object_type, table.object.type_);
         put(offsets.type_flags, table.object.type_flags);
         put(offsets.bytes_length, table.object.bytes_length);
@@ -191,6 +220,17 @@ mod tests {
     }
 
     #[test]
+    fn a_build_without_the_gil_has_a_table_of_its_own() {
+        let table = Layout::table_without_gil(0x030e_02f0).unwrap();
+        let (offsets, mut bytes) = described(table, OBJECT_SIZE_WITHOUT_GIL as u32);
+        assert_eq!(detect(&bytes), Ok(table));
+        bytes[offsets.frame_tlbc_index] = 76;
+        assert_eq!(detect(&bytes).unwrap().copies.of_frame, 76);
+        bytes[offsets.frame_tlbc_index] = 77;
+        assert_eq!(detect(&bytes), Err(Unsupported::BadDebugOffsets));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         let (offsets, good) = runtime();
         let with = |at: usize, value: u8| {
@@ -204,7 +244,11 @@ mod tests {
             Err(Unsupported::BadDebugOffsets),
             "another version"
         );
-        assert_eq!(with(FREE_THREADED, 1), Err(Unsupported::FreeThreaded));
+        assert_eq!(
+            with(FREE_THREADED, 1),
+            Err(Unsupported::TraceReferences),
+            "without the GIL objects are larger"
+        );
         assert_eq!(
             with(offsets.object_size, 32),
             Err(Unsupported::TraceReferences)

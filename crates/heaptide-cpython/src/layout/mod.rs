@@ -9,6 +9,7 @@ mod v3_11;
 mod v3_12;
 mod v3_13;
 mod v3_14;
+mod v3_14t;
 mod v3_15;
 mod v3_9;
 
@@ -16,12 +17,7 @@ pub use debug_offsets::DebugOffsets;
 
 use crate::Unsupported;
 
-/// Offset of `tp_dealloc` in `PyTypeObject`, the same in every supported version.
-pub const TYPE_DEALLOC_OFFSET: usize = 48;
-/// Offset of `tp_name` in `PyTypeObject`, as above.
-pub const TYPE_NAME_OFFSET: usize = 24;
-
-/// The three ways in which CPython has kept its frames. Callers branch on it once per walk, not once per frame: see [`crate::Family`].
+/// The ways in which CPython has kept its frames. Callers branch on it once per walk, not once per frame: see [`crate::Family`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameFamily {
@@ -31,6 +27,8 @@ pub enum FrameFamily {
     V3_11,
     /// 3.13 and later: no `_PyCFrame`; the instruction is the running one; the code object is a tagged reference from 3.14 on.
     V3_13,
+    /// 3.14 without the GIL: as before, but a frame's instruction may lie in a copy of the byte code that is its thread's own.
+    WithoutGil,
 }
 
 /// Offsets in `PyThreadState`, in bytes.
@@ -103,6 +101,29 @@ pub struct ObjectLayout {
     pub str_ascii_size: u32,
     /// Size of `PyCompactUnicodeObject`: the text of any other compact string, or the pointer to the text of a legacy one, follows it.
     pub str_compact_size: u32,
+    /// The first bit of the kind within `state`, behind what says whether the `str` is interned.
+    pub str_kind_shift: u32,
+    /// `tp_dealloc` of a type.
+    pub type_dealloc: u32,
+    /// `tp_name` of a type.
+    pub type_name: u32,
+}
+
+/// Offsets, in bytes, of what builds without the GIL need for the copies of the byte code that their threads have. All zero with the GIL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopiesLayout {
+    /// `tlbc_index` of a frame: the number of the copy that its instruction is in.
+    pub of_frame: u32,
+    /// `co_tlbc` of a code object: all copies, the first of which is the code object's own.
+    pub of_code: u32,
+    /// `ob_size` of a code object: the length of each, in code units.
+    pub code_units: u32,
+    /// `tlbc_index` of a thread state: the number of the thread's copies.
+    pub of_thread: u32,
+    /// `id` of a thread state, which no other of the same interpreter ever has.
+    pub thread_number: u32,
+    /// `state` of a thread state: whether it is attached.
+    pub thread_status: u32,
 }
 
 /// Field offsets of one interpreter version.
@@ -120,6 +141,8 @@ pub struct Layout {
     pub code: CodeLayout,
     /// Objects, types and strings.
     pub object: ObjectLayout,
+    /// Copies of byte code.
+    pub copies: CopiesLayout,
 }
 
 impl Layout {
@@ -139,7 +162,23 @@ impl Layout {
         }
     }
 
-    /// The table alone, without what the interpreter says of itself.
+    /// As [`Layout::table`], of a build without the GIL.
+    ///
+    /// # Errors
+    /// When there is no table for that.
+    pub const fn table_without_gil(hexversion: u32) -> Result<Layout, Unsupported> {
+        match Self::table(hexversion) {
+            Ok(_) if hexversion >> 16 == 0x030e => {
+                let mut table = v3_14t::LAYOUT;
+                table.hexversion = hexversion;
+                Ok(table)
+            }
+            Ok(_) => Err(Unsupported::FreeThreaded),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The table alone, without what the interpreter says of itself. With the GIL.
     ///
     /// # Errors
     /// When there is no table for this version.
@@ -180,6 +219,18 @@ const OBJECTS: ObjectLayout = ObjectLayout {
     str_state: 32,
     str_ascii_size: 40,
     str_compact_size: 56,
+    str_kind_shift: 2,
+    type_dealloc: 48,
+    type_name: 24,
+};
+/// With the GIL there is one byte code.
+const NO_COPIES: CopiesLayout = CopiesLayout {
+    of_frame: 0,
+    of_code: 0,
+    code_units: 0,
+    of_thread: 0,
+    thread_number: 0,
+    thread_status: 0,
 };
 
 #[cfg(test)]
@@ -212,6 +263,17 @@ mod tests {
         assert!(
             Layout::table(0x030f_00c1).is_ok(),
             "a release candidate has the layout of the release"
+        );
+        let without_gil =
+            |hexversion| Layout::table_without_gil(hexversion).map(|table| table.family);
+        assert_eq!(without_gil(0x030e_04f0), Ok(FrameFamily::WithoutGil));
+        assert_eq!(without_gil(0x030d_05f0), Err(Unsupported::FreeThreaded));
+        assert_eq!(without_gil(0x030f_00f0), Err(Unsupported::FreeThreaded));
+        assert_eq!(
+            without_gil(0x030e_00b1),
+            Err(Unsupported::PreRelease {
+                hexversion: 0x030e_00b1
+            })
         );
         assert_eq!(
             Unsupported::TooOld { hexversion: old }.to_string(),

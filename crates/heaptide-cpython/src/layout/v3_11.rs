@@ -29,4 +29,5 @@ pub(super) const LAYOUT: Layout = Layout {
         instructions: 184,
     },
     object: super::OBJECTS_BEFORE_3_12,
+    copies: super::NO_COPIES,
 };

@@ -29,4 +29,5 @@ pub(super) const LAYOUT: Layout = Layout {
         instructions: 192,
     },
     object: super::OBJECTS,
+    copies: super::NO_COPIES,
 };

@@ -29,6 +29,7 @@ pub(super) const LAYOUT: Layout = Layout {
         instructions: 200,
     },
     object: super::OBJECTS,
+    copies: super::NO_COPIES,
 };
 
 pub(super) const DEBUG_OFFSETS: DebugOffsets = DebugOffsets {
@@ -39,6 +40,7 @@ pub(super) const DEBUG_OFFSETS: DebugOffsets = DebugOffsets {
     frame_instr_ptr: 248,
     frame_localsplus: 256,
     frame_owner: 264,
+    frame_tlbc_index: 0,
     code_size: 272,
     code_filename: 280,
     code_name: 288,
@@ -46,6 +48,7 @@ pub(super) const DEBUG_OFFSETS: DebugOffsets = DebugOffsets {
     code_linetable: 304,
     code_firstlineno: 312,
     code_co_code_adaptive: 344,
+    code_co_tlbc: 0,
     object_size: 352,
     object_type: 360,
     type_flags: 392,

@@ -29,6 +29,7 @@ pub(super) const LAYOUT: Layout = Layout {
         instructions: 208,
     },
     object: super::OBJECTS,
+    copies: super::NO_COPIES,
 };
 
 pub(super) const DEBUG_OFFSETS: DebugOffsets = DebugOffsets {
@@ -39,6 +40,7 @@ pub(super) const DEBUG_OFFSETS: DebugOffsets = DebugOffsets {
     frame_instr_ptr: 272,
     frame_localsplus: 280,
     frame_owner: 288,
+    frame_tlbc_index: 304,
     code_size: 312,
     code_filename: 320,
     code_name: 328,
@@ -46,6 +48,7 @@ pub(super) const DEBUG_OFFSETS: DebugOffsets = DebugOffsets {
     code_linetable: 344,
     code_firstlineno: 352,
     code_co_code_adaptive: 384,
+    code_co_tlbc: 392,
     object_size: 400,
     object_type: 408,
     type_flags: 440,

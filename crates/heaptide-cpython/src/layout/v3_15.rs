@@ -29,6 +29,7 @@ pub(super) const LAYOUT: Layout = Layout {
         instructions: 208,
     },
     object: super::OBJECTS,
+    copies: super::NO_COPIES,
 };
 
 pub(super) const DEBUG_OFFSETS: DebugOffsets = DebugOffsets {
@@ -39,6 +40,7 @@ pub(super) const DEBUG_OFFSETS: DebugOffsets = DebugOffsets {
     frame_instr_ptr: 336,
     frame_localsplus: 344,
     frame_owner: 352,
+    frame_tlbc_index: 0,
     code_size: 376,
     code_filename: 384,
     code_name: 392,
@@ -46,6 +48,7 @@ pub(super) const DEBUG_OFFSETS: DebugOffsets = DebugOffsets {
     code_linetable: 408,
     code_firstlineno: 416,
     code_co_code_adaptive: 448,
+    code_co_tlbc: 0,
     object_size: 464,
     object_type: 472,
     type_flags: 504,

@@ -153,6 +153,21 @@ static void objects(void)
     BITS("str.ascii_mask", ascii);
 }
 
+static void copies(void)
+{
+#ifdef Py_GIL_DISABLED
+    VALUE("gil.disabled", 1);
+    FIELD("copies.of_frame", _PyInterpreterFrame, tlbc_index);
+    FIELD("copies.of_code", PyCodeObject, co_tlbc);
+    FIELD("copies.code_units", PyVarObject, ob_size);
+    FIELD("copies.of_thread", _PyThreadStateImpl, tlbc_index);
+    FIELD("copies.thread_number", PyThreadState, id);
+    FIELD("copies.thread_status", PyThreadState, state);
+    FIELD("copies.entries", _PyCodeArray, entries);
+    VALUE("copies.attached", _Py_THREAD_ATTACHED);
+#endif
+}
+
 static void debug_offsets(void)
 {
 #if PY_VERSION_HEX >= 0x030D0000
@@ -166,6 +181,10 @@ static void debug_offsets(void)
     FIELD("debug.frame_instr_ptr", _Py_DebugOffsets, interpreter_frame.instr_ptr);
     FIELD("debug.frame_localsplus", _Py_DebugOffsets, interpreter_frame.localsplus);
     FIELD("debug.frame_owner", _Py_DebugOffsets, interpreter_frame.owner);
+#  if PY_VERSION_HEX >= 0x030E0000
+    FIELD("debug.frame_tlbc_index", _Py_DebugOffsets, interpreter_frame.tlbc_index);
+    FIELD("debug.code_co_tlbc", _Py_DebugOffsets, code_object.co_tlbc);
+#  endif
     FIELD("debug.code_size", _Py_DebugOffsets, code_object.size);
     FIELD("debug.code_filename", _Py_DebugOffsets, code_object.filename);
     FIELD("debug.code_name", _Py_DebugOffsets, code_object.name);
@@ -193,6 +212,7 @@ int main(void)
     stacks();
     codes();
     objects();
+    copies();
     debug_offsets();
     return 0;
 }

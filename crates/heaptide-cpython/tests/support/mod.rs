@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Versions that ought to be tested. A missing one is said, not passed over.
-const WANTED: [&str; 7] = ["3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
+const WANTED: [&str; 8] = [
+    "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t", "3.15",
+];
 
 /// One interpreter with its headers.
 pub(crate) struct Python {
-    /// `3.14`
+    /// `3.14`, or `3.14t` without the GIL
     pub(crate) version: String,
     /// The directory of `Python.h`.
     pub(crate) include: PathBuf,
@@ -34,7 +36,7 @@ impl Python {
         self.version
             .rsplit('.')
             .next()
-            .and_then(|minor| minor.parse().ok())
+            .and_then(|minor| minor.trim_end_matches('t').parse().ok())
             .expect("a minor version")
     }
 
