@@ -3,11 +3,14 @@
 //! A code object is known by its address, and addresses are used again. So its destruction is
 //! watched: the `tp_dealloc` slot of `PyCode_Type` leads through [`destroyed`], which forgets the
 //! address and moves the generation; whoever remembers anything by address compares generations.
+//!
+//! Nothing of this leans on the GIL, which there may not be: a thread asks only about code that is on its own stack, and
+//! to run a new code object at an old address it must have got both the memory and the object from others in an order that the
+//! move of the generation comes before.
 
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use heaptide_cpython::TYPE_DEALLOC_OFFSET;
 use heaptide_recorder::{CodeText, Mapping, RawText, SpinLock, Stop, mix};
 
 use crate::{RECORDER, interpreter, real};
@@ -48,13 +51,15 @@ struct Entry {
 /// Moves whenever a code object that was seen on a stack is destroyed.
 #[inline(always)]
 pub(crate) fn generation() -> u64 {
-    // Acquire pairs with the Release in `destroyed`: a new code object at an old address was made
-    // after that store, by this thread or by one we have since synchronised with (the GIL).
+    // Acquire pairs with the Release in `forget`: a new code object at an old address was made
+    // after that store, by this thread or by one we have since synchronised with (the GIL, or the
+    // allocator that gave the memory on and whatever led to the object).
     GENERATION.load(Ordering::Acquire)
 }
 
-/// Leads the destruction of code objects through [`destroyed`]. With the GIL. For ever: whoever has put
-/// himself in front of us since leads to us.
+/// Leads the destruction of code objects through [`destroyed`]. With the GIL, or attached where there is none. For ever: whoever
+/// has put himself in front of us since leads to us. Before tracking is on: who has read the slot before is destroying
+/// what was on no stack since.
 pub(crate) fn watch_destruction() {
     if REAL_DEALLOC.load(Ordering::Relaxed) != 0 {
         return;
@@ -63,10 +68,11 @@ pub(crate) fn watch_destruction() {
     if code_type.is_null() {
         return;
     }
-    // SAFETY: `PyCode_Type` is a static, writable type object whose `tp_dealloc` lies at this offset in
-    // every supported version; the GIL keeps others from calling it meanwhile.
+    // SAFETY: `PyCode_Type` is a static, writable type object whose `tp_dealloc` lies at this offset; tracking is about
+    // to start, so the interpreter is resolved. Others may call what was there, or ours.
     unsafe {
-        let slot = AtomicUsize::from_ptr(code_type.cast::<u8>().add(TYPE_DEALLOC_OFFSET).cast());
+        let offset = interpreter::get().layout.object.type_dealloc as usize;
+        let slot = AtomicUsize::from_ptr(code_type.cast::<u8>().add(offset).cast());
         let real = slot.load(Ordering::Relaxed);
         if real != 0 {
             REAL_DEALLOC.store(real, Ordering::Release);
@@ -115,6 +121,11 @@ fn forget(code: usize) {
     }
 }
 
+/// Moves it for another reason than a death.
+pub(crate) fn next_generation() {
+    GENERATION.fetch_add(1, Ordering::Release);
+}
+
 /// In a forked child that is recorded anew: nothing has a number yet.
 ///
 /// # Safety
@@ -146,28 +157,41 @@ pub(crate) unsafe fn release() {
 /// Number of the code object at `code`, which is on the calling thread's stack and so alive.
 #[inline]
 pub(crate) fn number(code: usize) -> Result<u32, Stop> {
-    let table = TABLE.load(Ordering::Acquire);
-    if !table.is_null() {
-        // SAFETY: as in `forget`; there is always an empty entry.
-        unsafe {
-            let mut position = start(code, (*table).mask);
-            loop {
-                let entry = entry(table, position);
-                // Acquire pairs with the Release in `add`: the number is there.
-                match (*entry).code.load(Ordering::Acquire) {
-                    EMPTY => break,
-                    found if found == code => return Ok((*entry).number.load(Ordering::Relaxed)),
-                    _ => position = (position + 1) & (*table).mask,
-                }
+    match find(TABLE.load(Ordering::Acquire), code) {
+        Some(number) => Ok(number),
+        None => describe(code),
+    }
+}
+
+/// Its number in a table, which may be null, if it has one there.
+#[inline(always)]
+fn find(table: *mut Table, code: usize) -> Option<u32> {
+    if table.is_null() {
+        return None;
+    }
+    // SAFETY: as in `forget`; there is always an empty entry.
+    unsafe {
+        let mut position = start(code, (*table).mask);
+        loop {
+            let entry = entry(table, position);
+            // Acquire pairs with the Release in `place`: the number is there.
+            match (*entry).code.load(Ordering::Acquire) {
+                EMPTY => return None,
+                found if found == code => return Some((*entry).number.load(Ordering::Relaxed)),
+                _ => position = (position + 1) & (*table).mask,
             }
         }
     }
-    describe(code)
 }
 
+/// Gives the code object a number. One thread at a time: many that run the same new code would each give it another.
 #[cold]
 #[inline(never)]
 fn describe(code: usize) -> Result<u32, Stop> {
+    let _changing = CHANGING.lock();
+    if let Some(number) = find(TABLE.load(Ordering::Relaxed), code) {
+        return Ok(number);
+    }
     // SAFETY: tracking is on, and the code object is alive.
     let view =
         unsafe { heaptide_cpython::read_code(&interpreter::get().layout, code as *const u8) };
@@ -206,8 +230,8 @@ fn describe(code: usize) -> Result<u32, Stop> {
     Ok(number)
 }
 
+/// With the lock.
 fn add(code: usize, number: u32) {
-    let _changing = CHANGING.lock();
     let mut table = TABLE.load(Ordering::Relaxed);
     // SAFETY: only this lock's holder changes tables; positions are masked.
     unsafe {
@@ -273,7 +297,6 @@ unsafe fn place(table: *mut Table, code: usize, number: u32) {
                 REMOVED => {
                     reusable.get_or_insert(here);
                 }
-                // Another thread described it at the same time.
                 found if found == code => return,
                 _ => {}
             }

@@ -9,7 +9,7 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use heaptide_cpython::{Layout, Marks, Stacks};
+use heaptide_cpython::{FrameFamily, Layout, Marks, Stacks};
 
 use crate::RECORDER;
 
@@ -19,6 +19,9 @@ const VARIABLE: &core::ffi::CStr = c"HEAPTIDE_EARLY_STOP";
 const AT_CHUNKS: u8 = 1;
 const AT_FRAMES: u8 = 2;
 const CHECKED: u8 = 4;
+/// Without the GIL, with or without `CHUNKS_IN_PARALLEL`; never together with the first two.
+const IN_PARALLEL: u8 = 8;
+const CHUNKS_IN_PARALLEL: u8 = 16;
 
 static MODE: AtomicU8 = AtomicU8::new(0);
 
@@ -34,6 +37,8 @@ pub(crate) enum EarlyStop {
     Nowhere,
     AtChunks(&'static Stacks),
     AtFrames(&'static Marks),
+    /// In an interpreter without the GIL: at chunks or nowhere.
+    InParallel(Option<&'static Stacks>),
 }
 
 /// Where walks may end, and whether each is compared with a whole one.
@@ -46,6 +51,9 @@ pub(crate) fn mode() -> (EarlyStop, bool) {
             EarlyStop::AtChunks((*STACKS.0.get()).assume_init_ref())
         } else if mode & AT_FRAMES != 0 {
             EarlyStop::AtFrames((*MARKS.0.get()).assume_init_ref())
+        } else if mode & IN_PARALLEL != 0 {
+            let chunks = mode & CHUNKS_IN_PARALLEL != 0;
+            EarlyStop::InParallel(chunks.then(|| (*STACKS.0.get()).assume_init_ref()))
         } else {
             EarlyStop::Nowhere
         }
@@ -55,6 +63,9 @@ pub(crate) fn mode() -> (EarlyStop, bool) {
 
 /// Reads the variable. Once, with the GIL, before tracking starts.
 pub(crate) fn prepare(layout: &Layout, none: usize) {
+    if layout.family == FrameFamily::WithoutGil {
+        MODE.store(IN_PARALLEL, Ordering::Release);
+    }
     // SAFETY: the GIL is held, which is what the interpreter changes the environment under.
     let value = unsafe { libc::getenv(VARIABLE.as_ptr()) };
     let value = if value.is_null() {
@@ -77,7 +88,11 @@ pub(crate) fn prepare(layout: &Layout, none: usize) {
             AT_FRAMES
         } else if let Some(stacks) = Stacks::new(layout) {
             (*STACKS.0.get()).write(stacks);
-            AT_CHUNKS
+            if layout.family == FrameFamily::WithoutGil {
+                IN_PARALLEL | CHUNKS_IN_PARALLEL
+            } else {
+                AT_CHUNKS
+            }
         } else {
             return;
         }

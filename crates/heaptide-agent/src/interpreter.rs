@@ -4,7 +4,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use heaptide_cpython::Interpreter;
+use heaptide_cpython::{FrameFamily, Interpreter};
 use heaptide_format::PythonAllocator;
 
 use crate::real::find;
@@ -29,6 +29,16 @@ static NONE: AtomicUsize = AtomicUsize::new(0);
 pub(crate) unsafe fn get() -> &'static Interpreter {
     // SAFETY: the caller's promise.
     unsafe { (*INTERPRETER.0.get()).assume_init_ref() }
+}
+
+/// Is there no GIL, so that Python threads run truly at once? What is said of "the GIL held" elsewhere means there that the thread is
+/// attached to the interpreter: others may be, too, and what is done so must bear it.
+///
+/// # Safety
+/// As `get`.
+pub(crate) unsafe fn is_without_gil() -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { get() }.layout.family == FrameFamily::WithoutGil
 }
 
 /// Start and end of the interpreter's own code, where it starts threads without an audit event

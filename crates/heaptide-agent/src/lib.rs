@@ -21,7 +21,7 @@
 //! What the program owes us: nothing. What we owe the program is the list "Laws inside a hook" of
 //! the design: see `hooks` (1, 2, 4), `thread` (3), `fork` (5), `session` (6), `guard` (7).
 //!
-//! Not covered: free-threaded builds, statically linked allocators, calls that go around the GOT.
+//! Not covered: statically linked allocators, calls that go around the GOT.
 
 mod audit_hook;
 mod code;

@@ -9,12 +9,12 @@
 use core::ffi::{c_char, c_void};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use heaptide_cpython::{Layout, first_local};
+use heaptide_cpython::{Layout, checked_read, first_local};
 use heaptide_recorder::SpinLock;
 
-use crate::RECORDER;
 use crate::real::find;
 use crate::thread::{ThreadState, Turn};
+use crate::{RECORDER, interpreter};
 
 /// Threads that have been started and have not allocated yet; the oldest goes first.
 const MOST_PENDING: usize = 128;
@@ -157,7 +157,7 @@ pub(crate) fn note_known_threads() {
             get_module(module_name)
         };
         if !module.is_null() {
-            let active = get_attribute(module, c"_active".as_ptr());
+            let active = own_copy(get_attribute(module, c"_active".as_ptr()), release);
             let mut position = 0;
             let (mut key, mut thread) = (core::ptr::null_mut(), core::ptr::null_mut());
             while is_dictionary(active)
@@ -186,10 +186,31 @@ pub(crate) fn note_known_threads() {
     }
 }
 
+/// Without the GIL others change a dictionary while somebody goes through it: a copy in its place, which is made under the dictionary's lock.
+///
+/// # Safety
+/// As [`is_dictionary`]; the reference is ours, and `release` lets it go.
+unsafe fn own_copy(
+    dictionary: *mut c_void,
+    release: unsafe extern "C" fn(*mut c_void),
+) -> *mut c_void {
+    let copy = find(c"PyDict_Copy");
+    // SAFETY: the caller's promise; the function has had this type for ever.
+    unsafe {
+        if !interpreter::is_without_gil() || copy.is_null() || !is_dictionary(dictionary) {
+            return dictionary;
+        }
+        let copy: unsafe extern "C" fn(*mut c_void) -> *mut c_void = core::mem::transmute(copy);
+        let own = copy(dictionary);
+        release(dictionary);
+        own
+    }
+}
+
 /// Is it a plain dictionary?
 ///
 /// # Safety
-/// `object` is a live object of a build with the GIL, or null.
+/// `object` is a live object, or null; the interpreter is resolved.
 unsafe fn is_dictionary(object: *mut c_void) -> bool {
     let dictionary = find(c"PyDict_Type") as usize;
     // SAFETY: the caller's promise.
@@ -289,7 +310,7 @@ pub(crate) fn thread_is_being_created(argument: *mut c_void) {
     if NAME_ATTRIBUTE.load(Ordering::Acquire) == 0 {
         return;
     }
-    let words = |address: usize| -> Option<[usize; 2]> { checked_read(address) };
+    let words = checked_read::<2>;
     let method = || {
         let [_function, start] = words(argument as usize)?;
         let [_interpreter, method] = words(start)?;
@@ -300,30 +321,6 @@ pub(crate) fn thread_is_being_created(argument: *mut c_void) {
         // SAFETY: an object whose type is the method type; the caller holds the GIL.
         unsafe { note_method(method) };
     }
-}
-
-/// Two words at `address`, or nothing if they cannot be read. `errno` stays as it is.
-fn checked_read(address: usize) -> Option<[usize; 2]> {
-    let mut words = [0usize; 2];
-    let bytes = size_of_val(&words);
-    let local = libc::iovec {
-        iov_base: words.as_mut_ptr().cast(),
-        iov_len: bytes,
-    };
-    let remote = libc::iovec {
-        iov_base: address as *mut c_void,
-        iov_len: bytes,
-    };
-    let pid = rustix::process::getpid().as_raw_nonzero().get();
-    // SAFETY: the kernel checks the remote side; the local side is our array. errno is put back.
-    let read = unsafe {
-        let errno = libc::__errno_location();
-        let before = *errno;
-        let read = libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0);
-        *errno = before;
-        read
-    };
-    (read == bytes as isize).then_some(words)
 }
 
 fn note(thread_object: usize, name: &[u8]) {
@@ -376,8 +373,11 @@ fn take(key: usize) -> Option<Pending> {
 /// `Py_TYPE`
 ///
 /// # Safety
-/// `object` is a live object of a build with the GIL.
+/// `object` is a live object, and the interpreter is resolved.
 unsafe fn type_of(object: *mut c_void) -> usize {
-    // SAFETY: `ob_type` follows the reference count, a word.
-    unsafe { object.cast::<usize>().add(1).read() }
+    // SAFETY: the caller's promise; every object has its type there.
+    unsafe {
+        let offset = interpreter::get().layout.object.type_ as usize;
+        object.cast::<u8>().add(offset).cast::<usize>().read()
+    }
 }

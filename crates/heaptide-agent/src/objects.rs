@@ -15,7 +15,6 @@ use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-use heaptide_cpython::TYPE_NAME_OFFSET;
 use heaptide_format::{NODE_ROOT, THREAD_OVERFLOW};
 use heaptide_recorder::{LiveObject, LiveObjects, Stop, TypeName};
 
@@ -126,7 +125,10 @@ pub(crate) unsafe fn begin() -> Result<(), Refused> {
     // SAFETY: resolved.
     let interpreter = unsafe { interpreter::get() };
     let interpreter_of = find(c"PyThreadState_GetInterpreter");
-    let access = Access::find().filter(|_| interpreter.hexversion() >= FIRST_VERSION);
+    // SAFETY: resolved. The table is for one thread at a time.
+    let told =
+        interpreter.hexversion() >= FIRST_VERSION && !unsafe { interpreter::is_without_gil() };
+    let access = Access::find().filter(|_| told);
     let Some(access) = access.filter(|_| !interpreter_of.is_null()) else {
         return Err(Refused::Unsupported);
     };
@@ -361,10 +363,13 @@ unsafe fn type_of<'a>(address: u64) -> TypeName<'a> {
     let object: *const u8 = core::ptr::with_exposed_provenance(address as usize);
     // SAFETY: the caller's promise; the fields lie there in every build with the GIL.
     unsafe {
-        let type_offset = interpreter::get().layout.object.type_ as usize;
-        let its_type = object.add(type_offset).cast::<*const u8>().read();
+        let offsets = &interpreter::get().layout.object;
+        let its_type = object
+            .add(offsets.type_ as usize)
+            .cast::<*const u8>()
+            .read();
         let name = its_type
-            .add(TYPE_NAME_OFFSET)
+            .add(offsets.type_name as usize)
             .cast::<*const c_char>()
             .read();
         TypeName {

@@ -351,12 +351,40 @@ pub(crate) unsafe fn remove() {
     ACCESS[0].store(0, Ordering::Release);
     for (domain, former) in FORMER.iter().enumerate() {
         // SAFETY: the GIL is held; `install` has stored the former functions.
-        unsafe {
-            if access.get(domain as c_int).is(&ours(domain)) {
-                access.set(domain as c_int, former.load());
-                PLACED[domain].store(false, Ordering::Relaxed);
-            }
+        unsafe { take_out(access, domain, former) };
+    }
+}
+
+/// # Safety
+/// As [`remove`]; `install` has stored the former functions.
+unsafe fn take_out(access: Access, domain: usize, former: &Former) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if access.get(domain as c_int).is(&ours(domain)) {
+            access.set(domain as c_int, former.load());
+            PLACED[domain].store(false, Ordering::Relaxed);
         }
+    }
+}
+
+/// Without the GIL another thread may be in the middle of one of ours with the context of the functions that were the former ones so far. May
+/// it go on with these? Where the context is the same, or is not looked at: only Python's debug functions look at theirs.
+fn may_follow(former: &Functions, present: &Functions, allocator: Option<PythonAllocator>) -> bool {
+    // SAFETY: ours are in place, so the interpreter is resolved.
+    !unsafe { interpreter::is_without_gil() }
+        || present.context == former.context
+        || allocator == Some(PythonAllocator::Mimalloc)
+}
+
+/// Without the GIL another thread may have ended tracking meanwhile and taken ours out, before they were put in front again: then they
+/// go once more. (They would be silent, but in the way.)
+fn take_back_if_removed(access: Access) {
+    if ACCESS[0].load(Ordering::Acquire) != 0 {
+        return;
+    }
+    for (domain, former) in FORMER.iter().enumerate() {
+        // SAFETY: attached to the interpreter, in the audit hook that this is called from; `install` has stored the former functions.
+        unsafe { take_out(access, domain, former) };
     }
 }
 
@@ -382,10 +410,8 @@ pub(crate) fn look_after() {
             return;
         }
         // Asked of all domains at once, and before any of them is exchanged.
-        let own = !matches!(
-            interpreter::allocator(),
-            None | Some(PythonAllocator::Other)
-        );
+        let allocator = interpreter::allocator();
+        let own = !matches!(allocator, None | Some(PythonAllocator::Other));
         for (domain, former) in FORMER.iter().enumerate() {
             let present = present(domain);
             if was_seen(domain, &present) {
@@ -393,13 +419,17 @@ pub(crate) fn look_after() {
             }
             // SAFETY: `install` has stored the former functions.
             let former = unsafe { former.load() };
-            if !present.is(&ours(domain)) && (own || present.is(&former)) {
+            if !present.is(&ours(domain))
+                && (own || present.is(&former))
+                && may_follow(&former, &present, allocator)
+            {
                 // SAFETY: the GIL is held; neither leads to ours.
                 unsafe { put_in_front(access, domain, &present) };
             } else {
                 note_seen(domain, &present);
             }
         }
+        take_back_if_removed(access);
     });
     BUSY.store(false, Ordering::Release);
 }

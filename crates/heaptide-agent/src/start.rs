@@ -88,6 +88,8 @@ pub(crate) unsafe extern "C" fn audit(
         {
             finish();
         }
+        // Of another interpreter: a later one may have a thread state with the same address and number.
+        Some(b'c') if event == b"cpython.PyInterpreterState_Clear" => code::next_generation(),
         Some(b'c') if event == b"cpython._PySys_ClearAuditHooks" => audit_hook::unlink(),
         Some(b'c') if event == b"cpython.PyInterpreterState_New" => {
             interpreter::note_subinterpreter();

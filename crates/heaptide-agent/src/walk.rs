@@ -12,8 +12,8 @@
 use core::sync::atomic::Ordering;
 
 use heaptide_cpython::{
-    Family, Family39, Family311, Family313, FrameFamily, Layout, Marking, Marks, NewestChunk,
-    RawFrame, Stacks, last_instruction,
+    Family, Family39, Family311, Family313, FamilyWithoutGil, FrameFamily, Holder, Layout, Marking,
+    Marks, NewestChunk, RawFrame, Stacks,
 };
 use heaptide_format::{NODE_OVERFLOW, NODE_ROOT};
 use heaptide_recorder::{Mapping, Stop};
@@ -74,23 +74,32 @@ struct Entry {
 }
 
 impl Entry {
+    /// `own_copy`: of the byte code, where there are several, that which stays for as long as this thread's state.
+    ///
     /// # Safety
     /// `raw` was read from `frame`, which is on the stack and shown, and `F` and `layout` fit.
     #[inline(always)]
-    unsafe fn new<F: Family>(layout: &Layout, frame: *const u8, raw: &RawFrame) -> Self {
+    unsafe fn new<F: Family>(
+        layout: &Layout,
+        frame: *const u8,
+        raw: &RawFrame,
+        own_copy: u32,
+    ) -> Self {
         // SAFETY: the caller's promise.
         let (offset, depends_on_owner) = unsafe {
             (
-                last_instruction(layout, raw.code, raw.instruction),
+                F::last_instruction(layout, raw),
                 F::depends_on_owner(layout, raw),
             )
         };
+        // The copy of a thread that has ended is freed while its code object lives.
+        let is_others = F::HAS_COPIES && raw.copy != 0 && raw.copy != own_copy;
         Self {
             step: Step {
                 frame: frame as usize,
                 // The owner is not compared. No instruction is at this address (or offset), so such a
                 // frame, which is rare, is looked at anew each time.
-                instruction: if depends_on_owner {
+                instruction: if depends_on_owner || is_others {
                     usize::MAX - 1
                 } else {
                     raw.instruction
@@ -126,6 +135,8 @@ pub(crate) struct Memo {
     interned: u32,
     /// Of this thread, at that look.
     faults: u64,
+    /// Without the GIL: the thread state at the last walk.
+    holder: Holder,
 }
 
 impl Memo {
@@ -138,6 +149,11 @@ impl Memo {
             stamp: 1,
             interned: 0,
             faults: 0,
+            holder: Holder {
+                identity: (0, 0),
+                copy: 0,
+                attached: false,
+            },
         }
     }
 
@@ -158,6 +174,16 @@ impl Memo {
             self.forget();
             self.generation = generation;
         }
+    }
+
+    /// Believes nothing of when the thread had another state. Without the GIL: the copies of byte code that belong to a thread
+    /// state are freed after its end, and instructions are remembered by their addresses in these.
+    #[inline(always)]
+    fn be_of_holder(&mut self, holder: Holder) {
+        if self.holder.identity != holder.identity {
+            self.forget();
+        }
+        self.holder = holder;
     }
 
     /// An odd number that no other memo has, and larger than any chunk of a stack.
@@ -297,6 +323,12 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
             EarlyStop::AtChunks(stacks) => chunk_walk(stacks, layout, python, top, &mut state.memo),
             EarlyStop::AtFrames(marks) => early_walk(marks, layout, python, top, &mut state.memo),
             EarlyStop::Nowhere => whole_walk(layout, top, &mut state.memo),
+            EarlyStop::InParallel(stacks) => {
+                let holder = Holder::of(layout, python);
+                state.memo.be_of_holder(holder);
+                state.whole.be_of_holder(holder);
+                parallel_walk(stacks, layout, python, top, &mut state.memo)
+            }
         }
     }?;
     if is_checked {
@@ -337,7 +369,13 @@ fn page_faults() -> u64 {
 /// # Safety
 /// `top` is the innermost frame of this thread, and `layout` is its interpreter's.
 #[inline(always)]
-unsafe fn any_walk<W: Watch<Family39> + Watch<Family311> + Watch<Family313>>(
+unsafe fn any_walk<
+    W: Watch<Family39>
+        + Watch<Family311>
+        + Watch<Family313>
+        + Watch<FamilyWithoutGil<true>>
+        + Watch<FamilyWithoutGil<false>>,
+>(
     layout: &Layout,
     watch: &W,
     top: *const u8,
@@ -349,6 +387,49 @@ unsafe fn any_walk<W: Watch<Family39> + Watch<Family311> + Watch<Family313>>(
             FrameFamily::V3_9 => walk::<Family39, W>(layout, watch, top, memo),
             FrameFamily::V3_11 => walk::<Family311, W>(layout, watch, top, memo),
             FrameFamily::V3_13 => walk::<Family313, W>(layout, watch, top, memo),
+            FrameFamily::WithoutGil => walk_without_gil(layout, watch, top, memo),
+        }
+    }
+}
+
+/// In an interpreter without the GIL, by a memo that knows the holder.
+///
+/// # Safety
+/// As [`any_walk`].
+#[inline(never)]
+unsafe fn walk_without_gil<W: Watch<FamilyWithoutGil<true>> + Watch<FamilyWithoutGil<false>>>(
+    layout: &Layout,
+    watch: &W,
+    top: *const u8,
+    memo: &mut Memo,
+) -> Result<u32, Stop> {
+    // SAFETY: the caller's promise; whether the thread is attached was read when this walk began, and stays so.
+    unsafe {
+        if memo.holder.attached {
+            walk::<FamilyWithoutGil<true>, W>(layout, watch, top, memo)
+        } else {
+            walk::<FamilyWithoutGil<false>, W>(layout, watch, top, memo)
+        }
+    }
+}
+
+/// A walk of an interpreter without the GIL.
+///
+/// # Safety
+/// As [`chunk_walk`].
+#[inline(never)]
+unsafe fn parallel_walk(
+    stacks: Option<&Stacks>,
+    layout: &Layout,
+    python: *const u8,
+    top: *const u8,
+    memo: &mut Memo,
+) -> Result<u32, Stop> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match stacks {
+            Some(stacks) => chunk_walk(stacks, layout, python, top, memo),
+            None => whole_walk(layout, top, memo),
         }
     }
 }
@@ -581,7 +662,7 @@ unsafe fn walk<F: Family, W: Watch<F>>(
         // The frame may be remembered further on (callees have returned), here (it has moved on), or
         // not at all (it is new: a call, or a generator resumed elsewhere).
         // SAFETY: the frame is on the stack and shown.
-        let entry = unsafe { Entry::new::<F>(layout, frame, &raw) };
+        let entry = unsafe { Entry::new::<F>(layout, frame, &raw, memo.holder.copy) };
         // SAFETY: the frame is shown; all of this walk will be remembered.
         let has_stayed = unsafe { watch.has_stayed(layout, frame) };
         let mut met = memo.meet(frame, ahead, MEETING_REACH);
