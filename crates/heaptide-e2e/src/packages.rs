@@ -84,9 +84,14 @@ fn install(python: &Python, package: &str, directory: &Path) -> bool {
             "--implementation",
             "cp",
             "--python-version",
-            &python.version(),
-            "--target",
+            &format!("3.{}", python.minor),
         ])
+        .args(
+            python
+                .free_threaded
+                .then(|| format!("--abi=cp3{}t", python.minor)),
+        )
+        .arg("--target")
         .arg(&part)
         .arg(package)
         .output();

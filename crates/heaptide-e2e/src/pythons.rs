@@ -15,6 +15,8 @@ const MINORS: std::ops::RangeInclusive<u32> = 9..=15;
 pub struct Python {
     /// 12 in 3.12.
     pub minor: u32,
+    /// Does it have no GIL (`--disable-gil`)? Only such as are named in `HEAPTIDE_TEST_PYTHONS` are tested.
+    pub free_threaded: bool,
     /// Its path, as it is inside `root`.
     pub path: PathBuf,
     /// The directory to change the root to before it can be started.
@@ -22,10 +24,21 @@ pub struct Python {
 }
 
 impl Python {
-    /// `3.12`
+    /// `3.12`, or `3.14t` without the GIL.
     #[must_use]
     pub fn version(&self) -> String {
-        format!("3.{}", self.minor)
+        let suffix = if self.free_threaded { "t" } else { "" };
+        format!("3.{}{suffix}", self.minor)
+    }
+
+    /// What `PYTHONMALLOC` can ask for.
+    #[must_use]
+    pub fn allocators(&self) -> &'static [&'static str] {
+        if self.free_threaded {
+            &["mimalloc", "mimalloc_debug"]
+        } else {
+            &["malloc", "malloc_debug", "pymalloc", "pymalloc_debug"]
+        }
     }
 
     /// Starts the interpreter found at `path` and asks for its version.
@@ -38,12 +51,16 @@ impl Python {
             }
             None => Command::new(path),
         };
-        let code = "import sys; print(sys.version_info[0], sys.version_info[1])";
+        let code = "import sys, sysconfig; print(sys.version_info[0], sys.version_info[1], \
+                    sysconfig.get_config_var('Py_GIL_DISABLED') or 0)";
         let output = command.args(["-I", "-S", "-c", code]).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
-        let (major, minor) = text.trim().split_once(' ')?;
+        let [major, minor, free_threaded] = text.split_whitespace().collect::<Vec<_>>()[..] else {
+            return None;
+        };
         (major == "3" && output.status.success()).then(|| Self {
             minor: minor.parse().expect("a version number"),
+            free_threaded: free_threaded == "1",
             path: path.to_owned(),
             root: root.map(Path::to_owned),
         })
@@ -121,7 +138,7 @@ fn discover() -> Vec<Python> {
         let candidates = pyenv(minor).into_iter().chain(on_path(minor));
         let python = candidates
             .filter_map(|path| Python::probe(&path, None))
-            .find(|python| python.minor == minor)
+            .find(|python| python.minor == minor && !python.free_threaded)
             .or_else(|| in_chroot(minor));
         match python {
             Some(python) => drop(found.insert(minor, python)),

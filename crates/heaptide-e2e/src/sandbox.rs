@@ -151,6 +151,19 @@ impl Sandbox {
         command
     }
 
+    /// As [`Self::profiled`], so that every small object is an event.
+    #[must_use]
+    pub fn profiled_with_small_objects(&self) -> Command {
+        let mut command = self.profiled();
+        if self.python.free_threaded {
+            // Only mimalloc can be asked for there.
+            command.arg("--trace-python-allocators");
+        } else {
+            command.env("PYTHONMALLOC", "malloc");
+        }
+        command
+    }
+
     /// As [`Self::profiled`], in this mode.
     #[must_use]
     pub fn profiled_in(&self, mode: Mode) -> Command {

@@ -11,8 +11,7 @@ fn check(python: &Python, sandbox: &Sandbox, mode: &str) {
     let plain = run(sandbox.plain().arg(&program).arg("1"));
     plain.expect_success("early_stop.py");
     let profiled = run(sandbox
-        .profiled()
-        .env("PYTHONMALLOC", "malloc")
+        .profiled_with_small_objects()
         .env("HEAPTIDE_EARLY_STOP", mode)
         .args(["--stack-budget", "4000000"])
         .arg(&program)
@@ -64,7 +63,7 @@ fn a_mark_that_is_wrong_is_found_out() {
 import ctypes, sys
 def word(frame):
     # PyFrameObject.f_frame, and in that frame the pointer to its instruction.
-    inner = ctypes.c_size_t.from_address(id(frame) + 24).value
+    inner = ctypes.c_size_t.from_address(id(frame) + object.__basicsize__ + 8).value
     return ctypes.c_size_t.from_address(inner + 56)
 def innermost(forges):
     frame = sys._getframe(150)
@@ -91,8 +90,7 @@ deep(300, len(sys.argv) > 1)
             let mismatches = |arguments: &[&str]| {
                 let sandbox = Sandbox::new(python);
                 let profiled = run(sandbox
-                    .profiled()
-                    .env("PYTHONMALLOC", "malloc")
+                    .profiled_with_small_objects()
                     .env("HEAPTIDE_EARLY_STOP", mode)
                     .args(["-c", code])
                     .args(arguments));

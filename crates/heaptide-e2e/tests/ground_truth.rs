@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use heaptide_e2e::{
-    Capture, Sandbox, check_against_truth, check_bookkeeping, each_python, ground_truth, run,
-    with_package,
+    Capture, Sandbox, check_against_truth, check_bookkeeping, each_python, ground_truth,
+    ground_truth_from_inside, not_tested, run, with_package,
 };
 
 fn on_every_python(program: &str, arguments: &[&str]) {
@@ -66,6 +66,12 @@ fn threads_of_every_kind() {
 }
 
 #[test]
+fn threads_at_once_while_code_comes_and_goes() {
+    on_every_python("parallel.py", &[]);
+    each_python(|python| ground_truth_from_inside(python, "parallel.py", &[]));
+}
+
+#[test]
 fn threads_from_before_tracking() {
     on_every_python("early_threads.py", &[]);
 }
@@ -98,6 +104,11 @@ fn greenlets() {
 #[test]
 fn numpy_arrays() {
     each_python(|python| {
+        if python.free_threaded {
+            return not_tested(
+                "numpy without the GIL: it takes locks from malloc on the same lines",
+            );
+        }
         if let Some(sandbox) = with_package(python, "numpy") {
             check_against_truth(&sandbox, OsStr::new("numpy_arrays.py"), &[]);
         }
@@ -127,7 +138,7 @@ fn names_beyond_ascii() {
 #[test]
 fn other_allocators_of_python() {
     each_python(|python| {
-        for allocator in ["malloc", "malloc_debug", "pymalloc", "pymalloc_debug"] {
+        for &allocator in python.allocators() {
             let sandbox = Sandbox::new(python);
             let program = OsStr::new("aligned.py");
             check_bookkeeping(&sandbox, program, &[]);

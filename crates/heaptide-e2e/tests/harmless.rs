@@ -355,14 +355,7 @@ fn a_sandbox_that_refuses_growth_ends_the_tracking_not_the_program() {
 fn debug_allocators_find_nothing_wrong() {
     each_python_in_each_mode(|python, mode| {
         let sandbox = Sandbox::in_mode(python, mode);
-        for allocator in [
-            "malloc",
-            "malloc_debug",
-            "debug",
-            "pymalloc",
-            "pymalloc_debug",
-            "default",
-        ] {
+        for &allocator in python.allocators().iter().chain(&["debug", "default"]) {
             let mut command = sandbox.profiled();
             command.env("PYTHONMALLOC", allocator);
             let finished = run(command.arg(sandbox.inside("deaths.py")).arg("sys.exit"));

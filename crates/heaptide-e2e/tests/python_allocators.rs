@@ -157,7 +157,12 @@ fn requests_of_subinterpreters() {
 #[test]
 fn with_other_allocators_behind() {
     each_python(|python| {
-        for allocator in ["malloc", "malloc_debug", "pymalloc_debug"] {
+        let default = if python.free_threaded {
+            "mimalloc"
+        } else {
+            "pymalloc"
+        };
+        for allocator in python.allocators().iter().filter(|&&name| name != default) {
             check(python, &[("PYTHONMALLOC", allocator)], &[]);
         }
         if python.minor >= 13 {

@@ -13,9 +13,11 @@ Peaks: the interpreter itself allocates too, but little, so a program's own maxi
 allocates and frees one block of `TIDE` bytes at the instant that is to be the peak.
 """
 import ctypes
+import gc
 import json
 import os
 import sys
+import sysconfig
 import threading
 
 TIDE = 1 << 28
@@ -48,6 +50,9 @@ def program(path):
         _threads["main"] = threading.get_native_id()
     _scan(path)
     _warm()
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        # There the collector takes what it works with from malloc, on whatever line it happens to run
+        gc.disable()
     # Room in the dictionary of the program's globals, so that no assignment on a measured line makes it grow
     sys._getframe(1).f_globals.update(dict.fromkeys(("_room%d" % n for n in range(200))))
 
