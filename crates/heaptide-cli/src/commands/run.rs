@@ -174,7 +174,12 @@ fn watch(
     agent: PlacedAgent,
     terminal: &Terminal,
 ) -> ExitCode {
-    let messages = Messages::new(session, arguments.quiet, terminal);
+    let messages = Messages::new(
+        session,
+        arguments.quiet,
+        arguments.trace_python_allocators,
+        terminal,
+    );
     messages.started();
     let mut ended = match session.supervise() {
         Ok(ended) => ended,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use heaptide_capture::{Capture, signal_name};
 use heaptide_engine::Profile;
-use heaptide_format::State;
+use heaptide_format::{PythonAllocator, State};
 use heaptide_report::{DeathOptions, death_summary};
 use heaptide_session::outcome::End;
 use heaptide_session::plain;
@@ -23,15 +23,22 @@ pub(super) struct Messages<'a> {
     /// The capture as the user would type it; `None` where nothing is kept.
     path: Option<PathBuf>,
     quiet: bool,
+    traces_python_allocators: bool,
     terminal: &'a Terminal,
 }
 
 impl<'a> Messages<'a> {
-    pub(super) fn new(session: &'a Session, quiet: bool, terminal: &'a Terminal) -> Self {
+    pub(super) fn new(
+        session: &'a Session,
+        quiet: bool,
+        traces_python_allocators: bool,
+        terminal: &'a Terminal,
+    ) -> Self {
         Self {
             session,
             path: session.destination().map(relative),
             quiet,
+            traces_python_allocators,
             terminal,
         }
     }
@@ -87,6 +94,12 @@ impl<'a> Messages<'a> {
             match &self.path {
                 Some(path) => {
                     self.note(&format!("the capture is in {}", path.display()));
+                    if !self.traces_python_allocators
+                        && let Some(lifecycle) = &ended.lifecycle
+                        && let Some(text) = hidden_objects(lifecycle.python_allocator)
+                    {
+                        self.note(text);
+                    }
                     self.followed(ended);
                     next_command(path);
                 }
@@ -232,6 +245,17 @@ fn death_text(ended: &Ended) -> Option<String> {
     }
 }
 
+/// What to say of objects that the C library never hears of, with the number of the allocator that has them.
+fn hidden_objects(python_allocator: u32) -> Option<&'static str> {
+    matches!(
+        PythonAllocator::from_raw(python_allocator)?,
+        PythonAllocator::Mimalloc | PythonAllocator::MimallocDebug
+    )
+    .then_some(
+        "this Python has its objects, large ones too, in memory of its own (mimalloc): --trace-python-allocators shows them",
+    )
+}
+
 /// Why tracking gave up, if it did.
 fn stop_text(ended: &Ended) -> Option<String> {
     let (reason, code) = ended.stop_reason()?;
@@ -269,6 +293,16 @@ mod tests {
         assert!(text(End::Signaled(9), 1).unwrap().contains("OOM killer"));
         assert!(text(End::Signaled(9), 0).unwrap().ends_with("SIGKILL"));
         assert!(text(End::Signaled(11), 1).unwrap().contains("SIGSEGV"));
+    }
+
+    #[test]
+    fn objects_that_are_not_seen_are_told_of() {
+        let hidden = |allocator| hidden_objects(allocator as u32).is_some();
+        assert!(hidden(PythonAllocator::Mimalloc));
+        assert!(hidden(PythonAllocator::MimallocDebug));
+        assert!(!hidden(PythonAllocator::Pymalloc));
+        assert!(!hidden(PythonAllocator::Malloc));
+        assert_eq!(hidden_objects(u32::MAX), None);
     }
 
     #[test]
