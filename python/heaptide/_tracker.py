@@ -7,6 +7,7 @@ import logging
 import operator
 import os
 import sys
+import sysconfig
 import warnings
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -37,9 +38,11 @@ class Tracker:
         native_traces: Whether to record native stacks, too: not there yet, a ``RuntimeWarning`` says so.
         memory_interval_ms: How many milliseconds lie between samples of the resident memory; 0: none are taken.
         follow_fork: Whether forked children are tracked as well, each in a capture ``<file_name>.<pid>``.
-        trace_python_allocators: Whether to record every request to Python's own allocators.
+        trace_python_allocators: Whether to record every request to Python's own allocators. Without the GIL nothing of
+            Python's objects is seen otherwise, and a ``RuntimeWarning`` says so.
         track_object_lifetimes: Whether to record which Python objects that are made in the block are alive when it
-            ends, see `get_surviving_objects`. Needs Python 3.13.3 or later. Forked children do not record it.
+            ends, see `get_surviving_objects`. Needs Python 3.13.3 or later, with the GIL. Forked children do not record
+            it.
         file_format: Every event, or counters for each stack. Both can be read at any time, also while the block runs.
 
     Raises:
@@ -88,6 +91,9 @@ class Tracker:
         if native_traces:
             # All figures are right without them, so a program that asks for them need not be changed.
             text = "heaptide does not record native stacks yet: stacks have the frames of Python only"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        if not trace_python_allocators and not has_gil():
+            text = "without the GIL Python's own objects are seen with trace_python_allocators=True only"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
         self._compress = destination.compress_on_exit
         self._tracking = Tracking(
@@ -183,7 +189,14 @@ def _refuse_what_needs_a_file(follow_fork: bool, file_format: FileFormat) -> Non
         raise RuntimeError("AGGREGATED_ALLOCATIONS requires an output file")
 
 
+def has_gil() -> bool:
+    """Whether this interpreter was built with a GIL."""
+    return not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
 def _refuse_old_python() -> None:
+    if not has_gil():
+        raise RuntimeError("Python object reference tracking requires a Python with the GIL")
     if sys.version_info < (3, 13, 3):
         version = ".".join(map(str, sys.version_info[:3]))
         raise RuntimeError(

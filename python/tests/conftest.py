@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,10 @@ fleeting(11)
 grow_and_shrink()
 """
 
+HAS_GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")
+# What it takes for the program's bytes to be seen.
+SEEN = [] if HAS_GIL else ["--trace-python-allocators"]
+
 # What a `bytearray` allocates besides its bytes: from 3.15 on they are a `bytes`.
 EXTRA = 33 if sys.version_info >= (3, 15) else 1
 
@@ -65,7 +70,7 @@ def captures(tmp_path_factory: pytest.TempPathFactory, program: Path) -> dict[st
     found = {}
     for mode, flags in {"all": [], "aggregated": ["--aggregate"]}.items():
         found[mode] = directory / f"{mode}.tide"
-        run("-m", "heaptide", "run", "-q", *flags, "-o", found[mode], program)
+        run("-m", "heaptide", "run", "-q", *flags, *SEEN, "-o", found[mode], program)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from heaptide import FileFormat, Tracker
 Piece = Callable[[str], str]
 
 OLD = sys.version_info < (3, 13, 3)
-needs_tracer = pytest.mark.skipif(OLD, reason="the interpreter does not tell of all objects")
+HAS_GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")
+needs_tracer = pytest.mark.skipif(OLD or not HAS_GIL, reason="the interpreter does not tell of all objects")
 
 HELPERS = """
 import gc, os, sys, threading
@@ -49,6 +51,13 @@ def test_old_interpreters_are_refused(tmp_path: Path) -> None:
     version = ".".join(map(str, sys.version_info[:3]))
     message = f"Python object reference tracking requires Python 3.13.3 or later. Current version: {version}"
     with pytest.raises(RuntimeError, match=message):
+        Tracker(tmp_path / "x", track_object_lifetimes=True)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.skipif(HAS_GIL, reason="the interpreter has a GIL")
+def test_interpreters_without_the_gil_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="requires a Python with the GIL"):
         Tracker(tmp_path / "x", track_object_lifetimes=True)
     assert not (tmp_path / "x").exists()
 

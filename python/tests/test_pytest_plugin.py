@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+import sysconfig
 
 import pytest
 
@@ -249,7 +250,10 @@ def test_other():
 """
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13, 3), reason="the interpreter does not tell of all objects")
+@pytest.mark.skipif(
+    sys.version_info < (3, 13, 3) or bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="the interpreter does not tell of all objects",
+)
 def test_objects_that_are_left_behind(session):
     session.pytester.makepyfile(test_some=LEAKED_OBJECTS)
     result = session("--heaptide", "--heaptide-stacks=2")

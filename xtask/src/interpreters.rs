@@ -20,6 +20,8 @@ pub(crate) struct Interpreter {
     pub(crate) version: String,
     /// A Debian of a later release, in which the interpreter runs.
     pub(crate) chroot: Option<PathBuf>,
+    /// Without the GIL.
+    pub(crate) free_threaded: bool,
 }
 
 impl Interpreter {
@@ -41,7 +43,7 @@ impl Interpreter {
 pub(crate) fn discover() -> Vec<Interpreter> {
     let mut found: BTreeMap<u32, Interpreter> = BTreeMap::new();
     let mut add = |path: &Path, chroot: Option<&Path>| {
-        if let Some(interpreter) = ask(path, chroot) {
+        if let Some(interpreter) = ask(path, chroot).filter(|it| !it.free_threaded) {
             found.entry(interpreter.minor).or_insert(interpreter);
         }
     };
@@ -86,6 +88,25 @@ pub(crate) fn discover() -> Vec<Interpreter> {
     found.into_values().collect()
 }
 
+/// The interpreter without the GIL that `HEAPTIDE_TEST_FREE_THREADED` names; it is not looked for.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn free_threaded() -> anyhow::Result<Option<Interpreter>> {
+    const VARIABLE: &str = "HEAPTIDE_TEST_FREE_THREADED";
+    let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    let path = PathBuf::from(path);
+    let found = ask(&path, None).filter(|it| it.free_threaded);
+    anyhow::ensure!(
+        found.is_some(),
+        "{VARIABLE}={}: not a CPython without the GIL",
+        path.display()
+    );
+    Ok(found)
+}
+
 fn ask(path: &Path, chroot: Option<&Path>) -> Option<Interpreter> {
     let mut command = match chroot {
         Some(root) => {
@@ -95,9 +116,11 @@ fn ask(path: &Path, chroot: Option<&Path>) -> Option<Interpreter> {
         }
         None => Command::new(path),
     };
-    let question = "import sys; print(sys.implementation.name, *sys.version_info[:2], sys.executable); print(sys.version.split()[0])";
+    let question = "import sys, sysconfig; print(sys.implementation.name, *sys.version_info[:2], sys.executable); \
+        print(sys.version.split()[0], sysconfig.get_config_var('Py_GIL_DISABLED') or 0)";
     let answer = shell::capture(command.args(["-I", "-c", question]))?;
-    let (first, version) = answer.split_once('\n')?;
+    let (first, second) = answer.split_once('\n')?;
+    let (version, free_threaded) = second.trim().split_once(' ')?;
     let mut words = first.splitn(4, ' ');
     let (name, major, minor) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
     if name != "cpython" || major != "3" || !SUPPORTED.contains(&minor) {
@@ -113,5 +136,6 @@ fn ask(path: &Path, chroot: Option<&Path>) -> Option<Interpreter> {
         minor,
         version: version.to_owned(),
         chroot: chroot.map(Path::to_owned),
+        free_threaded: free_threaded == "1",
     })
 }

@@ -38,7 +38,25 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     shell::step("pytest-memray on the package");
-    test_shim(newest, &wheel)
+    test_shim(newest, &wheel)?;
+    match interpreters::free_threaded()? {
+        Some(interpreter) => test_free_threaded(&interpreter),
+        None => Ok(()),
+    }
+}
+
+/// The ABI of all other interpreters is not theirs: a wheel of their own, built by the interpreter itself.
+fn test_free_threaded(interpreter: &Interpreter) -> Result<()> {
+    shell::step(&format!(
+        "the package on CPython {} without the GIL",
+        interpreter.describe()
+    ));
+    let name = format!("wheel-3.{}t", interpreter.minor);
+    let Some(builder) = venv::with_packages(&interpreter.path, &name, BUILD_WITH) else {
+        return Ok(());
+    };
+    let wheel = build(&builder)?;
+    test(interpreter, &wheel)
 }
 
 /// Builds the package and installs it for `python`.
@@ -47,8 +65,10 @@ pub(crate) fn install_into(python: &Path) -> Result<()> {
     install(python, &build(&builder)?)
 }
 
+const BUILD_WITH: &[&str] = &["maturin>=1.9,<2"];
+
 fn builder(python: &Path) -> Option<PathBuf> {
-    venv::with_packages(python, "wheel", &["maturin>=1.9,<2"])
+    venv::with_packages(python, "wheel", BUILD_WITH)
 }
 
 /// As `pip install .` does it, but with what is there to build with.
@@ -82,7 +102,8 @@ fn test(interpreter: &Interpreter, wheel: &Path) -> Result<()> {
     if interpreter.minor <= LAST_WITH_COLUMNS {
         packages.push("pyarrow");
     }
-    let name = format!("package-3.{}", interpreter.minor);
+    let abi = if interpreter.free_threaded { "t" } else { "" };
+    let name = format!("package-3.{}{abi}", interpreter.minor);
     let Some(python) = venv::with_packages(&interpreter.path, &name, &packages) else {
         return Ok(());
     };

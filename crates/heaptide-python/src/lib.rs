@@ -27,7 +27,10 @@ mod tracking;
 use pyo3::prelude::*;
 
 /// Not for users: the package's modules give its names out.
-#[pymodule]
+///
+/// Sound without the GIL: what several threads may have at once is frozen or behind a lock, iterators refuse a second thread while one is in them,
+/// and the agent wants no more than a thread that is attached to the interpreter.
+#[pymodule(gil_used = false)]
 mod _heaptide {
     #[pymodule_export]
     use super::allocation_record::AllocationRecord;

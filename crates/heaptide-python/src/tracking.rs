@@ -18,6 +18,7 @@ use heaptide_session::loaded::{Agent, AgentState, Refusal, Stopped};
 use heaptide_session::port::{Listening, Port, PortError};
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 
 /// As many frames as `heaptide run` keeps.
 const STACK_NODE_BUDGET: u32 = 1_000_000;
@@ -26,7 +27,7 @@ const STACK_NODE_BUDGET: u32 = 1_000_000;
 #[pyclass(frozen, module = "heaptide._heaptide")]
 pub(crate) struct Tracking {
     agent: Agent,
-    /// Held only for moments in which no Python runs.
+    /// Waited for without the GIL: who holds it may let that go.
     prepared: Mutex<Prepared>,
     destination: PathBuf,
     keeps_nothing: bool,
@@ -109,12 +110,13 @@ impl Tracking {
     }
 
     /// Starts. `frames_below`: how many Python frames of this thread stand below the one that asked.
-    fn start(&self, _py: Python<'_>, frames_below: u32) -> PyResult<()> {
-        let prepared = self.prepared.lock();
+    fn start(&self, py: Python<'_>, frames_below: u32) -> PyResult<()> {
+        let prepared = self.prepared.lock_py_attached(py);
         let mut prepared =
             prepared.map_err(|_| PyRuntimeError::new_err("tracking broke before"))?;
-        let mut port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: `Python` proves that this thread has the GIL.
+        let port = self.port.lock_py_attached(py);
+        let mut port = port.unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: `Python` proves that this thread has the GIL, or is attached where there is none.
         let started = unsafe {
             match &*port {
                 Some(port) => self.agent.start_serving(&prepared, frames_below, port),
@@ -131,7 +133,7 @@ impl Tracking {
     /// Stops; whether tracking had ended before by itself, and a list of the objects that survived, if that was asked for and
     /// is known.
     fn stop(&self, py: Python<'_>) -> PyResult<(bool, Option<Py<PyAny>>)> {
-        // SAFETY: `Python` proves that this thread has the GIL.
+        // SAFETY: as in `start`.
         let stopped = unsafe { self.agent.stop() };
         let stopped = stopped.map_err(|refusal| not_tracked(&refusal))?;
         // SAFETY: as above; what is returned is a reference that is ours.

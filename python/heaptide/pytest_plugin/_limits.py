@@ -10,6 +10,7 @@ from typing import Any, Callable, NamedTuple, Optional, Protocol, Union
 
 from heaptide import AllocationRecord, FileReader
 from heaptide._memray import TrackedObjectRecord
+from heaptide._tracker import has_gil
 from heaptide.pytest_plugin._amounts import parse_bytes, text
 
 __all__ = [
@@ -220,6 +221,8 @@ class LimitLeakedObjects:
         if sys.version_info < (3, 13, 3):
             version = ".".join(map(str, sys.version_info[:3]))
             raise ValueError(f"it requires Python 3.13.3 or later, and this is {version}")
+        if not has_gil():
+            raise ValueError("it requires a Python with the GIL")
         return cls(filter_fn)
 
     def check(
