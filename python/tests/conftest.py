@@ -43,6 +43,7 @@ grow_and_shrink()
 """
 
 HAS_GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")
+needs_gil = pytest.mark.skipif(not HAS_GIL, reason="figures of a build with the GIL")
 # What it takes for the program's bytes to be seen.
 SEEN = [] if HAS_GIL else ["--trace-python-allocators"]
 

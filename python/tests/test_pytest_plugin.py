@@ -7,6 +7,8 @@ import sysconfig
 
 import pytest
 
+from conftest import needs_gil
+
 TESTS = """
 import unittest
 import pytest
@@ -108,6 +110,7 @@ def test_limits_hold(session):
     assert "tracked" not in result.stdout.str().split("def test_wrong")[1].split("short test summary")[0]
 
 
+@needs_gil
 def test_the_report_is_of_the_tests_that_hold_most(session):
     result = session("--heaptide", "--heaptide-most-allocations=2")
     result.stdout.fnmatch_lines(
@@ -277,6 +280,7 @@ def test_growth_since_the_last_run(session):
     result.stdout.fnmatch_lines(["the test held 19.[56]KiB at its peak, and 9.8KiB in the last run"])
 
 
+@needs_gil
 def test_settings(session):
     session.pytester.makeini("[pytest]\nheaptide = true\nheaptide_most_allocations = 1\nheaptide_stacks = 3\n")
     session.pytester.makepyfile(

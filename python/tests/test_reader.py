@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import heaptide
-from conftest import EXTRA
+from conftest import EXTRA, needs_gil
 from heaptide import AllocatorType, FileFormat, FileReader
 from heaptide._memray import Interval, MemorySnapshot, TemporalAllocationRecord, compute_statistics, size_fmt
 
@@ -36,6 +36,7 @@ BLOCK = 1000 + EXTRA
 LARGE = 3_000_000 + EXTRA
 
 
+@needs_gil
 def test_sums_by_stack(capture: Path) -> None:
     with FileReader(capture) as reader:
         (peak,) = of("grow_and_shrink", reader.get_high_watermark_allocation_records())
@@ -61,6 +62,7 @@ def test_threads_apart_and_merged(capture: Path) -> None:
     assert sorted(record.n_allocations for record in merged) == [3, 7]
 
 
+@needs_gil
 def test_records_as_python_objects(capture: Path) -> None:
     reader = FileReader(capture)
     (record,) = of("fleeting", reader.get_total_allocation_records())
@@ -78,6 +80,7 @@ def test_records_as_python_objects(capture: Path) -> None:
         sorted([record, other])  # type: ignore[type-var]
 
 
+@needs_gil
 def test_frames_are_tuples_that_know_more(capture: Path) -> None:
     (record,) = of("fleeting", FileReader(capture).get_total_allocation_records())
     stack = record.stack_trace()
@@ -94,6 +97,7 @@ def test_frames_are_tuples_that_know_more(capture: Path) -> None:
     assert copy.copy(frame) == frame
 
 
+@needs_gil
 def test_every_record_in_order(captures: dict[str, Path]) -> None:
     reader = FileReader(captures["all"])
     live: dict[int, int] = {}
@@ -190,6 +194,7 @@ def test_both_modes_say_the_same_of_totals(captures: dict[str, Path]) -> None:
         assert sum(stats.allocation_count_by_size.values()) == stats.total_num_allocations
 
 
+@needs_gil
 def test_metadata(capture: Path) -> None:
     before_now = datetime.now(timezone.utc)
     reader = FileReader(capture)
@@ -250,6 +255,7 @@ def test_a_damaged_capture_is_read_as_far_as_it_goes(
     list(reader.get_allocation_records())
 
 
+@needs_gil
 def test_captures_of_running_and_killed_programs(tmp_path: Path) -> None:
     path = tmp_path / "x.tide"
     text = "x = bytearray(2_000_000)\nprint('ready', flush=True)\nimport sys\nsys.stdin.read()"
