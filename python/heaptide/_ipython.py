@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from heaptide import _program
 from heaptide._destination import FileDestination
 from heaptide._enums import FileFormat
-from heaptide._tracker import Tracker, has_gil
+from heaptide._tracker import Tracker
 
 __all__ = ["load_ipython_extension"]
 
@@ -102,8 +102,7 @@ def _run_cell(ipython: Any, name: str, line: str, cell: str) -> None:
         destination=FileDestination(capture, compress_on_exit=False),
         native_traces=options.native,
         follow_fork=options.follow_fork,
-        # Without the GIL nothing of Python's objects is seen otherwise.
-        trace_python_allocators=options.trace_python_allocators or not has_gil(),
+        trace_python_allocators=options.trace_python_allocators,
         file_format=FileFormat.ALL_ALLOCATIONS if every_event else FileFormat.AGGREGATED_ALLOCATIONS,
     ):
         ipython.run_cell(cell)

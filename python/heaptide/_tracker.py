@@ -38,8 +38,8 @@ class Tracker:
         native_traces: Whether to record native stacks, too: not there yet, a ``RuntimeWarning`` says so.
         memory_interval_ms: How many milliseconds lie between samples of the resident memory; 0: none are taken.
         follow_fork: Whether forked children are tracked as well, each in a capture ``<file_name>.<pid>``.
-        trace_python_allocators: Whether to record every request to Python's own allocators. Without the GIL nothing of
-            Python's objects is seen otherwise, and a ``RuntimeWarning`` says so.
+        trace_python_allocators: Whether to record every request to Python's own allocators. Always so in a Python
+            without the GIL, where nothing of its objects is seen otherwise.
         track_object_lifetimes: Whether to record which Python objects that are made in the block are alive when it
             ends, see `get_surviving_objects`. Needs Python 3.13.3 or later, with the GIL. Forked children do not record
             it.
@@ -92,9 +92,6 @@ class Tracker:
             # All figures are right without them, so a program that asks for them need not be changed.
             text = "heaptide does not record native stacks yet: stacks have the frames of Python only"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
-        if not trace_python_allocators and not has_gil():
-            text = "without the GIL Python's own objects are seen with trace_python_allocators=True only"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
         self._compress = destination.compress_on_exit
         self._tracking = Tracking(
             destination.path,
@@ -102,7 +99,8 @@ class Tracker:
             overwrite=destination.overwrite,
             aggregated=file_format == FileFormat.AGGREGATED_ALLOCATIONS,
             memory_interval_ms=memory_interval_ms,
-            trace_python_allocators=trace_python_allocators,
+            # Without the GIL nothing of Python's objects is seen otherwise, be they large.
+            trace_python_allocators=trace_python_allocators or not has_gil(),
             track_object_lifetimes=track_object_lifetimes,
             follow_fork=follow_fork,
             arguments=list(getattr(sys, "argv", [])),

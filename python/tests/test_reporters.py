@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from compatibility import PACKAGES
-from conftest import EXTRA
+from conftest import EXTRA, needs_gil
 from heaptide import FileReader
 from heaptide.reporters.flamegraph import FlameGraphReporter
 from heaptide.reporters.table import TableReporter
 from pages import expected, rendered
 
 
+@needs_gil
 @pytest.mark.parametrize("leaks", [False, True])
 def test_a_flame_graph_has_what_the_records_have(capture: Path, leaks: bool) -> None:
     with FileReader(capture) as reader:
@@ -141,6 +142,7 @@ def test_what_makes_no_sense(capture: Path) -> None:
         FlameGraphReporter.from_snapshot([object()], memory_records=[], native_traces=False)
 
 
+@needs_gil
 def test_a_table_has_what_the_records_have(capture: Path, program: Path) -> None:
     with FileReader(capture) as reader:
         records = list(reader.get_leaked_allocation_records(merge_threads=False))

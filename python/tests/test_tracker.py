@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import heaptide
+from conftest import needs_gil
 from heaptide import FileDestination, FileFormat, FileReader, SocketDestination, Tracker
 
 Piece = Callable[[str], str]
@@ -83,6 +84,7 @@ for path in ("x.tide", "y.tide"):
     assert len(printed.splitlines()) == 2
 
 
+@needs_gil
 def test_many_trackers_one_after_the_other(in_process: Piece) -> None:
     printed = in_process(
         HELPERS
@@ -150,6 +152,7 @@ print(seen, found("x.tide"))
     assert printed == "4 4\n"
 
 
+@needs_gil
 def test_captures_are_made_small(in_process: Piece, tmp_path: Path) -> None:
     in_process(
         HELPERS

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Callable, Optional
 
 from heaptide import FileDestination, FileFormat, FileReader, Tracker
-from heaptide._tracker import has_gil
 from heaptide.pytest_plugin._amounts import text
 from heaptide.pytest_plugin._limits import StackFrame, frames_of, stacks_text
 
@@ -61,8 +60,7 @@ def tracked(
     def tracker() -> Tracker:
         return Tracker(
             destination=FileDestination(path, overwrite=True, compress_on_exit=False),
-            # Without the GIL nothing of Python's objects is seen otherwise, and every limit would hold.
-            trace_python_allocators=python_allocators or not has_gil(),
+            trace_python_allocators=python_allocators,
             track_object_lifetimes=survivors is not None,
             file_format=FileFormat.AGGREGATED_ALLOCATIONS,
         )
