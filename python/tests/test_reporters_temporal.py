@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from conftest import needs_gil
 from heaptide import FileReader, _program
 from heaptide._records import Interval, MemorySnapshot
 from heaptide.reporters.flamegraph import FlameGraphReporter
@@ -52,6 +53,7 @@ def intervals(data: Data, kind: str, *columns: str) -> Counter[tuple[Any, ...]]:
     return sums
 
 
+@needs_gil
 def test_what_was_held_at_the_peaks(captures: dict[str, Path], page: Data) -> None:
     data = reported(captures["all"], leaks=False)
     assert data.head["temporal"] and data.head["metric"] == "peak"
@@ -66,6 +68,7 @@ def test_what_was_held_at_the_peaks(captures: dict[str, Path], page: Data) -> No
         assert data.figures("peak") == expected(list(reader.get_high_watermark_allocation_records()))
 
 
+@needs_gil
 def test_what_was_not_given_back(captures: dict[str, Path], page: Data) -> None:
     data = reported(captures["all"], leaks=True, inverted=True)
     assert data.head["temporal"] and data.head["metric"] == "live" and data.head["inverted"]

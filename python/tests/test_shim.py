@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import SEEN
+
 SHIM = Path(__file__).parents[1] / "memray_shim"
 
 pytestmark = [
@@ -53,7 +55,7 @@ def test_programs_written_for_memray(tmp_path: Path) -> None:
 
 
 def test_commands_written_for_memray(tmp_path: Path) -> None:
-    python("-m", "memray", "run", "-q", "-o", "x.bin", "-c", "x = bytearray(1_000_000)", cwd=tmp_path)
+    python("-m", "memray", "run", "-q", *SEEN, "-o", "x.bin", "-c", "x = bytearray(1_000_000)", cwd=tmp_path)
     python("-m", "memray", "flamegraph", "-f", "-o", "x.html", "x.bin", cwd=tmp_path)
     assert (tmp_path / "x.html").stat().st_size > 10_000
     assert "1000001" in python("-m", "memray", "parse", "x.bin", cwd=tmp_path)

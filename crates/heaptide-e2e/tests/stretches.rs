@@ -486,7 +486,12 @@ fn a_thousand_stretches_under_eight_threads() {
             "{name}: {told}"
         );
         let size = |when: usize| told["sizes"][when].as_u64().expect("a number");
-        assert!(size(1) < size(0) + LEFT_BYTES, "{name}: {told}");
+        let mut grown = size(1).saturating_sub(size(0));
+        if python.free_threaded {
+            // mimalloc reserves a gigabyte of addresses at a time.
+            grown %= 1 << 30;
+        }
+        assert!(grown < LEFT_BYTES, "{name}: {told}");
         check_restarts(&sandbox, &name);
     });
 }
