@@ -62,7 +62,12 @@ class Data:
         columns = (self.columns[name] for name in ("entry.node", "entry.allocator", f"{metric}.bytes"))
         for node, allocator, size in zip(*columns):
             sums[self.stack(node), self.head["allocators"][allocator]] += size
-        return sums
+        return without_nothing(sums)
+
+
+def without_nothing(sums: Counter[tuple[Any, ...]]) -> Counter[tuple[Any, ...]]:
+    """Before Python 3.10 a counter with a zero is not equal to one that has no such key."""
+    return +sums
 
 
 def rendered(reporter: Any, metadata: Any, *, leaks: bool = False, merged: bool = True, inverted: bool = False) -> Data:
@@ -77,4 +82,4 @@ def expected(records: list[AllocationRecord]) -> Counter[tuple[Any, ...]]:
     for record in records:
         stack = tuple((frame.qualified_name, frame.file, frame.line) for frame in record.stack_trace())
         sums[stack, names[record.allocator]] += record.size
-    return sums
+    return without_nothing(sums)

@@ -13,7 +13,7 @@ from conftest import needs_gil
 from heaptide import FileReader, _program
 from heaptide._records import Interval, MemorySnapshot
 from heaptide.reporters.flamegraph import FlameGraphReporter
-from pages import Data, expected, rendered
+from pages import Data, expected, rendered, without_nothing
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +50,7 @@ def intervals(data: Data, kind: str, *columns: str) -> Counter[tuple[Any, ...]]:
         where = data.stack(node), data.head["allocators"][allocator], *times
         sums[(*where, "blocks")] += count
         sums[(*where, "bytes")] += size
-    return sums
+    return without_nothing(sums)
 
 
 @needs_gil
