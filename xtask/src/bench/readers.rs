@@ -12,7 +12,7 @@ use super::statistics::{median, paired};
 use super::{Bench, MINOR};
 use crate::{package, shell};
 
-/// Where the section begins in `docs/benchmarks.md`; it is the last one.
+/// Where the section begins in `docs/benchmarks.md`.
 pub(crate) const HEADING: &str = "## Reading captures of every event";
 
 struct Options {
@@ -260,15 +260,16 @@ fn markdown(rows: &[Row], captures: &Captures, machine: &str, options: &Options)
     text
 }
 
-/// The section of a document, if it has one: it goes to the end.
+/// The section of a document, if it has one, with what follows upon it.
 pub(crate) fn section_of(text: &str) -> &str {
     text.find(HEADING).map_or("", |start| &text[start..])
 }
 
 /// A document with its section exchanged.
 fn with_section(text: &str, section: &str) -> String {
-    let before = text.find(HEADING).map_or(text, |start| &text[..start]);
-    format!("{}\n\n{section}", before.trim_end())
+    let (before, old) = text.split_at(text.len() - section_of(text).len());
+    let after = old.find("\n## ").map_or("", |end| &old[end..]);
+    format!("{}\n\n{section}{after}", before.trim_end())
 }
 
 #[cfg(test)]
@@ -283,6 +284,11 @@ mod tests {
         let expected = format!("# Benchmarks\n\nfirst\n\n{new}");
         assert_eq!(with_section(&old, &new), expected);
         assert_eq!(with_section("# Benchmarks\n\nfirst\n", &new), expected);
+        let last = "\n## Pages\n\nlast\n";
+        assert_eq!(
+            with_section(&format!("{old}{last}"), &new),
+            format!("{expected}{last}")
+        );
         assert_eq!(section_of("# Benchmarks\n"), "");
     }
 
