@@ -10,6 +10,7 @@ use heaptide_e2e::{Finished, Sandbox, pythons_of, run, virtual_environment};
 use heaptide_engine::{Amount, Profile, StackId};
 use heaptide_format::{Allocator, Event, PythonAllocator};
 use serde::Deserialize;
+use tempfile::TempDir;
 
 const PROGRAM: &str = "foreign.py";
 
@@ -198,14 +199,29 @@ struct Memray<'a> {
     sandbox: &'a Sandbox,
     interpreter: PathBuf,
     version: &'static str,
+    /// Where its captures go. In memory if possible: Memray writes them through a mapping that grows, and on a
+    /// disk it has been seen to die of SIGBUS there, several times in a row.
+    captures: TempDir,
+}
+
+/// A directory in memory, or where temporary files go if there is none.
+fn directory_in_memory() -> TempDir {
+    TempDir::new_in("/dev/shm")
+        .or_else(|_| TempDir::new())
+        .expect("a directory")
 }
 
 impl Memray<'_> {
+    fn capture(&self) -> PathBuf {
+        self.captures.path().join("memray.bin")
+    }
+
     fn run(&self, options: &[&str], kill: bool) -> PathBuf {
         let attempt = || {
             let mut command = self.sandbox.command(&self.interpreter);
             command
-                .args(["-m", "memray", "run", "-q", "-f", "-o", "memray.bin"])
+                .args(["-m", "memray", "run", "-q", "-f", "-o"])
+                .arg(self.capture())
                 .args(options)
                 .arg(self.sandbox.inside(PROGRAM));
             if kill {
@@ -213,9 +229,8 @@ impl Memray<'_> {
             }
             run(&mut command)
         };
-        // Now and then Memray's own thread still writes where the file has just been cut to its length.
         let crashed = |finished: &Finished| finished.ending() == 1000 + libc::SIGBUS;
-        let finished = (0..3)
+        let finished = (0..10)
             .map(|_| attempt())
             .find(|finished| !crashed(finished))
             .expect("Memray does not crash every time");
@@ -224,12 +239,12 @@ impl Memray<'_> {
         } else {
             finished.expect_success(&format!("memray {} {options:?}", self.version));
         }
-        self.sandbox.outside("memray.bin")
+        self.capture()
     }
 
     fn answers(&self, aggregated: bool) -> Answers {
         let mut command = self.sandbox.command(&self.interpreter);
-        command.args(["foreign_answers.py", "memray.bin"]);
+        command.arg("foreign_answers.py").arg(self.capture());
         if aggregated {
             command.arg("aggregated");
         }
@@ -423,6 +438,7 @@ fn each_memray(test: impl Fn(&Memray<'_>)) {
                 sandbox: &sandbox,
                 interpreter,
                 version,
+                captures: directory_in_memory(),
             });
         }
     }
