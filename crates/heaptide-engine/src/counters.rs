@@ -136,6 +136,21 @@ impl Counters {
         }
     }
 
+    /// What an entry has and had.
+    #[inline(always)]
+    pub(crate) fn held(&self, entry: u32) -> &Held {
+        &self.counters[entry as usize].held
+    }
+
+    /// The largest the heap was, bytes, and what each entry held then, when others have found it out.
+    pub(crate) fn set_peak(&mut self, bytes: u64, held: &[Amount]) {
+        self.level.peak = bytes;
+        for (counter, &at_peak) in self.counters.iter_mut().zip(held) {
+            counter.held.at_peak = at_peak;
+            counter.held.epoch = self.level.epoch;
+        }
+    }
+
     /// What each entry did, in their order.
     pub(crate) fn figures(&self) -> impl Iterator<Item = Figures> {
         self.counters.iter().map(|counter| Figures {

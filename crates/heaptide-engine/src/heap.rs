@@ -37,41 +37,6 @@ pub(crate) trait Ledger {
     fn sample(&mut self, index: usize);
 }
 
-/// Two ledgers in one pass; the second one knows of intervals.
-impl<A: Ledger, B: Ledger> Ledger for (A, B) {
-    fn add_entry(&mut self) {
-        self.0.add_entry();
-        self.1.add_entry();
-    }
-
-    #[inline(always)]
-    fn allocated(&mut self, entry: u32, bytes: u64) {
-        self.0.allocated(entry, bytes);
-        self.1.allocated(entry, bytes);
-    }
-
-    #[inline(always)]
-    fn freed(&mut self, entry: u32, share: Share, temporary: bool) {
-        self.0.freed(entry, share, temporary);
-        self.1.freed(entry, share, temporary);
-    }
-
-    fn unfreed(&mut self, entry: u32, share: Share, temporary: bool, freed: u32) {
-        self.0.unfreed(entry, share, temporary, freed);
-        self.1.unfreed(entry, share, temporary, freed);
-    }
-
-    #[inline(always)]
-    fn interval(&self) -> u32 {
-        self.1.interval()
-    }
-
-    fn sample(&mut self, index: usize) {
-        self.0.sample(index);
-        self.1.sample(index);
-    }
-}
-
 /// What makes an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {

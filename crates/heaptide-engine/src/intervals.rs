@@ -7,13 +7,12 @@
 use heaptide_capture::Capture;
 use rustc_hash::FxHashMap;
 
-use crate::counters::{Held, Level};
+use crate::counters::{Counters, Level};
 use crate::figures::Amount;
 use crate::heap::{Ledger, Share};
 
-/// An entry, and what it held at the peaks that are not written down yet.
+/// What an entry held at the peaks that are not written down yet.
 struct Track {
-    held: Held,
     /// The interval in which it was last touched; peaks before it are settled.
     interval: u32,
     /// What it held at the peaks of the settled intervals from here on.
@@ -33,12 +32,14 @@ pub(crate) struct Run {
 /// An entry, the interval of birth and that of death.
 pub(crate) type Life = (u32, u32, u32);
 
-/// The [`Ledger`] of a history.
+/// The [`Ledger`] of a history, and of the profile of the whole run.
 pub(crate) struct Intervals {
     /// Every so many samples an interval ends.
     pub(crate) stride: usize,
-    /// Since the present interval began.
-    level: Level,
+    /// Their level is that of the present interval.
+    counters: Counters,
+    /// The first epoch of the present interval.
+    first_epoch: u64,
     /// How each of the past intervals ended.
     closed: Vec<Level>,
     tracks: Vec<Track>,
@@ -61,7 +62,8 @@ impl Intervals {
         let most = max_records.clamp(1, u32::MAX as usize / 2);
         Self {
             stride: capture.samples.len().div_ceil(most).max(1),
-            level: Level::default(),
+            counters: Counters::new(),
+            first_epoch: 0,
             closed: Vec::new(),
             tracks: Vec::new(),
             runs: Vec::new(),
@@ -70,25 +72,19 @@ impl Intervals {
     }
 
     fn close(&mut self) {
-        self.closed.push(self.level);
-        self.level.peak = self.level.bytes;
-        self.level.epoch += 1;
+        let level = &mut self.counters.level;
+        self.closed.push(*level);
+        level.peak = level.bytes;
+        level.epoch += 1;
+        self.first_epoch = level.epoch;
     }
 
     /// Before a change of an entry.
     #[inline(always)]
-    fn touch(&mut self, entry: u32) -> &mut Held {
-        // Intervals begin new epochs.
-        if self.tracks[entry as usize].held.epoch != self.level.epoch {
-            self.settle_and_touch(entry);
+    fn before_change(&mut self, entry: u32) {
+        if self.counters.held(entry).epoch < self.first_epoch {
+            self.settle(entry);
         }
-        &mut self.tracks[entry as usize].held
-    }
-
-    #[inline(never)]
-    fn settle_and_touch(&mut self, entry: u32) {
-        self.settle(entry);
-        self.tracks[entry as usize].held.touch(self.level.epoch);
     }
 
     #[inline(never)]
@@ -100,6 +96,7 @@ impl Intervals {
     }
 
     /// Writes down what an entry held at the peaks of all intervals that are past.
+    #[inline(never)]
     fn settle(&mut self, entry: u32) {
         let now = self.closed.len() as u32;
         let track = &mut self.tracks[entry as usize];
@@ -107,7 +104,8 @@ impl Intervals {
             return;
         }
         let last = track.interval;
-        let at_peak = track.held.at_peak(&self.closed[last as usize]);
+        let held = self.counters.held(entry);
+        let at_peak = held.at_peak(&self.closed[last as usize]);
         track.interval = now;
         let mut settled = |from: u32, amount: Amount| {
             if amount == track.run {
@@ -126,12 +124,12 @@ impl Intervals {
         };
         settled(last, at_peak);
         if last + 1 < now {
-            settled(last + 1, track.held.live());
+            settled(last + 1, held.live());
         }
     }
 
-    /// The last interval ends here.
-    pub(crate) fn finish(mut self) -> History {
+    /// The last interval ends here. Gives what the profile of the whole run has besides.
+    pub(crate) fn finish(mut self) -> (Counters, History) {
         self.close();
         let end = self.closed.len() as u32;
         for entry in 0..self.tracks.len() as u32 {
@@ -147,19 +145,47 @@ impl Intervals {
             }
         }
         self.lives.retain(|_, amount| !amount.is_zero());
-        History {
+        let history = History {
             closed: self.closed,
             runs: self.runs,
             lives: self.lives,
+        };
+        let at_peak = history.at_peak(self.tracks.len());
+        self.counters.set_peak(history.peak_bytes(), &at_peak);
+        (self.counters, history)
+    }
+}
+
+impl History {
+    /// The largest the heap ever was, bytes.
+    fn peak_bytes(&self) -> u64 {
+        self.closed
+            .iter()
+            .map(|level| level.peak)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// What each of so many entries held at the peak of the whole run: that of the last interval in which the heap
+    /// was as large as ever.
+    fn at_peak(&self, entries: usize) -> Vec<Amount> {
+        let peak = self.peak_bytes();
+        let last = self.closed.iter().rposition(|level| level.peak == peak);
+        let mut amounts = vec![Amount::default(); entries];
+        for run in &self.runs {
+            if last.is_some_and(|last| (run.from as usize..run.to as usize).contains(&last)) {
+                amounts[run.entry as usize] = run.amount;
+            }
         }
+        amounts
     }
 }
 
 impl Ledger for Intervals {
     fn add_entry(&mut self) {
+        self.counters.add_entry();
         let interval = self.interval();
         self.tracks.push(Track {
-            held: Held::nothing(self.level.epoch),
             interval,
             run_start: interval,
             run: Amount::default(),
@@ -168,23 +194,23 @@ impl Ledger for Intervals {
 
     #[inline(always)]
     fn allocated(&mut self, entry: u32, bytes: u64) {
-        self.touch(entry).gain(bytes);
-        self.level.rise(bytes);
+        self.before_change(entry);
+        self.counters.allocated(entry, bytes);
     }
 
     #[inline(always)]
-    fn freed(&mut self, entry: u32, share: Share, _temporary: bool) {
-        self.level.fall(share.bytes);
-        self.touch(entry).give_back(share);
+    fn freed(&mut self, entry: u32, share: Share, temporary: bool) {
+        self.before_change(entry);
+        self.counters.freed(entry, share, temporary);
         let now = self.interval();
         if share.born != now {
             self.end_life((entry, share.born, now), share);
         }
     }
 
-    fn unfreed(&mut self, entry: u32, share: Share, _temporary: bool, freed: u32) {
-        self.touch(entry).take_back(share);
-        self.level.rise(share.bytes);
+    fn unfreed(&mut self, entry: u32, share: Share, temporary: bool, freed: u32) {
+        self.before_change(entry);
+        self.counters.unfreed(entry, share, temporary, freed);
         if let Some(amount) = self.lives.get_mut(&(entry, share.born, freed)) {
             amount.count = amount.count.saturating_sub(share.count);
             amount.bytes = amount.bytes.saturating_sub(share.bytes);
@@ -197,6 +223,7 @@ impl Ledger for Intervals {
     }
 
     fn sample(&mut self, index: usize) {
+        self.counters.sample(index);
         if index.is_multiple_of(self.stride) {
             self.close();
         }

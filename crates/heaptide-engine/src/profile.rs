@@ -143,7 +143,8 @@ impl Profile {
     }
 
     /// Works a capture and its history out, with at most `max_records` boundaries, in one pass over the events:
-    /// the same as [`Profile::with`] and [`Temporal::new`], in less time.
+    /// the same as [`Profile::with`] and [`Temporal::new`], in less time. Only the epoch of the heap word is another:
+    /// the boundaries count in it.
     ///
     /// # Errors
     /// [`EngineError::NoHistory`] when the capture has counters instead of events.
@@ -157,7 +158,8 @@ impl Profile {
         }
         let threshold = threshold_of(capture, &options);
         let mut work = Work::begin(capture);
-        let ledger = (Counters::new(), Intervals::of(capture, max_records));
+        let ledger = Intervals::of(capture, max_records);
+        let stride = ledger.stride;
         let heap = replay(
             capture,
             ledger,
@@ -166,10 +168,11 @@ impl Profile {
             &mut work.warnings,
         );
         let survivors = heap.survivors();
-        let (counters, intervals) = heap.ledger;
+        let (counters, history) = heap.ledger.finish();
         let replayed = work.replayed(counters, heap.counts, &heap.keys);
         let profile = work.finish(capture, Some(replayed), threshold);
-        let temporal = Temporal::of(capture, &profile, intervals, &heap.keys, survivors);
+        let samples = capture.samples.iter().step_by(stride);
+        let temporal = Temporal::of(&profile, history, &heap.keys, survivors, samples);
         Ok((profile, temporal))
     }
 

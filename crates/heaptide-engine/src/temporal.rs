@@ -7,12 +7,12 @@
 use std::ops::RangeInclusive;
 
 use heaptide_capture::{Capture, Warnings};
-use heaptide_format::Allocator;
+use heaptide_format::{Allocator, Sample};
 use rustc_hash::FxHashMap;
 
 use crate::figures::Amount;
 use crate::heap::{Key, Share};
-use crate::intervals::Intervals;
+use crate::intervals::{History, Intervals};
 use crate::options::{EngineError, TemporalOptions};
 use crate::profile::Profile;
 use crate::replay::{place_of, replay};
@@ -131,26 +131,22 @@ impl Temporal {
         let ledger = Intervals::of(capture, options.max_records);
         let heap = replay(capture, ledger, 0, options.progress, &mut told);
         let survivors = heap.survivors();
-        Ok(Self::of(
-            capture,
-            profile,
-            heap.ledger,
-            &heap.keys,
-            survivors,
-        ))
+        let stride = heap.ledger.stride;
+        let (_, history) = heap.ledger.finish();
+        let (keys, samples) = (&heap.keys, capture.samples.iter().step_by(stride));
+        Ok(Self::of(profile, history, keys, survivors, samples))
     }
 
-    /// From what a replay has found: the ledger, the keys of its entries and what was live at the end.
-    pub(crate) fn of(
-        capture: &Capture,
+    /// From what a replay has found: the history, the keys of its entries and what was live at the end. The samples
+    /// are those that were boundaries.
+    pub(crate) fn of<'a>(
         profile: &Profile,
-        ledger: Intervals,
+        mut history: History,
         keys: &[Key],
         survivors: Vec<(u32, Share)>,
+        samples: impl Iterator<Item = &'a Sample>,
     ) -> Self {
         let mut told = Warnings::default();
-        let stride = ledger.stride;
-        let mut history = ledger.finish();
         let threads: FxHashMap<u32, u32> = (profile.threads.iter().zip(0..))
             .map(|(thread, index)| (thread.number, index))
             .collect();
@@ -207,7 +203,7 @@ impl Temporal {
             .at_peaks
             .sort_unstable_by_key(|run| (run.key, run.from));
 
-        for sample in capture.samples.iter().step_by(stride) {
+        for sample in samples {
             temporal.times_unix_ns.push(sample.unix_ns);
             temporal.resident_bytes.push(sample.resident_bytes);
         }

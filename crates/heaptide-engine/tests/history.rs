@@ -118,6 +118,11 @@ fn histories_agree_with_the_model() {
             let at_once = Profile::with_history(&capture, options, max_records).unwrap();
             assert_eq!(at_once.1, temporal, "seed {seed}");
             assert_eq!(at_once.0.entries, profile.entries, "seed {seed}");
+            let (heap, alone) = (at_once.0.heap, profile.heap);
+            assert_eq!(heap.peak_bytes, alone.peak_bytes, "seed {seed}");
+            assert_eq!(heap.headroom, alone.headroom, "seed {seed}");
+            assert_eq!(at_once.0.sample_heap, profile.sample_heap, "seed {seed}");
+            assert_eq!(at_once.0.histogram, profile.histogram, "seed {seed}");
         }
     }
 }
