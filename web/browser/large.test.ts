@@ -65,7 +65,7 @@ test("the graph: threads, ranges of time, both ways around, search", async () =>
     left: 200,
     whole: 190,
     blocks: 100,
-    inverted: 350,
+    inverted: 250,
     back: 190,
     search: 130,
   });

@@ -7,16 +7,16 @@ import { type Address, readAddress, writeAddress } from "./address.ts";
 import { Controls, HIDDEN_AT_FIRST } from "./controls.ts";
 import { Inspector } from "./inspector.ts";
 import { METRIC_NAMES, type MetricName, type PageData } from "./model/data.ts";
-import { MOST_INVERTED_NODES } from "./model/inverted.ts";
 import { type Found, foundWork } from "./model/search.ts";
 import { type PaneName, type Settings, type Shown, shownWork } from "./model/shown.ts";
-import { addressOf, nodeAtPath, pathOf, pathOfAddress, viewWork } from "./model/view.ts";
-import { finish } from "./model/work.ts";
+import { addressOf, nodeAtPathWork, pathOf, pathOfAddress, viewWork } from "./model/view.ts";
+import { finish, type Work } from "./model/work.ts";
 import { type Cancel, inSlices, Pending } from "./pace.ts";
-import { blocksText, bytesText, countText, cutText, shareText } from "./text.ts";
+import { blocksText, bytesText, countText, shareText } from "./text.ts";
 import { Timeline } from "./timeline.ts";
-import { button, element, make } from "./views/dom.ts";
+import { element } from "./views/dom.ts";
 import { FlameGraph, type GraphState } from "./views/graph.ts";
+import { showPath } from "./views/path.ts";
 import { Table, type TableRow } from "./views/table.ts";
 import { startTheme, type Theme } from "./views/theme.ts";
 import { hideTooltip, showTooltip } from "./views/tooltip.ts";
@@ -68,6 +68,7 @@ export class App {
     this.graph = new FlameGraph(data, this.theme, this.state, {
       hover: (node, event) => this.hover(node, event),
       click: (node) => this.click(node),
+      failed,
     });
     this.table = new Table(data, { choose: (row) => this.selectRow(row), sort: (order) => this.change({ order }) });
     this.inspector = new Inspector(data, failed);
@@ -105,15 +106,15 @@ export class App {
   }
 
   private compute(): void {
-    const { data, wanted, shown } = this;
+    const { wanted, shown } = this;
     this.cancelWork?.();
     this.cancelWork = null;
     this.showControls();
     // The first one is of nothing.
     const before = this.opening === null ? shown : null;
     this.cancelWork = inSlices(
-      shownWork(data, this.flags, wanted, before),
-      (next) => this.take(next),
+      this.changeWork(wanted, before),
+      (change) => this.take(change),
       (error) => (this.opening === null ? this.giveUp(error) : this.opening.failed(error)),
     );
     this.showBusy();
@@ -142,21 +143,36 @@ export class App {
     return this.cancelWork !== null;
   }
 
-  private take(next: Shown): void {
+  /** What is wanted, and where in it the zoom will be. */
+  private *changeWork(wanted: Settings, before: Shown | null): Work<Change> {
+    const next = yield* shownWork(this.data, this.flags, wanted, before);
+    // The zoom may be moved meanwhile.
+    for (;;) {
+      const { wantedZoom } = this;
+      const { view, zoom: from } = this.state;
+      if (next.view === view && wantedZoom === null) return { next, zoom: null };
+      const path = wantedZoom === null ? pathOf(view, from) : pathOfAddress(this.data.tree, next.hidden, wantedZoom);
+      const at = yield* nodeAtPathWork(next.view, path);
+      const zoom = next.view.weights[at]! > 0 ? at : 0;
+      yield* this.graph.prepareWork(next.view, zoom);
+      if (this.state.zoom === from && this.wantedZoom === wantedZoom) return { next, zoom };
+    }
+  }
+
+  private take({ next, zoom }: Change): void {
     const { shown: before, opening } = this;
     this.cancelWork = null;
     this.opening = null;
     this.shown = next;
     const { settings, search, listing } = next;
     const pane = opening !== null || before.settings.pane !== settings.pane;
-    const zoom = next.view !== before.view || this.wantedZoom !== null;
     if (pane) this.controls.showPane(settings.pane);
     this.state.matched = search?.matched ?? null;
     if (listing !== null && listing !== before.listing) {
       this.table.show(listing, { bytes: next.view.bytes[0]!, count: next.view.counts[0]! });
     }
-    if (zoom) this.takeTree(next);
-    if (zoom || pane) this.zoomChanged();
+    if (zoom !== null) this.takeTree(next, zoom);
+    if (zoom !== null || pane) this.zoomChanged();
     else if (search !== before.search) {
       this.showMatched();
       this.graph.redraw();
@@ -167,18 +183,14 @@ export class App {
   }
 
   /** The tree is another one, or another of its frames is to be zoomed to. */
-  private takeTree({ view, hidden, settings }: Shown): void {
-    const { data, state, wantedZoom } = this;
-    const path = wantedZoom === null ? pathOf(state.view, state.zoom) : pathOfAddress(data.tree, hidden, wantedZoom);
+  private takeTree({ view, settings }: Shown, zoom: number): void {
+    const { state } = this;
     this.wantedZoom = null;
     state.view = view;
-    state.zoom = nodeAtPath(view, path);
+    state.zoom = zoom;
     state.selected = state.zoom === 0 ? -1 : state.zoom;
     state.rootLabel = `all  ${bytesText(view.bytes[0]!)}  ${this.words(settings).toLowerCase()}`;
     this.row = null;
-    const { cut } = view;
-    element("cut").hidden = cut === null;
-    element("cut").textContent = cut === null ? "" : cutText(cut, view.bytes[0]!, MOST_INVERTED_NODES);
     const { metric } = settings;
     const empty = element("empty");
     empty.hidden = view.weights[0]! > 0;
@@ -189,8 +201,7 @@ export class App {
     this.state.zoom = this.state.view.weights[this.state.zoom]! > 0 ? this.state.zoom : 0;
     hideTooltip();
     this.graph.changed();
-    this.graph.showZoom();
-    this.showPath();
+    showPath(this.data, this.state.view, this.state.zoom, (node) => this.zoomTo(node));
     this.showMatched();
     this.showSelection();
     element("reset").hidden = this.state.zoom === 0;
@@ -260,7 +271,7 @@ export class App {
   }
 
   private repaint(): void {
-    this.graph.changed(true);
+    this.graph.recolor();
     this.timeline.draw();
   }
 
@@ -327,34 +338,10 @@ export class App {
 
   private tellMatched(sum: Found, weight: number): void {
     const amount = this.shown.settings.unit === "bytes" ? bytesText(sum.bytes) : blocksText(sum.blocks);
-    const frames = `${countText(sum.frames)} ${sum.frames === 1 ? "frame" : "frames"}`;
+    const places = `${countText(sum.amount)} ${sum.of}${sum.amount === 1 ? "" : "s"}`;
     const output = element("matched");
-    output.textContent = `${shareText(sum.weight, weight)} matched: ${amount} in ${frames}`;
+    output.textContent = `${shareText(sum.weight, weight)} matched: ${amount} in ${places}`;
     output.title = output.textContent;
-  }
-
-  private showPath(): void {
-    const { view, zoom } = this.state;
-    const list = element("path");
-    list.replaceChildren();
-    const nodes: number[] = [];
-    for (let node = zoom; node !== 0; node = view.parents[node]!) nodes.push(node);
-    nodes.push(0);
-    nodes.reverse();
-    list.hidden = nodes.length === 1;
-    const most = 8;
-    nodes.forEach((node, index) => {
-      const skipped = nodes.length - most;
-      if (skipped > 0 && index > 1 && index < skipped + 2) {
-        if (index === 2) list.append(make("li", "more", `… ${countText(skipped)} more`));
-        return;
-      }
-      const name = node === 0 ? "all" : this.data.functionOf(view.locations[node]!);
-      const crumb = button(name, "quiet", () => this.zoomTo(node));
-      if (node !== 0) crumb.title = this.data.placeOf(view.locations[node]!);
-      if (node === zoom) crumb.setAttribute("aria-current", "true");
-      list.append(make("li", "", crumb));
-    });
   }
 
   // ------------------------------------------------------------ selection
@@ -407,6 +394,12 @@ export class App {
       find: node !== 0 && hasGraph ? (query) => this.search(query) : null,
     });
   }
+}
+
+interface Change {
+  next: Shown;
+  /** Null for where it is, in the tree that is shown already. */
+  zoom: number | null;
 }
 
 /** Ranges are the same by what they are; what is kept of them is known by which it is. */

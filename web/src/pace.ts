@@ -88,6 +88,10 @@ export class Pending {
     this.follow(null);
   }
 
+  get busy(): boolean {
+    return this.cancel !== null;
+  }
+
   private follow(cancel: Cancel | null): void {
     this.cancel = cancel;
     this.part.setAttribute("aria-busy", String(cancel !== null));

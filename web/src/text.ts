@@ -21,13 +21,6 @@ export const countText = (count: number): string => numbers.format(count);
 /** `1 block`, `2 blocks`. */
 export const blocksText = (count: number): string => `${countText(count)} ${count === 1 ? "block" : "blocks"}`;
 
-/** What a graph says whose inverted stacks do not all go on to their outermost caller. */
-export function cutText(cut: { stacks: number; bytes: number; count: number }, bytes: number, most: number): string {
-  const stacks = `${countText(cut.stacks)} of the smallest stacks`;
-  const held = `${bytesText(cut.bytes)} (${shareText(cut.bytes, bytes)}) in ${blocksText(cut.count)}`;
-  return `This graph ends at ${countText(most)} frames: ${stacks}, ${held}, are shown and counted without their outer callers.`;
-}
-
 /** What a table says whose last rows cannot be reached by scrolling; nothing when all can. */
 export const unreachableText = (rows: number, most: number): string =>
   rows > most ? `; scrolling reaches the first ${countText(most)}, sorting and search the others` : "";

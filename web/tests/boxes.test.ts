@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { boxAt, boxesOf } from "../src/model/boxes.ts";
-import { makeView, ownOf, random, randomCells, randomTree, treeOf } from "./support.ts";
+import { boxAt } from "../src/model/boxes.ts";
+import { boxesOf, makeView, ownOf, random, randomCells, randomTree, treeOf } from "./support.ts";
 
 const options = { inverted: false, hidden: null, unit: "bytes" } as const;
 

@@ -2,6 +2,7 @@
 // time it takes. And what is made in pieces is what a naive model says.
 
 import { beforeAll, expect, test } from "vitest";
+import { boxesWork } from "../src/model/boxes.ts";
 import type { Cells, PageData } from "../src/model/data.ts";
 import { figuresWork } from "../src/model/figures.ts";
 import { flagsWork } from "../src/model/frames.ts";
@@ -99,6 +100,17 @@ test("a search, in places and in the tree", () => {
   expect(counted(searchWork(data, "/(/"))).toEqual({ stops: 0, result: null });
 });
 
+test("what is looked at of an inverted tree", () => {
+  const inverted = makeView(data.tree, ownOf(SIZE, data.cells.peak, -1), { inverted: true, hidden: null, unit: "bytes" });
+  // Every stack is a branch of its own: they are found, moved and sorted.
+  expect(stopsOf(boxesWork(inverted, 0, 1000))).toBeGreaterThanOrEqual(2 * PASS + SORT);
+  expect(stopsOf(boxesWork(inverted, 0, 1000))).toBeLessThan(PASS);
+  const matched = new Uint8Array(SIZE).fill(1);
+  const { stops, result } = counted(foundWork(inverted, matched, 0));
+  expect(stops).toBe(2 * PASS);
+  expect(result.bytes).toBe(inverted.bytes[0]! - inverted.ownBytes[0]!);
+});
+
 test("rows, their order, and a filter of them", () => {
   const order: Order = { column: "bytes", descending: true };
   const { stops, result: all } = listed(order);
@@ -127,7 +139,10 @@ test("another thread, another unit, another pane", () => {
   expect(stopsTo({ unit: "blocks" })).toBe(PASS);
   expect(stopsTo({ pane: "table" })).toBe(PASS + SORT + PASS);
   expect(stopsTo({ query: "function" })).toBe(TEXT_PASS);
+  // Own amounts, and which stacks there are.
+  expect(stopsTo({ inverted: true })).toBe(2 * PASS);
   const inverted = finish(shownWork(data, flags, { ...WHOLE, inverted: true }, first));
+  expect(stopsTo({ inverted: true, unit: "blocks" }, inverted)).toBe(0);
   expect(stopsTo({ inverted: false }, inverted)).toBe(7 * PASS);
 });
 
@@ -136,7 +151,7 @@ test("children of a crowded node are sorted in pieces, each unit for itself", ()
   const next = random(5);
   const amounts = () => Float64Array.from({ length: SIZE + 1 }, () => next(1000));
   const bytes = makeView(crowd, { bytes: amounts(), counts: amounts() }, { inverted: false, hidden: null, unit: "bytes" });
-  expect(bytes.sorted[0]).toBe(1);
+  expect(!bytes.inverted && bytes.sorted[0]).toBe(1);
   const { stops, result: blocks } = counted(reweighedWork(bytes, "blocks"));
   expect(stops).toBeGreaterThanOrEqual(SORT);
   for (const one of [bytes, blocks]) {

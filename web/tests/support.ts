@@ -10,7 +10,8 @@ import { rowsWork } from "../src/model/rows.ts";
 import { foundWork, matchedWork } from "../src/model/search.ts";
 import { ownWork } from "../src/model/sums.ts";
 import { cellsAllocatedAndLeftWork, cellsAtPeakWork } from "../src/model/temporal.ts";
-import { viewWork } from "../src/model/view.ts";
+import { boxesWork } from "../src/model/boxes.ts";
+import { childrenOf, nodeAtPathWork, type View, viewWork } from "../src/model/view.ts";
 import { finish, type Work } from "../src/model/work.ts";
 
 export const finished =
@@ -22,6 +23,8 @@ export const parseBlock = finished(parseBlockWork);
 export const readData = finished(readDataWork);
 export const ownOf = finished(ownWork);
 export const makeView = finished(viewWork);
+export const nodeAtPath = finished(nodeAtPathWork);
+export const boxesOf = finished(boxesWork);
 export const membersOf = finished(membersWork);
 export const spansOf = finished(spansWork);
 export const rowsOf = finished(rowsWork);
@@ -31,6 +34,12 @@ export const found = finished(foundWork);
 export const flagsOfLocations = finished(flagsWork);
 export const cellsAtPeak = finished(cellsAtPeakWork);
 export const cellsAllocatedAndLeft = finished(cellsAllocatedAndLeftWork);
+
+/** The same view after somebody has looked at all of its nodes, so that all are made. */
+export function looked(view: View): View {
+  for (let node = 0; node < view.size; node++) childrenOf(view, node);
+  return view;
+}
 
 /** Writes what `parseBlock` reads; the other half of the tests is the page that Rust writes. */
 export function encodeBlock(head: object, columns: [string, "plain" | "delta", number[]][]): Uint8Array {

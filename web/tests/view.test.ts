@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import type { BaseTree } from "../src/model/data.ts";
-import { addressOf, childrenOf, nodeAtPath, type Own, pathOf, pathOfAddress, type View } from "../src/model/view.ts";
-import { makeView, membersOf, ownOf, random, randomCells, randomTree, stackOf, treeOf } from "./support.ts";
+import type { Own } from "../src/model/nodes.ts";
+import { addressOf, childrenOf, pathOf, pathOfAddress, type View } from "../src/model/view.ts";
+import { looked, makeView, membersOf, nodeAtPath, ownOf, random, randomCells, randomTree, stackOf, treeOf } from "./support.ts";
 
 /** What a view should say, the slow way: sums by path. */
 function naive(tree: BaseTree, own: Own, hidden: Uint8Array | null, inverted: boolean) {
@@ -42,7 +43,7 @@ describe.each([false, true])("inverted %s", (inverted) => {
     const hidden = seed % 2 === 0 ? null : Uint8Array.from({ length: locations }, () => (next(3) === 0 ? 1 : 0));
     for (const thread of [-1, 0, 2]) {
       const own = ownOf(tree.size, cells, thread);
-      const view = makeView(tree, own, { inverted, hidden, unit: "bytes" });
+      const view = looked(makeView(tree, own, { inverted, hidden, unit: "bytes" }));
       expect(sumsOf(view)).toEqual(naive(tree, own, hidden, inverted));
       for (let node = 1; node < view.size; node++) {
         expect(view.parents[node]).toBeLessThan(node);
@@ -60,7 +61,7 @@ describe.each([false, true])("inverted %s", (inverted) => {
     const tree = randomTree(300, 9, next);
     const hidden = Uint8Array.from([0, 1, 0, 0, 1, 0, 0, 0, 0]);
     const own = ownOf(tree.size, randomCells(tree, 400, next), -1);
-    const view = makeView(tree, own, { inverted, hidden, unit: "bytes" });
+    const view = looked(makeView(tree, own, { inverted, hidden, unit: "bytes" }));
     for (let node = 0; node < view.size; node++) {
       const members = membersOf(view, tree, hidden, node);
       let bytes = 0;
@@ -87,26 +88,6 @@ test("children are sorted by what is shown, equals as they are in the page", () 
   expect(Array.from(childrenOf(byBlocks, 0))).toEqual([4, 1, 2, 3]);
 });
 
-test("an inverted tree that would be too large loses its smallest stacks' ends, but no bytes", () => {
-  const next = random(5);
-  const tree = randomTree(2000, 40, next);
-  const own = ownOf(tree.size, randomCells(tree, 3000, next), -1);
-  const options = { inverted: true, hidden: null, unit: "bytes" } as const;
-  const whole = makeView(tree, own, options);
-  const cut = makeView(tree, own, options, 500);
-  expect(whole.cut).toBeNull();
-  const stacks = own.bytes.filter((bytes, node) => bytes > 0 || own.counts[node]! > 0).length;
-  const told = cut.cut!;
-  expect(told.stacks).toBeGreaterThan(0);
-  expect(told.stacks).toBeLessThan(stacks);
-  // They are the smallest ones, which are told of with what they hold.
-  expect(told.bytes).toBeGreaterThan(0);
-  expect(told.bytes / told.stacks).toBeLessThan(whole.bytes[0]! / stacks);
-  expect(cut.size).toBe(500);
-  expect(cut.bytes[0]).toBe(whole.bytes[0]);
-  expect(cut.counts[0]).toBe(whole.counts[0]);
-});
-
 test("addresses that are of no node lead to the root", () => {
   const tree = treeOf([0, 0, 1], [0, 1, 2]);
   for (const address of ["", "9", "-1", "1~", "x", "99~1", "1e1"]) expect(pathOfAddress(tree, null, address)).toEqual([]);
@@ -120,7 +101,7 @@ test("the stacks may be as deep as they like", () => {
   const own = { bytes: new Float64Array(depth), counts: new Float64Array(depth) };
   own.bytes[depth - 1] = 8;
   for (const inverted of [false, true]) {
-    const view = makeView(tree, own, { inverted, hidden: null, unit: "bytes" });
+    const view = looked(makeView(tree, own, { inverted, hidden: null, unit: "bytes" }));
     expect(view.bytes[0]).toBe(8);
     expect(view.depths[view.size - 1]).toBe(depth - 1);
   }

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { readAddress, writeAddress } from "../src/address.ts";
 import type { Column } from "../src/model/listing.ts";
 import { commonIndent, segmentsOf } from "../src/model/source.ts";
-import { bytesText, countText, cutText, secondsText, shareText, unreachableText, visible } from "../src/text.ts";
+import { bytesText, countText, secondsText, shareText, unreachableText, visible } from "../src/text.ts";
 import { lowerBound, upperBound } from "../src/model/bounds.ts";
 import { csvOf, curveOf, thinned, ticks } from "../src/views/chart.ts";
 import { hashOf, oklch, paintOf } from "../src/views/colors.ts";
@@ -22,10 +22,6 @@ test("numbers are written as Rust writes them", () => {
 });
 
 test("what is not shown is told of", () => {
-  expect(cutText({ stacks: 1234, bytes: 2048, count: 1 }, 204_800, 2_000_000)).toBe(
-    "This graph ends at 2,000,000 frames: 1,234 of the smallest stacks, 2.00 KiB (1.0%) in 1 block, " +
-      "are shown and counted without their outer callers.",
-  );
   expect(unreachableText(500_000, 500_000)).toBe("");
   expect(unreachableText(500_001, 500_000)).toBe("; scrolling reaches the first 500,000, sorting and search the others");
 });

@@ -1,11 +1,10 @@
 import { expect, test } from "vitest";
-import { largestFirst } from "../src/model/inverted.ts";
-import { finish, inPieces, STEPS, type Work } from "../src/model/work.ts";
+import { inPieces, STEPS, type Work } from "../src/model/work.ts";
 import { inSlices, paced } from "../src/pace.ts";
-import { example, finished, flagsOfLocations, ownOf, random, treeOf } from "./support.ts";
+import { example, finished, flagsOfLocations, looked, ownOf, random, treeOf } from "./support.ts";
 import { IRRELEVANT } from "../src/model/frames.ts";
 import { type Settings, shownWork } from "../src/model/shown.ts";
-import { childrenOf, viewWork } from "../src/model/view.ts";
+import { childrenOf, childrenWork, viewWork } from "../src/model/view.ts";
 
 function* counting(steps: number, log: number[]): Work<string> {
   for (let step = 0; step < steps; step++) {
@@ -67,19 +66,6 @@ test("what fails is told, at once or later", async () => {
   for (const after of [0, 2]) await expect(paced(failing(after))).rejects.toThrow("no memory");
 });
 
-test("the largest first, nearly equal ones as they were", () => {
-  const next = random(3);
-  const amounts = Float64Array.from({ length: 5000 }, (_, node) => (node === 7 ? 2 ** 52 : next(2 ** 30)));
-  const nodes = Int32Array.from({ length: 5000 }, (_, node) => node);
-  const sorted = finish(largestFirst(nodes, amounts));
-  expect(Array.from(sorted).sort((left, right) => left - right)).toEqual(Array.from(nodes));
-  expect(sorted[0]).toBe(7);
-  for (let index = 1; index < sorted.length; index++) {
-    expect(amounts[sorted[index]!]!).toBeLessThanOrEqual(amounts[sorted[index - 1]!]! * 1.004 + 1);
-  }
-  expect(Array.from(finish(largestFirst(nodes.slice(0, 4), Float64Array.of(5, 0, 5, 9))))).toEqual([3, 0, 2, 1]);
-});
-
 test("a large tree is made in pieces, and is the whole of it", () => {
   const next = random(99);
   const size = 3 * STEPS;
@@ -87,16 +73,22 @@ test("a large tree is made in pieces, and is the whole of it", () => {
   const parents = Array.from({ length: size }, (_, node) => Math.max(node - 1, 0) >> 2);
   const tree = treeOf(parents, Array.from(parents, () => next(300)));
   const own = { bytes: Float64Array.from(parents, () => next(1000)), counts: Float64Array.from(parents, () => 1) };
-  for (const inverted of [false, true]) {
-    const work = viewWork(tree, own, { inverted, hidden: null, unit: "bytes" });
+  const sum = own.bytes.reduce((all, one) => all + one, 0);
+  for (const [inverted, least] of [[false, 8], [true, 2 + 4]] as const) {
     let stops = 0;
-    let step = work.next();
-    for (; step.done !== true; step = work.next()) stops += 1;
-    expect(stops).toBeGreaterThanOrEqual(8);
-    const { bytes, ownBytes, counts, cut } = step.value;
-    expect(cut).toBeNull();
-    const sum = own.bytes.reduce((all, one) => all + one, 0);
-    expect([bytes[0], ownBytes.reduce((all, one) => all + one, 0), counts[0]]).toEqual([sum, sum, size]);
+    const stopped = <Result>(work: Work<Result>): Result => {
+      for (;;) {
+        const step = work.next();
+        if (step.done === true) return step.value;
+        stops += 1;
+      }
+    };
+    const view = stopped(viewWork(tree, own, { inverted, hidden: null, unit: "bytes" }));
+    stopped(childrenWork(view, 0));
+    expect(stops).toBeGreaterThanOrEqual(least);
+    looked(view);
+    const ownBytes = view.ownBytes.subarray(0, view.size);
+    expect([view.bytes[0], ownBytes.reduce((all, one) => all + one, 0), view.counts[0]]).toEqual([sum, sum, size]);
   }
 });
 

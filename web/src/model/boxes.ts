@@ -1,7 +1,8 @@
 // Which boxes a flame graph has at a width: only those that can be seen, so that the work depends on
 // the screen and not on the tree.
 
-import { childrenOf, type View } from "./view.ts";
+import { childrenWork, stepsTo, type View } from "./view.ts";
+import { STEPS, type Work } from "./work.ts";
 
 /** Boxes of one depth from left to right. */
 export interface Row {
@@ -12,6 +13,9 @@ export interface Row {
 
 export interface Boxes {
   rows: Row[];
+  /** What they are of. */
+  view: View;
+  zoom: number;
   width: number;
 }
 
@@ -19,7 +23,7 @@ export interface Boxes {
 export const NARROWEST = 1;
 
 /** Boxes of the zoomed node, of everything below it, and of its callers at full width. */
-export function boxesOf(view: View, zoom: number, width: number): Boxes {
+export function* boxesWork(view: View, zoom: number, width: number): Work<Boxes> {
   const rows: Row[] = [];
   const rowAt = (depth: number): Row => {
     while (rows.length <= depth) rows.push({ left: [], right: [], nodes: [] });
@@ -38,13 +42,20 @@ export function boxesOf(view: View, zoom: number, width: number): Boxes {
   const scale = view.weights[zoom]! > 0 ? width / view.weights[zoom]! : 0;
   // Depth first, by hand: stacks are deeper than the browser's own.
   const waiting: [number, number][] = [[zoom, 0]];
+  let steps = 0;
   for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
     const [node, left] = next;
     const depth = view.depths[node]!;
     add(depth, left, left + view.weights[node]! * scale, node);
+    steps += stepsTo(view, node);
+    if (steps > STEPS) {
+      steps = 0;
+      yield;
+    }
+    const children = yield* childrenWork(view, node);
     let start = left;
     const visible: [number, number][] = [];
-    for (const child of childrenOf(view, node)) {
+    for (const child of children) {
       const wide = view.weights[child]! * scale;
       if (wide < NARROWEST) break;
       visible.push([child, start]);
@@ -52,10 +63,10 @@ export function boxesOf(view: View, zoom: number, width: number): Boxes {
     }
     // The last one first onto the pile, so that rows fill from left to right.
     for (let index = visible.length - 1; index >= 0; index--) waiting.push(visible[index]!);
-    addNarrow(view, node, visible.length, start, scale, (left, child) => add(depth + 1, left, left + 1, child));
+    addNarrow(view, children, visible.length, start, scale, (left, child) => add(depth + 1, left, left + 1, child));
   }
   for (const row of rows) sortRow(row);
-  return { rows, width };
+  return { rows, view, zoom, width };
 }
 
 /**
@@ -64,13 +75,12 @@ export function boxesOf(view: View, zoom: number, width: number): Boxes {
  */
 function addNarrow(
   view: View,
-  node: number,
+  children: Int32Array,
   from: number,
   start: number,
   scale: number,
   add: (left: number, child: number) => void,
 ): void {
-  const children = childrenOf(view, node);
   let end = start;
   let drawn = start;
   for (let index = from; index < children.length; index++) {

@@ -1,7 +1,8 @@
 // Searching frames by their function and place.
 
 import type { PageData } from "./data.ts";
-import type { View } from "./view.ts";
+import type { InvertedView } from "./inverted.ts";
+import type { UprightView, View } from "./view.ts";
 import { inPieces, TEXT_STEPS, type Work } from "./work.ts";
 
 export type Matcher = (text: string) => boolean;
@@ -53,18 +54,24 @@ export function* matchedWork(data: PageData, matches: Matcher): Work<Uint8Array>
 }
 
 export interface Found {
-  frames: number;
+  /** What is counted: of an inverted tree stacks with a matched frame, because not all of its frames are made. */
+  of: "frame" | "stack";
+  amount: number;
   bytes: number;
   blocks: number;
   weight: number;
 }
 
-/** What matched frames below `zoom` have. A frame below another one that matched is in its sum already. */
+/** What matched frames at and below `zoom` have. A frame below another one that matched is in its sum already. */
 export function* foundWork(view: View, matched: Uint8Array, zoom: number): Work<Found> {
+  return yield* view.inverted ? foundStacksWork(view, matched, zoom) : foundFramesWork(view, matched, zoom);
+}
+
+function* foundFramesWork(view: UprightView, matched: Uint8Array, zoom: number): Work<Found> {
   const inside = new Uint8Array(view.size);
   const below = new Uint8Array(view.size);
   below[zoom] = 1;
-  const sum: Found = { frames: 0, bytes: 0, blocks: 0, weight: 0 };
+  const sum: Found = { of: "frame", amount: 0, bytes: 0, blocks: 0, weight: 0 };
   yield* inPieces(view.size - zoom, (from, to) => {
     for (let node = zoom + from; node < zoom + to; node++) {
       if (node !== zoom) {
@@ -74,12 +81,47 @@ export function* foundWork(view: View, matched: Uint8Array, zoom: number): Work<
         inside[node] = inside[parent]!;
       }
       if (node === 0 || matched[view.locations[node]!] !== 1 || !(view.weights[node]! > 0)) continue;
-      sum.frames += 1;
+      sum.amount += 1;
       if (inside[node] === 1) continue;
       inside[node] = 1;
       sum.bytes += view.bytes[node]!;
       sum.blocks += view.counts[node]!;
       sum.weight += view.weights[node]!;
+    }
+  });
+  return sum;
+}
+
+function* foundStacksWork(view: InvertedView, matched: Uint8Array, zoom: number): Work<Found> {
+  const { branches } = view;
+  const { own, places, hidden, callers } = branches;
+  // Of the frames that are shown, those of the page's tree: how deep they are, and the outermost one at or
+  // above each that matched.
+  const depths = new Int32Array(places.length);
+  const outermost = new Int32Array(places.length);
+  yield* inPieces(places.length, (from, to) => {
+    for (let node = Math.max(from, 1); node < to; node++) {
+      const [caller, place] = [callers[node]!, places[node]!];
+      const depth = depths[caller]! + (hidden !== null && hidden[place] === 1 ? 0 : 1);
+      depths[node] = depth;
+      outermost[node] = outermost[caller] === 0 && depth > depths[caller]! && matched[place] === 1 ? depth : outermost[caller]!;
+    }
+  });
+  // A copy, because stacks are moved while branches are made.
+  const stacks = branches.leaves.slice(branches.starts[zoom], branches.ends[zoom]);
+  const inwards = view.depths[zoom]!;
+  const amounts = view.weights === view.bytes ? own.bytes : own.counts;
+  const sum: Found = { of: "stack", amount: 0, bytes: 0, blocks: 0, weight: 0 };
+  yield* inPieces(stacks.length, (from, to) => {
+    for (let index = from; index < to; index++) {
+      const leaf = stacks[index]!;
+      const match = outermost[leaf]!;
+      // Frames further in than the zoomed one are not below it.
+      if (match === 0 || match > depths[leaf]! - inwards + 1 || !(amounts[leaf]! > 0)) continue;
+      sum.amount += 1;
+      sum.bytes += own.bytes[leaf]!;
+      sum.blocks += own.counts[leaf]!;
+      sum.weight += amounts[leaf]!;
     }
   });
   return sum;

@@ -1,7 +1,7 @@
 // Loops over trees whose parents come before their children.
 
 import type { Cells } from "./data.ts";
-import type { Own } from "./view.ts";
+import type { Own } from "./nodes.ts";
 import { inPieces, type Work } from "./work.ts";
 
 /** Sums of what each node itself has; `thread` -1 means all. */

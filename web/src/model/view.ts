@@ -4,54 +4,29 @@
 // them backwards and depths forwards, without recursion however deep the stacks are.
 
 import type { BaseTree } from "./data.ts";
-import { invertedWork, MOST_INVERTED_NODES } from "./inverted.ts";
+import { InvertedView, invertedWork } from "./inverted.ts";
+import { heaviestFirst, type Nodes, type Own, type Topology, type Unit } from "./nodes.ts";
 import { PairTable } from "./pairs.ts";
 import { sortWork } from "./sorting.ts";
-import { childrenWork, depthsWork, sumsWork } from "./sums.ts";
-import { inPieces, type Work } from "./work.ts";
+import { childrenWork as childListsWork, depthsWork, sumsWork } from "./sums.ts";
+import { finish, inPieces, STEPS, type Work } from "./work.ts";
 
-/** Nodes and their places, without amounts. */
-export interface Topology {
-  parents: Int32Array;
-  locations: Int32Array;
-  /** A node of the page that stands for the node: itself, or a leaf whose way leads here. */
-  origins: Int32Array;
-}
-
-export interface Own {
-  bytes: Float64Array;
-  counts: Float64Array;
-}
-
-/** Stacks that do not go on to their end, because the tree would have become too large. */
-export interface Cut {
-  stacks: number;
-  bytes: number;
-  count: number;
-}
-
-export interface View extends Topology {
-  size: number;
-  inverted: boolean;
-  depths: Int32Array;
-  ownBytes: Float64Array;
-  bytes: Float64Array;
-  counts: Float64Array;
-  /** What widths are made of: `bytes` or `counts`. */
-  weights: Float64Array;
+/** The tree as the program called. */
+export interface UprightView extends Nodes {
+  inverted: false;
   firstChild: Int32Array;
   /** Use `childrenOf`, which sorts. */
   children: Int32Array;
   sorted: Uint8Array;
-  /** Some of the smallest stacks end early, because the tree would be too large. */
-  cut: Cut | null;
 }
+
+export type View = UprightView | InvertedView;
 
 export interface ViewOptions {
   inverted: boolean;
   /** Of the locations: leave its frames out. */
   hidden: Uint8Array | null;
-  unit: "bytes" | "blocks";
+  unit: Unit;
 }
 
 /** Which shown node each node of the page is part of; a hidden frame is part of its caller. */
@@ -94,64 +69,45 @@ function* topDownWork(tree: BaseTree, hidden: Uint8Array | null): Work<Topology 
 }
 
 /** The tree to show. */
-export function* viewWork(
-  tree: BaseTree,
-  own: Own,
-  options: ViewOptions,
-  most = MOST_INVERTED_NODES,
-): Work<View> {
-  let topology: Topology;
-  let bytes: Float64Array;
-  let counts: Float64Array;
-  let cut: Cut | null = null;
-  if (options.inverted) {
-    const turned = yield* invertedWork(tree, options.hidden, own, most);
-    topology = turned;
-    ({ bytes, counts } = turned.own);
-    cut = turned.cut;
-  } else {
-    const straight = yield* topDownWork(tree, options.hidden);
-    topology = straight;
-    const { shown } = straight;
-    if (shown === null) {
-      bytes = own.bytes.slice();
-      counts = own.counts.slice();
-    } else {
-      bytes = new Float64Array(straight.parents.length);
-      counts = new Float64Array(straight.parents.length);
-      yield* inPieces(tree.size, (from, to) => {
-        for (let node = from; node < to; node++) {
-          bytes[shown[node]!]! += own.bytes[node]!;
-          counts[shown[node]!]! += own.counts[node]!;
-        }
-      });
-    }
-  }
-  const { parents } = topology;
+export function* viewWork(tree: BaseTree, own: Own, { inverted, hidden, unit }: ViewOptions): Work<View> {
+  if (inverted) return yield* invertedWork(tree, own, hidden, unit);
+  const { parents, locations, origins, shown } = yield* topDownWork(tree, hidden);
   const size = parents.length;
-  const ownBytes = bytes.slice();
+  let [bytes, counts] = [own.bytes, own.counts];
+  let ownBytes = bytes;
+  if (shown === null) [bytes, counts] = [bytes.slice(), counts.slice()];
+  else {
+    const [sums, amounts] = [new Float64Array(size), new Float64Array(size)];
+    yield* inPieces(tree.size, (from, to) => {
+      for (let node = from; node < to; node++) {
+        sums[shown[node]!]! += own.bytes[node]!;
+        amounts[shown[node]!]! += own.counts[node]!;
+      }
+    });
+    [bytes, counts, ownBytes] = [sums, amounts, sums.slice()];
+  }
   yield* sumsWork(parents, bytes, counts);
-  const view: View = {
+  const view: UprightView = {
     parents,
-    locations: topology.locations,
-    origins: topology.origins,
+    locations,
+    origins,
     size,
-    inverted: options.inverted,
+    inverted: false,
     depths: yield* depthsWork(parents),
     ownBytes,
     bytes,
     counts,
-    weights: options.unit === "bytes" ? bytes : counts,
-    ...(yield* childrenWork(parents)),
+    weights: unit === "bytes" ? bytes : counts,
+    ...(yield* childListsWork(parents)),
     sorted: new Uint8Array(size),
-    cut,
   };
   yield* sortManyWork(view);
   return view;
 }
 
 /** The same tree with other widths: its children have another order. */
-export function* reweighedWork(view: View, unit: "bytes" | "blocks"): Work<View> {
+export function* reweighedWork(view: View, unit: Unit): Work<View> {
+  if (view.inverted) return new InvertedView(view.branches, unit);
   const weights = unit === "bytes" ? view.bytes : view.counts;
   // Of its own: the other one is still shown, in its order.
   const other = { ...view, weights, children: view.children.slice(), sorted: new Uint8Array(view.size) };
@@ -163,7 +119,7 @@ export function* reweighedWork(view: View, unit: "bytes" | "blocks"): Work<View>
 const MANY_CHILDREN = 4096;
 
 /** Sorts children where there are too many to do so when they are first looked at. */
-function* sortManyWork(view: View): Work<void> {
+function* sortManyWork(view: UprightView): Work<void> {
   const { firstChild } = view;
   const crowded: number[] = [];
   yield* inPieces(view.size, (from, to) => {
@@ -178,11 +134,9 @@ function* sortManyWork(view: View): Work<void> {
   }
 }
 
-const heaviestFirst = ({ weights }: View) => (left: number, right: number) =>
-  weights[right]! - weights[left]! || left - right;
-
-/** The children of a node, the heaviest first. Sorted when first asked for: most never are. */
-export function childrenOf(view: View, node: number): Int32Array {
+/** The children of a node, the heaviest first. Made or sorted when first asked for: most never are. */
+export function* childrenWork(view: View, node: number): Work<Int32Array> {
+  if (view.inverted) return yield* view.childrenWork(node);
   const list = view.children.subarray(view.firstChild[node], view.firstChild[node + 1]);
   if (view.sorted[node] === 0) {
     view.sorted[node] = 1;
@@ -190,6 +144,13 @@ export function childrenOf(view: View, node: number): Int32Array {
   }
   return list;
 }
+
+/** The same, now. */
+export const childrenOf = (view: View, node: number): Int32Array => finish(childrenWork(view, node));
+
+/** Steps that asking for the children of a node takes, so that those who ask for many can stop in between. */
+export const stepsTo = (view: View, node: number): number =>
+  1 + (view.inverted ? view.stepsTo(node) : view.firstChild[node + 1]! - view.firstChild[node]!);
 
 /** Locations from below the root to the node. */
 export function pathOf(view: View, node: number): number[] {
@@ -199,10 +160,15 @@ export function pathOf(view: View, node: number): number[] {
 }
 
 /** The node that such a path leads to, as far as it does; frames that are not there are skipped. */
-export function nodeAtPath(view: View, path: number[]): number {
-  let at = 0;
+export function* nodeAtPathWork(view: View, path: number[]): Work<number> {
+  let [at, steps] = [0, 0];
   for (const location of path) {
-    for (const child of childrenOf(view, at)) {
+    steps += stepsTo(view, at);
+    if (steps > STEPS) {
+      steps = 0;
+      yield;
+    }
+    for (const child of yield* childrenWork(view, at)) {
       if (view.weights[child]! > 0 && view.locations[child] === location) {
         at = child;
         break;

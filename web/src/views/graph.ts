@@ -1,8 +1,10 @@
 // The flame graph: boxes on a canvas that is as large as what can be seen of it.
 
 import type { PageData } from "../model/data.ts";
-import { type Boxes, boxAt, boxesOf } from "../model/boxes.ts";
+import { type Boxes, boxAt, boxesWork } from "../model/boxes.ts";
 import { childrenOf, type View } from "../model/view.ts";
+import type { Work } from "../model/work.ts";
+import { Pending } from "../pace.ts";
 import { type Paint, paintOf } from "./colors.ts";
 import { element, penOf } from "./dom.ts";
 import type { Theme } from "./theme.ts";
@@ -26,7 +28,13 @@ export class FlameGraph {
   private readonly canvas = element<HTMLCanvasElement>("graph");
   private readonly scroll = element("scroll");
   private readonly sizer = element("sizer");
+  /** What can be seen; until another zoom is laid out, that before. Null when there is nothing of this tree. */
   private boxes: Boxes | null = null;
+  /** Laid out before the tree is shown. */
+  private prepared: Boxes | null = null;
+  private readonly pending: Pending;
+  /** What is to be put in sight as soon as it is laid out. */
+  private toShow: "zoom" | number | null = null;
   private paints: (Paint | undefined)[] = [];
   private widths = new Map<string, number>();
   private drawing = false;
@@ -38,9 +46,14 @@ export class FlameGraph {
     data: PageData,
     theme: Theme,
     state: GraphState,
-    on: { hover(node: number | undefined, event: MouseEvent): void; click(node: number): void },
+    on: {
+      hover(node: number | undefined, event: MouseEvent): void;
+      click(node: number): void;
+      failed(error: unknown): void;
+    },
   ) {
     this.data = data;
+    this.pending = new Pending(this.scroll, on.failed);
     this.theme = theme;
     this.state = state;
     this.canvas.addEventListener("mousemove", (event) => {
@@ -64,18 +77,25 @@ export class FlameGraph {
       this.hovered = undefined;
       this.redraw();
     });
-    new ResizeObserver(() => {
-      this.boxes = null;
-      this.redraw();
-    }).observe(this.scroll);
+    new ResizeObserver(() => this.layOut()).observe(this.scroll);
   }
 
-  /** Something else is to be drawn: `colors` too. */
-  changed(colors = false): void {
-    this.boxes = null;
+  /** Another tree or another frame is to be drawn, in sight. */
+  changed(): void {
     this.hovered = undefined;
-    if (colors) this.paints = [];
+    this.toShow = "zoom";
+    this.layOut();
+  }
+
+  recolor(): void {
+    this.paints = [];
     this.redraw();
+  }
+
+  /** Lays out what is to be shown, so that this takes no time when it is. */
+  *prepareWork(view: View, zoom: number): Work<void> {
+    const width = this.scroll.clientWidth;
+    this.prepared = width === 0 ? null : yield* boxesWork(view, zoom, width);
   }
 
   redraw(): void {
@@ -87,20 +107,10 @@ export class FlameGraph {
     });
   }
 
-  /** Puts the zoomed node, or where reading begins, in sight. */
-  showZoom(): void {
-    const { view, zoom, flames } = this.state;
-    const boxes = this.layout();
-    const bottom = this.height(boxes);
-    const callers = Math.max(view.depths[zoom]! - 3, 0) * ROW;
-    this.scroll.scrollTop = flames ? bottom - this.scroll.clientHeight - callers : callers;
-  }
-
+  /** Puts a node in sight. */
   showNode(node: number): void {
-    const top = this.top(this.state.view.depths[node]!, this.height(this.layout()));
-    const { scroll } = this;
-    if (top < scroll.scrollTop) scroll.scrollTop = top;
-    else if (top + ROW > scroll.scrollTop + scroll.clientHeight) scroll.scrollTop = top + ROW - scroll.clientHeight;
+    this.toShow = node;
+    if (!this.pending.busy) this.scrollTo();
   }
 
   /** The neighbour in a direction of the screen. */
@@ -118,13 +128,48 @@ export class FlameGraph {
     return siblings[Math.min(Math.max(place, 0), siblings.length - 1)] ?? node;
   }
 
-  private layout(): Boxes {
+  /** Branches of inverted trees are made by it, which may take a while. */
+  private layOut(): void {
+    const { view, zoom } = this.state;
     const width = this.scroll.clientWidth;
-    if (this.boxes === null || this.boxes.width !== width) {
-      this.boxes = boxesOf(this.state.view, this.state.zoom, width);
-      this.sizer.style.height = `${Math.max(0, this.height(this.boxes) - this.scroll.clientHeight)}px`;
+    if (this.boxes?.view !== view) this.boxes = null;
+    const { prepared, boxes } = this;
+    this.prepared = null;
+    this.redraw();
+    if (width === 0) {
+      this.pending.stop();
+      return;
     }
-    return this.boxes;
+    const isOf = (one: Boxes | null) => one !== null && one.view === view && one.zoom === zoom && one.width === width;
+    const known = isOf(prepared) ? prepared : isOf(boxes) ? boxes : null;
+    if (known !== null) {
+      this.pending.stop();
+      this.take(known);
+    } else this.pending.start(boxesWork(view, zoom, width), (made) => this.take(made));
+  }
+
+  private take(boxes: Boxes): void {
+    this.boxes = boxes;
+    this.sizer.style.height = `${Math.max(0, this.height(boxes) - this.scroll.clientHeight)}px`;
+    this.scrollTo();
+    this.redraw();
+  }
+
+  private scrollTo(): void {
+    const { boxes, scroll, toShow } = this;
+    const { view, zoom, flames } = this.state;
+    this.toShow = null;
+    if (boxes === null || toShow === null) return;
+    const bottom = this.height(boxes);
+    if (toShow === "zoom") {
+      // Or where reading begins.
+      const callers = Math.max(view.depths[zoom]! - 3, 0) * ROW;
+      scroll.scrollTop = flames ? bottom - scroll.clientHeight - callers : callers;
+      return;
+    }
+    const top = this.top(view.depths[toShow]!, bottom);
+    if (top < scroll.scrollTop) scroll.scrollTop = top;
+    else if (top + ROW > scroll.scrollTop + scroll.clientHeight) scroll.scrollTop = top + ROW - scroll.clientHeight;
   }
 
   private height(boxes: Boxes): number {
@@ -136,7 +181,8 @@ export class FlameGraph {
   }
 
   private nodeAt(event: MouseEvent): number | undefined {
-    const boxes = this.layout();
+    const { boxes } = this;
+    if (boxes === null) return undefined;
     const bounds = this.canvas.getBoundingClientRect();
     const y = event.clientY - bounds.top + this.scroll.scrollTop;
     const depth = Math.floor((this.state.flames ? this.height(boxes) - y : y) / ROW);
@@ -157,7 +203,7 @@ export class FlameGraph {
     const { scroll, canvas } = this;
     const [width, height] = [scroll.clientWidth, scroll.clientHeight];
     if (width === 0 || height === 0) return;
-    const boxes = this.layout();
+    const { boxes } = this;
     canvas.style.height = `${height}px`;
     const pen = penOf(canvas, width, height);
     pen.font = FONT;
@@ -168,6 +214,7 @@ export class FlameGraph {
       root: this.theme.color("root"),
       text: this.theme.color("text"),
     };
+    if (boxes === null) return;
     const whole = this.height(boxes);
     boxes.rows.forEach((row, depth) => {
       const top = this.top(depth, whole) - scroll.scrollTop;
