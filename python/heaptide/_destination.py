@@ -22,7 +22,10 @@ class FileDestination(Destination):
         path: The file.
         overwrite: Whether a file that is there already is replaced; else that is an ``OSError``.
         compress_on_exit: Whether the file is made small when tracking has ended.
-        buffered: Memray's way for file systems without shared mappings.
+        buffered: Whether the file is written, and not mapped: for file systems without shared mappings (some network
+            and FUSE ones). A process of its own does it, ten times in a second. It is no child of this one, and when
+            this one is killed it writes everything there is. What it has not written is lost only if it is killed
+            itself, or the machine dies.
     """
 
     path: Union[Path, str]

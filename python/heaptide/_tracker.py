@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Optional, Union
 
+from heaptide import _program
 from heaptide._destination import Destination, FileDestination, SocketDestination
 from heaptide._enums import FileFormat
 from heaptide._heaptide import Tracking
@@ -47,8 +48,8 @@ class Tracker:
 
     Raises:
         TypeError: When not exactly one of ``file_name`` and ``destination`` is given, or it is no destination.
-        OSError: When the file exists (and ``overwrite`` is not set) or cannot be made, or the port cannot be used.
-        NotImplementedError: When something is asked for that is not there yet.
+        OSError: When the file exists (and ``overwrite`` is not set) or cannot be made, or the port cannot be used, or
+            (with ``buffered``) the ``heaptide`` program is not where it was installed.
         RuntimeError: When something is asked for that needs a file. (When the block is entered) when something is
             tracked in this process already, by another tracker or by ``heaptide run``; when this tracker was used
             before.
@@ -84,18 +85,16 @@ class Tracker:
             destination = FileDestination("", compress_on_exit=False)
         else:
             listen = None
-        if destination.buffered:
-            raise NotImplementedError(
-                "a Tracker maps its capture: leave buffered out, or use `heaptide run --buffered-file-io`"
-            )
         if native_traces:
             # All figures are right without them, so a program that asks for them need not be changed.
             text = "heaptide does not record native stacks yet: stacks have the frames of Python only"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
         self._compress = destination.compress_on_exit
+        self._buffered = destination.buffered
         self._tracking = Tracking(
             destination.path,
             listen=listen,
+            writer=_program.find() if destination.buffered else None,
             overwrite=destination.overwrite,
             aggregated=file_format == FileFormat.AGGREGATED_ALLOCATIONS,
             memory_interval_ms=memory_interval_ms,
@@ -140,7 +139,13 @@ class Tracker:
             raise
         if ended_early:
             _log.warning("tracking ended before its block did: the capture says why")
-        if self._compress and os.getpid() == self._pid:
+        if os.getpid() != self._pid:
+            return
+        if self._buffered:
+            problem = self._tracking.arrive(self._compress)
+            if problem is not None:
+                _log.warning("%s", problem)
+        elif self._compress:
             problem = self._tracking.compress()
             if problem is not None:
                 _log.warning("the capture is whole, but was not made small: %s", problem)

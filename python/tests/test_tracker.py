@@ -228,12 +228,6 @@ def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_not_there_yet(tmp_path: Path) -> None:
-    with pytest.raises(NotImplementedError, match="buffered"):
-        Tracker(destination=FileDestination(tmp_path / "x", buffered=True))
-    assert not list(tmp_path.iterdir())
-
-
 def test_native_stacks_are_not_there_yet(in_process: Piece) -> None:
     printed = in_process(
         HELPERS

@@ -56,6 +56,9 @@ Exit codes: 0 success (a damaged capture is read as far as it goes), 1 failure, 
 NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR and CLICOLOR are honoured; --color goes before them.";
 
 fn main() -> ExitCode {
+    if let Some(code) = heaptide_session::buffered::as_writer(std::env::args_os()) {
+        return ExitCode::from(code);
+    }
     if let Some(code) = usage::foretold(std::env::args_os()) {
         return code;
     }

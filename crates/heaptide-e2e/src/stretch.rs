@@ -112,6 +112,7 @@ impl Sandbox {
             trace_python_allocators,
             track_object_lifetimes: stretches.track_object_lifetimes,
             follow_fork: stretches.follow_fork,
+            buffered: None,
             arguments: vec![OsString::from("stretches")],
             executable: self.python.path.clone(),
         }

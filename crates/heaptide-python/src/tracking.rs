@@ -13,6 +13,7 @@ use heaptide_embedded_agent::AGENT;
 use heaptide_format::Mode;
 use heaptide_session::SessionError;
 use heaptide_session::agent::{AgentSource, Places};
+use heaptide_session::buffered::{Arrival, Writer};
 use heaptide_session::inside::{Prepared, Wanted, compress, compress_children};
 use heaptide_session::loaded::{Agent, AgentState, Refusal, Stopped};
 use heaptide_session::port::{Listening, Port, PortError};
@@ -35,14 +36,17 @@ pub(crate) struct Tracking {
     /// For readers; gone when the agent has it. Held as `prepared`.
     port: Mutex<Option<Port>>,
     serves: bool,
+    /// Of a capture that is written by a process of its own; gone when that has done its work. Held as `prepared`.
+    writer: Mutex<Option<Writer>>,
 }
 
 #[pymethods]
 impl Tracking {
     /// Makes the capture, and loads the agent if it is not there yet. With `listen`, an address and a port, the capture has no path and is
-    /// served there; the first reader is waited for.
+    /// served there; the first reader is waited for. With `writer`, the path of the `heaptide` program, the capture is not mapped there, and written by
+    /// a process of its own.
     #[new]
-    #[pyo3(signature = (path, *, listen, overwrite, aggregated, memory_interval_ms, trace_python_allocators, track_object_lifetimes, follow_fork, arguments, executable))]
+    #[pyo3(signature = (path, *, listen, writer, overwrite, aggregated, memory_interval_ms, trace_python_allocators, track_object_lifetimes, follow_fork, arguments, executable))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are keywords, named by the only caller"
@@ -51,6 +55,7 @@ impl Tracking {
         py: Python<'_>,
         path: PathBuf,
         listen: Option<(String, u16)>,
+        writer: Option<PathBuf>,
         overwrite: bool,
         aggregated: bool,
         memory_interval_ms: u32,
@@ -79,6 +84,7 @@ impl Tracking {
             trace_python_allocators,
             track_object_lifetimes,
             follow_fork,
+            buffered: writer,
             arguments,
             executable,
         };
@@ -89,9 +95,11 @@ impl Tracking {
         let prepared = if port.is_some() {
             Prepared::create_to_serve(&wanted)
         } else {
-            Prepared::create(&wanted)
+            // Another process may be waited for.
+            py.detach(|| Prepared::create(&wanted))
         };
-        let prepared = prepared.map_err(|error| refused(&error))?;
+        let mut prepared = prepared.map_err(|error| refused(&error))?;
+        let writer = prepared.take_writer();
         Ok(Self {
             agent,
             destination: prepared.destination().to_owned(),
@@ -100,6 +108,7 @@ impl Tracking {
             follow_fork,
             serves: port.is_some(),
             port: Mutex::new(port),
+            writer: Mutex::new(writer),
         })
     }
 
@@ -145,6 +154,27 @@ impl Tracking {
             py.detach(|| self.agent.farewell());
         }
         Ok((stopped == Stopped::Early, survivors))
+    }
+
+    /// After `stop`, where another process writes the capture: waits until everything is at its destination, and made small if that is wanted. What went
+    /// wrong, if anything did.
+    fn arrive(&self, py: Python<'_>, compress: bool) -> PyResult<Option<String>> {
+        let writer = self.writer.lock_py_attached(py);
+        let Some(mut writer) = writer.unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(None);
+        };
+        loop {
+            match py.detach(|| writer.arrive(compress, PATIENCE)) {
+                Some(Arrival::Whole { problem }) => return Ok(problem),
+                Some(Arrival::Lost) => {
+                    return Ok(Some(format!(
+                        "the process that wrote {} was killed: the capture ends where it had come to",
+                        self.destination.display()
+                    )));
+                }
+                None => py.check_signals()?,
+            }
+        }
     }
 
     /// Makes the capture small, and those of children that have ended; why that was not done, if it was not.
@@ -197,6 +227,9 @@ fn refused(error: &SessionError) -> PyErr {
             "Could not create output file {}: {}",
             path.display(),
             heaptide_session::plain(source)
+        ),
+        SessionError::Capture { step: "map", .. } => format!(
+            "{error}: its file system has no shared mappings. FileDestination(..., buffered=True) does without"
         ),
         _ => error.to_string(),
     };

@@ -77,7 +77,8 @@ fn no_room(error: &io::Error) -> bool {
     errors.map(Some).contains(&error.raw_os_error())
 }
 
-fn problem(path: &Path, error: &RewriteError) -> String {
+/// What there is to say of a capture that was not made small.
+pub(crate) fn problem(path: &Path, error: &RewriteError) -> String {
     let why = match error {
         RewriteError::Io(error) => plain(error),
         other => other.to_string(),

@@ -78,6 +78,15 @@ pub enum SessionError {
         /// Why.
         source: io::Error,
     },
+    /// The program that was to write the capture is none that can.
+    #[error("'{}' does not write captures: it is not the heaptide of this version", program.display())]
+    Writer {
+        /// The program.
+        program: PathBuf,
+    },
+    /// The process that was to write the capture has refused.
+    #[error("{0}")]
+    Refused(String),
     /// A system call that should not fail did.
     #[error("{what} failed: {}", plain(source))]
     System {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use heaptide_capture::RewriteError;
 use heaptide_format::{Lifecycle, Mode, NOTHING_KEPT, PYTHON_ALLOCATORS, PYTHON_OBJECTS};
 
+use crate::buffered::Writer;
 use crate::capture::{CaptureFile, Facts, run_metadata};
 use crate::cgroup::MemoryCgroup;
 use crate::compress::compress_one;
@@ -41,6 +42,8 @@ pub struct Wanted {
     pub track_object_lifetimes: bool,
     /// Children that are forked are recorded too, in `<path>.<pid>`.
     pub follow_fork: bool,
+    /// The capture is written, not mapped where it belongs, by this program in a process of its own: the `heaptide` of this version.
+    pub buffered: Option<PathBuf>,
     /// `sys.argv`
     pub arguments: Vec<OsString>,
     /// `sys.executable`
@@ -56,6 +59,8 @@ pub struct Prepared {
     cgroup: Option<MemoryCgroup>,
     /// Removed with all that is in it when this is dropped.
     staging: Option<Staging>,
+    /// Of a capture that is not mapped where it belongs.
+    writer: Option<Writer>,
 }
 
 impl Prepared {
@@ -70,8 +75,26 @@ impl Prepared {
         })?;
         let destination = output::absolute(&wanted.path, &working_directory);
         let keep_nothing = system::is_null_device(&destination);
-        let staging = keep_nothing.then(Staging::new).transpose()?;
-        Self::create_in(wanted, &working_directory, destination, staging)
+        let program = wanted.buffered.as_deref().filter(|_| !keep_nothing);
+        let Some(program) = program else {
+            let staging = keep_nothing.then(Staging::new).transpose()?;
+            return Self::create_in(
+                wanted,
+                &working_directory,
+                destination,
+                staging,
+                keep_nothing,
+            );
+        };
+        let staging = Some(Staging::new()?);
+        let mut prepared =
+            Self::create_in(wanted, &working_directory, destination, staging, false)?;
+        if let Some(staging) = prepared.staging.take() {
+            let (live, destination) = (prepared.capture.path(), &prepared.destination);
+            let writer = Writer::start(program, live, destination, wanted.overwrite, staging)?;
+            prepared.writer = Some(writer);
+        }
+        Ok(prepared)
     }
 
     /// As [`Prepared::create`], for a capture that is only served to readers: it lies in a private directory in memory until
@@ -83,7 +106,7 @@ impl Prepared {
         let working_directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
         let staging = Staging::new()?;
         let place = staging.place(Path::new("served.tide"));
-        Self::create_in(wanted, &working_directory, place, Some(staging))
+        Self::create_in(wanted, &working_directory, place, Some(staging), true)
     }
 
     fn create_in(
@@ -91,8 +114,8 @@ impl Prepared {
         working_directory: &Path,
         destination: PathBuf,
         staging: Option<Staging>,
+        keep_nothing: bool,
     ) -> Result<Self, SessionError> {
-        let keep_nothing = staging.is_some();
         let path = staging.as_ref().map_or_else(
             || destination.clone(),
             |staging| staging.place(&destination),
@@ -137,6 +160,7 @@ impl Prepared {
             follow_fork: wanted.follow_fork,
             cgroup,
             staging,
+            writer: None,
         })
     }
 
@@ -161,6 +185,11 @@ impl Prepared {
     /// ends them.
     pub fn lose_name(&mut self) {
         self.staging = None;
+    }
+
+    /// The process that writes the capture to its destination, if one does; to be asked when tracking has ended. Once.
+    pub fn take_writer(&mut self) -> Option<Writer> {
+        self.writer.take()
     }
 
     /// Is nothing kept (`/dev/null`)?
@@ -255,6 +284,7 @@ mod tests {
             trace_python_allocators: true,
             track_object_lifetimes: true,
             follow_fork: true,
+            buffered: None,
             arguments: vec!["a b.py".into(), "x".into()],
             executable: "/usr/bin/python3".into(),
         }

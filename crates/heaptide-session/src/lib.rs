@@ -19,14 +19,16 @@
 //! Children are followed by the agent itself; [`family`] finds their captures and samples them.
 //!
 //! Programs that track stretches of themselves (`Tracker` in Python) use [`inside`] and [`loaded`] instead: there is no
-//! supervisor then.
+//! supervisor then. Where their capture is to be written and not mapped, [`buffered`] has a process of its own for that.
 //!
 //! Not covered: attaching to a running process.
 
 pub mod agent;
+pub mod buffered;
 pub mod capture;
 pub mod cgroup;
 mod compress;
+mod detached;
 mod error;
 pub mod family;
 pub mod inside;
@@ -45,5 +47,6 @@ pub mod supervise;
 mod system;
 pub mod target;
 mod turn;
+mod watched;
 
 pub use error::{SessionError, plain};

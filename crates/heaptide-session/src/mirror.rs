@@ -20,7 +20,7 @@ use heaptide_format::{
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::capture::{check_replaceable, create_error};
-use crate::{SessionError, system};
+use crate::{SessionError, system, watched};
 
 /// How often, at best.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -37,6 +37,8 @@ const MOST_IMAGES: u32 = 1000;
 #[derive(Debug)]
 pub(crate) struct Mirrors {
     mirrors: Vec<Mirror>,
+    /// Destinations of those that have ended.
+    ended: Vec<PathBuf>,
     next: Instant,
     /// What went wrong, once.
     problem: Option<String>,
@@ -78,6 +80,7 @@ impl Mirrors {
         mirror.destination = destination.to_owned();
         Ok(Self {
             mirrors: vec![mirror],
+            ended: Vec::new(),
             next: Instant::now() + INTERVAL,
             problem: None,
         })
@@ -149,10 +152,37 @@ impl Mirrors {
             if self.mirrors[index].ended {
                 let ended = self.mirrors.swap_remove(index);
                 let _ = std::fs::remove_file(ended.live_path);
+                self.ended.push(ended.destination);
             } else {
                 index += 1;
             }
         }
+    }
+
+    /// The root writes no more, and what it has written is at its destination.
+    pub(crate) fn retire_root(&mut self) {
+        self.write();
+        // What was written while that was done.
+        self.write();
+        self.mirrors[0].retired = true;
+    }
+
+    /// Does another process go on with its capture?
+    pub(crate) fn others_go_on(&self) -> bool {
+        self.mirrors.iter().skip(1).any(Mirror::goes_on)
+    }
+
+    /// Writes what is there for the last time: no process goes on.
+    pub(crate) fn write_last(&mut self) {
+        self.write();
+        self.write();
+        let others = self.mirrors.drain(1..);
+        self.ended.extend(others.map(|mirror| mirror.destination));
+    }
+
+    /// Destinations of captures whose processes' ends were noted, since the last call. They are written no more.
+    pub(crate) fn take_ended(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Writes what is there for the last time. Returns how many other processes still record, whose captures
@@ -202,6 +232,8 @@ struct Mirror {
     walked: u64,
     given_up: bool,
     ended: bool,
+    /// Nothing more will come.
+    retired: bool,
 }
 
 impl Mirror {
@@ -227,10 +259,14 @@ impl Mirror {
             walked: HEADER_BYTES as u64,
             given_up: false,
             ended: false,
+            retired: false,
         })
     }
 
     fn bring_up_to_date(&mut self) -> io::Result<()> {
+        if self.retired {
+            return Ok(());
+        }
         // Before anything else is read: only who has ended by now has written all that is read below.
         let ended = self.lifecycle()?.outcome != Outcome::Unknown as u32;
         self.walk()?;
@@ -292,6 +328,24 @@ impl Mirror {
         self.live
             .read_exact_at(lifecycle.as_mut_bytes(), offsets::LIFECYCLE as u64)?;
         Ok(lifecycle)
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        let mut identity = Identity::new_zeroed();
+        self.live
+            .read_exact_at(identity.as_mut_bytes(), offsets::IDENTITY as u64)?;
+        Ok(identity)
+    }
+
+    /// Is its process there, and does it record?
+    fn goes_on(&self) -> bool {
+        let (Ok(identity), Ok(lifecycle)) = (self.identity(), self.lifecycle()) else {
+            return false;
+        };
+        let ended = [State::Finished, State::Stopped].map(|state| state as u32);
+        lifecycle.outcome == Outcome::Unknown as u32
+            && !ended.contains(&lifecycle.state)
+            && watched::is_running(identity.pid, identity.process_start_ticks)
     }
 
     fn segment_header(&self, offset: u64) -> io::Result<SegmentHeader> {
@@ -456,9 +510,7 @@ impl Mirror {
 
     /// Ends the capture here if its process still records; says whether it does.
     fn cut_off(&mut self) -> io::Result<bool> {
-        let mut identity = Identity::new_zeroed();
-        self.live
-            .read_exact_at(identity.as_mut_bytes(), offsets::IDENTITY as u64)?;
+        let identity = self.identity()?;
         let lifecycle = self.lifecycle()?;
         let records = lifecycle.state == State::Tracking as u32
             && lifecycle.outcome == Outcome::Unknown as u32

@@ -72,6 +72,18 @@ impl Staging {
         self.directory.join(name)
     }
 
+    /// The directory of another process, which leaves it to this one.
+    pub(crate) fn adopt(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Leaves the directory to another process.
+    pub(crate) fn leave(mut self) -> PathBuf {
+        let directory = std::mem::take(&mut self.directory);
+        std::mem::forget(self);
+        directory
+    }
+
     /// Removes everything, for a process that ends without dropping its values.
     pub(crate) fn remove(&self) {
         // Nobody is left to tell.

@@ -80,12 +80,22 @@ pub(crate) fn process_start_ticks(pid: u32) -> u64 {
     parse_start_ticks(&text).unwrap_or(0)
 }
 
-fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
+/// Field 22 of `/proc/PID/stat`.
+pub(crate) fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
+    // The first after the name is field 3.
+    after_name(stat)?.nth(22 - 3)?.parse().ok()
+}
+
+/// The letter of `/proc/PID/stat` that says what the process does.
+pub(crate) fn parse_state(stat: &[u8]) -> Option<u8> {
+    after_name(stat)?.next()?.bytes().next()
+}
+
+fn after_name(stat: &[u8]) -> Option<std::str::SplitAsciiWhitespace<'_>> {
     // The second field is the command name, which may hold spaces and parentheses of its own.
     let after_name = stat.iter().rposition(|&byte| byte == b')')? + 1;
     let text = std::str::from_utf8(&stat[after_name..]).ok()?;
-    // Field 22 of the line; the first after the name is field 3.
-    text.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+    Some(text.split_ascii_whitespace())
 }
 
 /// Whether programs may be executed (and libraries mapped) from the file system of `path`.
@@ -232,6 +242,8 @@ mod tests {
     fn start_ticks_behind_an_odd_name() {
         let line = b"12 (a ) 1 (b)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 987654 20 21\n";
         assert_eq!(parse_start_ticks(line), Some(987_654));
+        assert_eq!(parse_state(line), Some(b'S'));
+        assert_eq!(parse_state(b"12 (a"), None);
         assert_eq!(parse_start_ticks(b"12 (a) S 1"), None);
         assert_eq!(parse_start_ticks(b""), None);
         assert!(process_start_ticks(std::process::id()) > 0);
