@@ -59,14 +59,14 @@ test("the graph: threads, ranges of time, both ways around, search", async () =>
     search: await slicesOf(find("function_7")),
   };
   expectAtLeast(slices, {
-    thread: 190,
-    all: 190,
-    range: 200,
-    left: 200,
-    whole: 190,
-    blocks: 100,
-    inverted: 250,
-    back: 190,
+    thread: 260,
+    all: 112,
+    range: 355,
+    left: 126,
+    whole: 112,
+    blocks: 25,
+    inverted: 90,
+    back: 112,
     search: 130,
   });
   expect(await page.textContent("#matched")).toMatch(/^\d+\.\d% matched: [\d,]+ blocks in [\d,]+ frames$/);
@@ -84,7 +84,7 @@ test("the table: rows, orders, filters, and how far scrolling reaches", async ()
     filter: await slicesOf(find("function_7")),
     thread: await slicesOf(thread(2)),
   };
-  expectAtLeast(slices, { rows: 415, count: 310, function: 325, place: 325, filter: 130, thread: 280 });
+  expectAtLeast(slices, { rows: 340, count: 310, function: 325, place: 325, filter: 130, thread: 322 });
   await slicesOf(find(""));
   await slicesOf(thread(0));
   expect(await page.textContent(".summary")).toMatch(

@@ -6,12 +6,12 @@
 import { type Address, readAddress, writeAddress } from "./address.ts";
 import { Controls, HIDDEN_AT_FIRST } from "./controls.ts";
 import { Inspector } from "./inspector.ts";
-import { METRIC_NAMES, type MetricName, type PageData } from "./model/data.ts";
+import { type Cells, METRIC_NAMES, type MetricName, type PageData } from "./model/data.ts";
 import { type Found, foundWork } from "./model/search.ts";
 import { type PaneName, type Settings, type Shown, shownWork } from "./model/shown.ts";
 import { addressOf, nodeAtPathWork, pathOf, pathOfAddress, viewWork } from "./model/view.ts";
 import { finish, type Work } from "./model/work.ts";
-import { type Cancel, inSlices, Pending } from "./pace.ts";
+import { type Cancel, inSlices, OPENING_SLICE_MS, Pending } from "./pace.ts";
 import { blocksText, bytesText, countText, shareText } from "./text.ts";
 import { Timeline } from "./timeline.ts";
 import { element } from "./views/dom.ts";
@@ -62,7 +62,7 @@ export class App {
     const nothing = { bytes: new Float64Array(1), counts: new Float64Array(1) };
     const root = { ...data.tree, size: 1, parents: new Int32Array(1), locations: new Int32Array(1) };
     const view = finish(viewWork(root, nothing, { inverted: false, hidden: null, unit: "bytes" }));
-    this.shown = { settings: this.wanted, cells: data.cells[metric], hidden: null, view, search: null, listing: null };
+    this.shown = { settings: this.wanted, cells: nothingOf(data), hidden: null, view, search: null, listing: null };
     this.state = { view, zoom: 0, selected: -1, flames: false, matched: null, rootLabel: "" };
     this.theme = startTheme(() => this.repaint());
     this.graph = new FlameGraph(data, this.theme, this.state, {
@@ -116,6 +116,7 @@ export class App {
       this.changeWork(wanted, before),
       (change) => this.take(change),
       (error) => (this.opening === null ? this.giveUp(error) : this.opening.failed(error)),
+      this.opening === null ? undefined : OPENING_SLICE_MS,
     );
     this.showBusy();
   }
@@ -395,6 +396,11 @@ export class App {
     });
   }
 }
+
+const nothingOf = ({ threadsOfEntries }: PageData): Cells => {
+  const [none, amounts] = [threadsOfEntries.subarray(0, 0), new Float64Array(0)];
+  return { node: none, thread: none, allocator: none, bytes: amounts, counts: amounts };
+};
 
 interface Change {
   next: Shown;

@@ -1,6 +1,6 @@
 // Tiles and tools: what the reader wants to see, as buttons that show and say it.
 
-import { METRIC_NAMES, type MetricName, type PageData } from "./model/data.ts";
+import type { MetricName, PageData } from "./model/data.ts";
 import { IMPORT_SYSTEM, IRRELEVANT } from "./model/frames.ts";
 import { isQuery } from "./model/search.ts";
 import type { PaneName, Settings } from "./model/shown.ts";
@@ -34,8 +34,8 @@ export class Controls {
   constructor(data: PageData, on: ControlActions) {
     this.data = data;
     this.on = on;
-    const some = (amounts: Float64Array) => amounts.some((amount) => amount > 0);
-    this.measured = new Set(METRIC_NAMES.filter((name) => some(data.cells[name].counts) || some(data.cells[name].bytes)));
+    const some = data.head.metrics.filter(({ bytes, count }) => bytes > 0 || count > 0);
+    this.measured = new Set(some.map(({ name }) => name));
     this.fillTiles();
     this.fillTools();
   }
@@ -131,12 +131,11 @@ export class Controls {
   private fillThreads(): void {
     const select = element<HTMLSelectElement>("thread");
     select.append(new Option("all", "-1"));
-    const { head, cells } = this.data;
+    const { head, threadsOfEntries } = this.data;
     if (!head.split_threads) return;
     element("thread-label").hidden = false;
     const used = new Uint8Array(head.threads.length);
-    // All metrics have the same entries.
-    for (const thread of cells.peak.thread) used[thread] = 1;
+    for (const thread of threadsOfEntries) used[thread] = 1;
     used.forEach((is, thread) => {
       if (is === 1) select.append(new Option(head.threads[thread] ?? "", String(thread)));
     });

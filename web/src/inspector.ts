@@ -56,16 +56,20 @@ export class Inspector {
     });
   }
 
-  private wholeOf({ view, settings }: Shown): Pick<Selection, "whole" | "metric" | "wholeRun"> {
+  private wholeOf({ view, settings }: Shown): Pick<Selection, "whole" | "metric"> {
     const whole = { bytes: view.bytes[0]!, count: view.counts[0]! };
-    return { whole, metric: settings.metric, wholeRun: settings.range === null };
+    return { whole, metric: settings.metric };
   }
 
   private *nodeWork(shown: Shown, node: number): Work<{ spans: Set<number>; figures: Figures }> {
     const { cells, hidden, view, settings } = shown;
     const { tree } = this.data;
+    const wholeRun = settings.range === null;
+    if (node === 0) {
+      return { spans: new Set(), figures: yield* figuresWork(this.data, cells, settings.thread, null, wholeRun) };
+    }
     const { at, below } = yield* membersWork(view, tree, hidden, node);
-    const figures = yield* figuresWork(this.data, cells, settings.thread, below);
+    const figures = yield* figuresWork(this.data, cells, settings.thread, below, wholeRun);
     return { spans: yield* spansWork(tree, at), figures };
   }
 

@@ -2,10 +2,11 @@
 
 import { App } from "./app.ts";
 import { listenToKeys } from "./keys.ts";
-import { bytesOfBase64Work, inflate, parseBlockWork } from "./model/block.ts";
+import { blockOf, bytesOfBase64Work, inflate } from "./model/block.ts";
 import { readDataWork } from "./model/data.ts";
 import { flagsWork } from "./model/frames.ts";
-import { paced } from "./pace.ts";
+import type { Work } from "./model/work.ts";
+import { OPENING_SLICE_MS, paced } from "./pace.ts";
 import { countText } from "./text.ts";
 import { csvOf } from "./views/chart.ts";
 import { fillAbout, fillHelp } from "./views/dialogs.ts";
@@ -16,9 +17,9 @@ async function start(): Promise<void> {
     throw new Error("this browser is too old: it needs DecompressionStream (Chrome 80, Firefox 113, Safari 16.4)");
   }
   const holder = element("data");
-  const bytes = await paced(bytesOfBase64Work(holder.textContent.trim()));
-  const block = await paced(parseBlockWork(await inflate(bytes)));
-  const data = await paced(readDataWork(block));
+  const read = <Result>(work: Work<Result>) => paced(work, OPENING_SLICE_MS);
+  const bytes = await read(bytesOfBase64Work(holder.textContent.trim()));
+  const data = await read(readDataWork(blockOf(await inflate(bytes))));
   holder.remove();
   const { head } = data;
   const command = element("command");
@@ -46,7 +47,7 @@ async function start(): Promise<void> {
     link.click();
     URL.revokeObjectURL(link.href);
   });
-  const app = new App(data, await paced(flagsWork(data)), (error) => tell("What was asked for cannot be shown", error));
+  const app = new App(data, await read(flagsWork(data)), (error) => tell("What was asked for cannot be shown", error));
   await app.open();
   listenToKeys(app);
   window.addEventListener("popstate", () => app.readAddress());

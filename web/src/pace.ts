@@ -7,6 +7,9 @@ import type { Work } from "./model/work.ts";
 /** A frame of a screen is 16 ms; what is left is for drawing. */
 const SLICE_MS = 10;
 
+/** While the page opens nobody can ask for anything yet; as long as browsers do not call it long. */
+export const OPENING_SLICE_MS = 40;
+
 /** Ends the work; it is never heard of again. */
 export type Cancel = () => void;
 
@@ -18,10 +21,11 @@ export function inSlices<Result>(
   work: Work<Result>,
   done: (result: Result) => void,
   failed: (error: unknown) => void,
+  sliceMs = SLICE_MS,
 ): Cancel | null {
   /** True when there is no more to do. */
   const slice = (): boolean => {
-    const end = performance.now() + SLICE_MS;
+    const end = performance.now() + sliceMs;
     try {
       do {
         const next = work.next();
@@ -52,8 +56,8 @@ export function inSlices<Result>(
 }
 
 /** The same for those who wait. */
-export const paced = <Result>(work: Work<Result>): Promise<Result> =>
-  new Promise((done, failed) => void inSlices(work, done, failed));
+export const paced = <Result>(work: Work<Result>, sliceMs = SLICE_MS): Promise<Result> =>
+  new Promise((done, failed) => void inSlices(work, done, failed, sliceMs));
 
 /** What a part of the page waits for, one thing at a time: a new one ends the one before. */
 export class Pending {

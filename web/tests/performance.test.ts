@@ -1,7 +1,7 @@
 // How long the page thinks when a range is chosen. Printed and not judged: machines differ.
 
 import { expect, test } from "vitest";
-import { partsOf, type Temporal } from "../src/model/temporal.ts";
+import { type Lists, partsOf, type Temporal } from "../src/model/temporal.ts";
 import { cellsAllocatedAndLeft, cellsAtPeak, makeView, ownOf, random, randomTree } from "./support.ts";
 
 test("a range of 100,000 intervals, over 100,000 stacks with 300,000 lifetimes", () => {
@@ -11,7 +11,10 @@ test("a range of 100,000 intervals, over 100,000 stacks with 300,000 lifetimes",
   const numbers = (size: number, below: number) => Int32Array.from({ length: size }, () => next(below));
   const floats = (size: number, below: number) => Float64Array.from({ length: size }, () => next(below));
   const from = numbers(records, intervals);
-  const temporal: Temporal = {
+  const temporal: Temporal & Lists = {
+    *listsWork() {
+      return temporal;
+    },
     parts: partsOf(Int32Array.of(intervals - 1), Float64Array.of(0), Float64Array.of(intervals)),
     seconds: Float64Array.from({ length: intervals - 1 }, (_, index) => index),
     resident: floats(intervals - 1, 1000),

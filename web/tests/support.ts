@@ -1,7 +1,7 @@
 // Pages made of numbers, and naive models to compare with.
 
 import type { BaseTree, Cells, PageData } from "../src/model/data.ts";
-import { parseBlockWork } from "../src/model/block.ts";
+import { blockOf } from "../src/model/block.ts";
 import { readDataWork } from "../src/model/data.ts";
 import { flagsWork } from "../src/model/frames.ts";
 import { orderWork } from "../src/model/listing.ts";
@@ -19,7 +19,8 @@ export const finished =
   (...arguments_: Arguments): Result =>
     finish(work(...arguments_));
 
-export const parseBlock = finished(parseBlockWork);
+/** Of the peak. */
+export const cellsOf = (data: PageData): Cells => finish(data.cellsWork("peak"));
 export const readData = finished(readDataWork);
 export const ownOf = finished(ownWork);
 export const makeView = finished(viewWork);
@@ -157,7 +158,7 @@ export function example(more: Example = {}): PageData {
   };
   const zeros = [0, 0, 0, 0];
   return readData(
-    parseBlock(
+    blockOf(
       encodeBlock(head, [
         ["location.function", "plain", [0, 1, 1, 2]],
         ["location.file", "plain", [0, 0, 0, 1]],

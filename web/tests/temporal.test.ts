@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { endsOf, partsOf, peakInterval, rangesWithin, type Temporal, wholeRanges } from "../src/model/temporal.ts";
+import { endsOf, type Lists, partsOf, peakInterval, rangesWithin, type Temporal, wholeRanges } from "../src/model/temporal.ts";
 import { cellsAllocatedAndLeft, cellsAtPeak, random } from "./support.ts";
 
 interface Block {
@@ -33,7 +33,10 @@ function history(seed: number, intervals: number, perInterval: number) {
     return best;
   });
   const at = (key: number, interval: number) => held(peaks[interval]!).filter((block) => block.key === key);
-  const temporal: Temporal = {
+  const temporal: Temporal & Lists = {
+    *listsWork() {
+      return temporal;
+    },
     parts: partsOf(Int32Array.of(intervals - 1), Float64Array.of(0), Float64Array.of(intervals)),
     seconds: Float64Array.from({ length: intervals - 1 }, (_, index) => index + 1),
     resident: new Float64Array(intervals - 1),
@@ -105,7 +108,7 @@ test.each([1, 2, 3, 4])("every range is what replaying the heap says, history %i
 });
 
 /** Two processes in one list, the second one `later` seconds after the first, with the same keys. */
-function together(one: Temporal, other: Temporal, later: number): Temporal {
+function together(one: Temporal & Lists, other: Temporal & Lists, later: number): Temporal {
   const both = <A extends Int32Array | Float64Array>(first: A, second: ArrayLike<number>): A => {
     const list = new (first.constructor as new (size: number) => A)(first.length + second.length);
     list.set(first);
@@ -116,7 +119,10 @@ function together(one: Temporal, other: Temporal, later: number): Temporal {
   const intervals = one.peakBytes.length;
   const counts = Int32Array.of(one.seconds.length, other.seconds.length);
   const ends = [one.parts[0]!.end, other.parts[0]!.end + later];
-  return {
+  const group: Temporal & Lists = {
+    *listsWork() {
+      return group;
+    },
     parts: partsOf(counts, Float64Array.of(0, later), Float64Array.from(ends)),
     seconds: both(one.seconds, moved(other.seconds, later)),
     resident: both(one.resident, other.resident),
@@ -136,6 +142,7 @@ function together(one: Temporal, other: Temporal, later: number): Temporal {
     atPeakCount: both(one.atPeakCount, other.atPeakCount),
     atPeakBytes: both(one.atPeakBytes, other.atPeakBytes),
   };
+  return group;
 }
 
 test.each([5, 6, 7])("several processes are the sum of what each is by itself, histories %i", (seed) => {

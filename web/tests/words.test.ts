@@ -7,7 +7,7 @@ import { lowerBound, upperBound } from "../src/model/bounds.ts";
 import { csvOf, curveOf, thinned, ticks } from "../src/views/chart.ts";
 import { hashOf, oklch, paintOf } from "../src/views/colors.ts";
 import { marksOf } from "../src/views/details.ts";
-import { example, orderOf, rowsOf, spansOf } from "./support.ts";
+import { cellsOf, example, orderOf, rowsOf, spansOf } from "./support.ts";
 
 test("numbers are written as Rust writes them", () => {
   expect([0, 1023, 1024, 1536, 10_239, 102_348, 1e6, 2 ** 30].map(bytesText)).toEqual([
@@ -57,7 +57,7 @@ test("a frame's marks are those of its nodes, on all lines they reach", () => {
 
 test("rows of the table", () => {
   const data = example();
-  const rows = rowsOf(data, data.cells.peak, -1);
+  const rows = rowsOf(data, cellsOf(data), -1);
   expect(rows).toEqual({
     size: 4,
     locations: Int32Array.of(1, 2, 2, 3),
@@ -66,8 +66,8 @@ test("rows of the table", () => {
     bytes: Float64Array.of(100, 200, 50, 2 ** 40),
     counts: Float64Array.of(1, 2, 1, 1),
   });
-  expect(rowsOf(data, data.cells.peak, 1).size).toBe(2);
-  const together = rowsOf(example({ head: { split_threads: false } }), data.cells.peak, -1);
+  expect(rowsOf(data, cellsOf(data), 1).size).toBe(2);
+  const together = rowsOf(example({ head: { split_threads: false } }), cellsOf(data), -1);
   expect(together.threads.every((thread) => thread === -1)).toBe(true);
   const order = (column: Column, descending: boolean) =>
     Array.from(orderOf(data, rows, { column, descending }), (row) => rows.bytes[row]);

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { inPieces, STEPS, type Work } from "../src/model/work.ts";
 import { inSlices, paced } from "../src/pace.ts";
-import { example, finished, flagsOfLocations, looked, ownOf, random, treeOf } from "./support.ts";
+import { cellsOf, example, finished, flagsOfLocations, looked, ownOf, random, treeOf } from "./support.ts";
 import { IRRELEVANT } from "../src/model/frames.ts";
 import { type Settings, shownWork } from "../src/model/shown.ts";
 import { childrenOf, childrenWork, viewWork } from "../src/model/view.ts";
@@ -117,5 +117,5 @@ test("what is shown already is not made again", () => {
   expect(inverted).toEqual(shownOf(data, flags, { ...settings, inverted: true }, null));
   const thread = shownOf(data, flags, { ...settings, thread: 1 }, inverted);
   expect(thread).toEqual(shownOf(data, flags, { ...settings, thread: 1 }, null));
-  expect(thread.view.bytes[0]).toBe(ownOf(data.tree.size, data.cells.peak, 1).bytes.reduce((sum, bytes) => sum + bytes, 0));
+  expect(thread.view.bytes[0]).toBe(ownOf(data.tree.size, cellsOf(data), 1).bytes.reduce((sum, bytes) => sum + bytes, 0));
 });

@@ -1,6 +1,6 @@
 // What a page holds, ready for use.
 
-import { type Block, integersWork } from "./block.ts";
+import type { Block } from "./block.ts";
 import { readTemporalWork, type Temporal } from "./temporal.ts";
 import type { Work } from "./work.ts";
 
@@ -90,7 +90,10 @@ export interface PageData {
   head: Head;
   locations: Locations;
   tree: BaseTree;
-  cells: Record<MetricName, Cells>;
+  /** Of the whole run. Read when they are first asked for. */
+  cellsWork(metric: MetricName): Work<Cells>;
+  /** Of the entries, which are the same in all metrics. */
+  threadsOfEntries: Int32Array;
   samples: Samples;
   temporal: Temporal | null;
   functionOf(location: number): string;
@@ -103,7 +106,7 @@ export interface PageData {
 export function* readDataWork(block: Block): Work<PageData> {
   const head = block.head as Head;
   if (head.schema_version !== 1) throw new Error("the page and its data are of different versions");
-  const integers = (name: string) => integersWork(block, name);
+  const integers = (name: string) => block.integersWork(name);
   const functions = yield* integers("location.function");
   const counts = yield* integers("location.spans");
   const firstSpan = new Int32Array(counts.length + 1);
@@ -131,12 +134,7 @@ export function* readDataWork(block: Block): Work<PageData> {
   const node = yield* integers("entry.node");
   const thread = yield* integers("entry.thread");
   const allocator = yield* integers("entry.allocator");
-  const cells = Object.fromEntries(
-    METRIC_NAMES.map((name) => {
-      const bytes = block.column(`${name}.bytes`);
-      return [name, { node, thread, allocator, bytes, counts: block.column(`${name}.count`) }];
-    }),
-  ) as Record<MetricName, Cells>;
+  const cells = new Map<MetricName, Cells>();
   const sources = new Map<string, SourceRun[]>();
   for (const run of head.sources) {
     const runs = sources.get(run.file);
@@ -148,11 +146,19 @@ export function* readDataWork(block: Block): Work<PageData> {
     head,
     locations,
     tree,
-    cells,
+    threadsOfEntries: thread,
+    *cellsWork(metric) {
+      const known = cells.get(metric);
+      if (known !== undefined) return known;
+      const [bytes, counts] = [yield* block.floatsWork(`${metric}.bytes`), yield* block.floatsWork(`${metric}.count`)];
+      const made = { node, thread, allocator, bytes, counts };
+      cells.set(metric, made);
+      return made;
+    },
     samples: {
-      seconds: block.column("sample.microseconds").map((microseconds) => microseconds / 1e6),
-      resident: block.column("sample.resident"),
-      heap: block.column("sample.heap"),
+      seconds: (yield* block.floatsWork("sample.microseconds")).map((microseconds) => microseconds / 1e6),
+      resident: yield* block.floatsWork("sample.resident"),
+      heap: yield* block.floatsWork("sample.heap"),
     },
     temporal: head.temporal ? yield* readTemporalWork(block) : null,
     functionOf: (location) => head.functions[functions[location]!] ?? "",

@@ -5,7 +5,7 @@
 // branches sorts the stretch by the next caller, so each of them is a stretch again.
 
 import type { BaseTree } from "./data.ts";
-import { sortWork } from "./sorting.ts";
+import { heaviestWork, RUN } from "./sorting.ts";
 import { heaviestFirst, type Nodes, type Own, type Unit } from "./nodes.ts";
 import { inPieces, STEPS, type Work } from "./work.ts";
 
@@ -290,7 +290,7 @@ export class InvertedView implements Nodes {
     if (known !== undefined) return known;
     const children = new Int32Array(amount);
     for (let index = 0; index < amount; index++) children[index] = first + index;
-    const sorted = yield* sortWork(children, heaviestFirst(this));
+    const sorted = amount > RUN ? yield* heaviestWork(children, this.weights) : children.sort(heaviestFirst(this));
     orders.set(node, sorted);
     return sorted;
   }

@@ -45,7 +45,7 @@ export function intervalsOf(data: PageData, range: Settings["range"]): Range[] |
 
 function* cellsWork(data: PageData, { metric, range }: Settings): Work<Cells> {
   const ranges = intervalsOf(data, range);
-  if (ranges === null || data.temporal === null) return data.cells[metric];
+  if (ranges === null || data.temporal === null) return yield* data.cellsWork(metric);
   if (metric === "live") return yield* cellsAllocatedAndLeftWork(data.temporal, ranges);
   return yield* cellsAtPeakWork(data.temporal, ranges);
 }

@@ -1,6 +1,6 @@
 // Sorting that comes up for air.
 
-import { STEPS, type Work } from "./work.ts";
+import { inPieces, STEPS, type Work } from "./work.ts";
 
 /** What is sorted at once, by the browser: about `STEPS` comparisons. */
 export const RUN = 4096;
@@ -35,6 +35,53 @@ export function* sortWork(items: Int32Array, compare: (left: number, right: numb
     }
     [sorted, merged] = [merged, sorted];
   }
+  return sorted;
+}
+
+/** Values of 16 bits. */
+const VALUES = 1 << 16;
+
+/** The quarters of a number of 64 bits, from its lowest bits on, in this machine's memory. */
+const QUARTERS = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1 ? [0, 1, 2, 3] : [3, 2, 1, 0];
+
+/**
+ * A copy sorted by weights, none of which is negative: the heaviest first, equals in their order. Without
+ * comparisons, which is several times as fast for many items.
+ */
+export function* heaviestWork(items: Int32Array, weights: Float64Array): Work<Int32Array> {
+  const { length } = items;
+  const keys = new Float64Array(length);
+  let sorted = new Int32Array(length);
+  yield* inPieces(length, (from, to) => {
+    for (let index = from; index < to; index++) {
+      keys[index] = weights[items[index]!]!;
+      sorted[index] = index;
+    }
+  });
+  // Bits of numbers that are not negative order as the numbers do.
+  const quarters = new Uint16Array(keys.buffer);
+  let other = new Int32Array(length);
+  for (const quarter of QUARTERS) {
+    const places = new Int32Array(VALUES + 1);
+    yield* inPieces(length, (from, to) => {
+      for (let index = from; index < to; index++) places[VALUES - quarters[4 * index + quarter]!]! += 1;
+    });
+    // Of small whole numbers the lower bits are all the same.
+    if (length === 0 || places[VALUES - quarters[quarter]!] === length) continue;
+    for (let value = 0; value < VALUES; value++) places[value + 1]! += places[value]!;
+    yield* inPieces(length, (from, to) => {
+      for (let at = from; at < to; at++) {
+        const index = sorted[at]!;
+        const place = VALUES - 1 - quarters[4 * index + quarter]!;
+        other[places[place]!] = index;
+        places[place]! += 1;
+      }
+    });
+    [sorted, other] = [other, sorted];
+  }
+  yield* inPieces(length, (from, to) => {
+    for (let index = from; index < to; index++) sorted[index] = items[sorted[index]!]!;
+  });
   return sorted;
 }
 

@@ -5,7 +5,7 @@
 // more than boundaries. Those of several processes follow each other in the lists; each process has
 // boundaries of its own, and is shown at its own peak.
 
-import { type Block, integersWork } from "./block.ts";
+import type { Block } from "./block.ts";
 import type { Cells } from "./data.ts";
 import { lowerBound, upperBound } from "./bounds.ts";
 import { inPieces, type Work } from "./work.ts";
@@ -28,6 +28,12 @@ export interface Temporal {
   heap: Float64Array;
   /** Of the intervals. */
   peakBytes: Float64Array;
+  /** Read when a range is first chosen. */
+  listsWork(): Work<Lists>;
+}
+
+/** What was where when. */
+export interface Lists {
   keyNode: Int32Array;
   keyThread: Int32Array;
   keyAllocator: Int32Array;
@@ -52,29 +58,45 @@ export interface Range {
 }
 
 export function* readTemporalWork(block: Block): Work<Temporal> {
-  const integers = (name: string) => integersWork(block, name);
-  const from = yield* integers("at_peak.from");
-  const length = block.column("at_peak.length");
-  const seconds = (name: string) => block.column(name).map((microseconds) => microseconds / 1e6);
+  function* secondsWork(name: string): Work<Float64Array> {
+    return (yield* block.floatsWork(name)).map((microseconds) => microseconds / 1e6);
+  }
+  const boundaries = yield* block.integersWork("process.boundaries");
+  let lists: Lists | null = null;
   return {
-    parts: partsOf(yield* integers("process.boundaries"), seconds("process.start"), seconds("process.end")),
-    seconds: seconds("boundary.microseconds"),
-    resident: block.column("boundary.resident"),
-    heap: block.column("boundary.heap"),
-    peakBytes: block.column("interval.peak"),
+    parts: partsOf(boundaries, yield* secondsWork("process.start"), yield* secondsWork("process.end")),
+    seconds: yield* secondsWork("boundary.microseconds"),
+    resident: yield* block.floatsWork("boundary.resident"),
+    heap: yield* block.floatsWork("boundary.heap"),
+    peakBytes: yield* block.floatsWork("interval.peak"),
+    *listsWork() {
+      lists ??= yield* readListsWork(block);
+      return lists;
+    },
+  };
+}
+
+function* readListsWork(block: Block): Work<Lists> {
+  const integers = (name: string) => block.integersWork(name);
+  const from = yield* integers("at_peak.from");
+  const to = yield* integers("at_peak.length");
+  yield* inPieces(to.length, (first, end) => {
+    for (let index = first; index < end; index++) to[index]! += from[index]!;
+  });
+  return {
     keyNode: yield* integers("key.node"),
     keyThread: yield* integers("key.thread"),
     keyAllocator: yield* integers("key.allocator"),
     lifetimeKey: yield* integers("lifetime.key"),
     allocatedBefore: yield* integers("lifetime.allocated_before"),
     freedBefore: yield* integers("lifetime.freed_before"),
-    lifetimeCount: block.column("lifetime.count"),
-    lifetimeBytes: block.column("lifetime.bytes"),
+    lifetimeCount: yield* block.floatsWork("lifetime.count"),
+    lifetimeBytes: yield* block.floatsWork("lifetime.bytes"),
     atPeakKey: yield* integers("at_peak.key"),
     atPeakFrom: from,
-    atPeakTo: from.map((first, index) => first + length[index]!),
-    atPeakCount: block.column("at_peak.count"),
-    atPeakBytes: block.column("at_peak.bytes"),
+    atPeakTo: to,
+    atPeakCount: yield* block.floatsWork("at_peak.count"),
+    atPeakBytes: yield* block.floatsWork("at_peak.bytes"),
   };
 }
 
@@ -138,8 +160,9 @@ export function* cellsAtPeakWork(temporal: Temporal, ranges: Range[]): Work<Cell
     const range = ranges[index]!;
     shown.fill(range.last < range.first ? -1 : peakInterval(temporal, range), first, last + 1);
   });
-  const cells = emptyCells(temporal);
-  const { atPeakKey, atPeakFrom, atPeakTo, atPeakCount, atPeakBytes } = temporal;
+  const lists = yield* temporal.listsWork();
+  const cells = emptyCells(lists);
+  const { atPeakKey, atPeakFrom, atPeakTo, atPeakCount, atPeakBytes } = lists;
   yield* inPieces(atPeakKey.length, (from, to) => {
     for (let index = from; index < to; index++) {
       const interval = shown[atPeakFrom[index]!]!;
@@ -159,8 +182,9 @@ export function* cellsAllocatedAndLeftWork(temporal: Temporal, ranges: Range[]):
     firsts.fill(ranges[index]!.first, whole.first, whole.last + 1);
     lasts.fill(ranges[index]!.last, whole.first, whole.last + 1);
   });
-  const cells = emptyCells(temporal);
-  const { lifetimeKey, allocatedBefore, freedBefore, lifetimeCount, lifetimeBytes } = temporal;
+  const lists = yield* temporal.listsWork();
+  const cells = emptyCells(lists);
+  const { lifetimeKey, allocatedBefore, freedBefore, lifetimeCount, lifetimeBytes } = lists;
   yield* inPieces(lifetimeKey.length, (from, to) => {
     for (let index = from; index < to; index++) {
       const allocated = allocatedBefore[index]!;
@@ -174,12 +198,12 @@ export function* cellsAllocatedAndLeftWork(temporal: Temporal, ranges: Range[]):
   return cells;
 }
 
-function emptyCells(temporal: Temporal): Cells {
-  const size = temporal.keyNode.length;
+function emptyCells({ keyNode, keyThread, keyAllocator }: Lists): Cells {
+  const size = keyNode.length;
   return {
-    node: temporal.keyNode,
-    thread: temporal.keyThread,
-    allocator: temporal.keyAllocator,
+    node: keyNode,
+    thread: keyThread,
+    allocator: keyAllocator,
     bytes: new Float64Array(size),
     counts: new Float64Array(size),
   };

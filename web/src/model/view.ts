@@ -7,7 +7,7 @@ import type { BaseTree } from "./data.ts";
 import { InvertedView, invertedWork } from "./inverted.ts";
 import { heaviestFirst, type Nodes, type Own, type Topology, type Unit } from "./nodes.ts";
 import { PairTable } from "./pairs.ts";
-import { sortWork } from "./sorting.ts";
+import { heaviestWork, RUN } from "./sorting.ts";
 import { childrenWork as childListsWork, depthsWork, sumsWork } from "./sums.ts";
 import { finish, inPieces, STEPS, type Work } from "./work.ts";
 
@@ -115,21 +115,18 @@ export function* reweighedWork(view: View, unit: Unit): Work<View> {
   return other;
 }
 
-/** Of more children than these nodes have them sorted when they are made. */
-const MANY_CHILDREN = 4096;
-
 /** Sorts children where there are too many to do so when they are first looked at. */
 function* sortManyWork(view: UprightView): Work<void> {
   const { firstChild } = view;
   const crowded: number[] = [];
   yield* inPieces(view.size, (from, to) => {
     for (let node = from; node < to; node++) {
-      if (firstChild[node + 1]! - firstChild[node]! > MANY_CHILDREN) crowded.push(node);
+      if (firstChild[node + 1]! - firstChild[node]! > RUN) crowded.push(node);
     }
   });
   for (const node of crowded) {
     const list = view.children.subarray(firstChild[node], firstChild[node + 1]);
-    list.set(yield* sortWork(list, heaviestFirst(view)));
+    list.set(yield* heaviestWork(list, view.weights));
     view.sorted[node] = 1;
   }
 }

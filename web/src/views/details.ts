@@ -1,7 +1,7 @@
 // What is known of the selected frame: amounts, source, who allocated.
 
 import type { MetricName, PageData } from "../model/data.ts";
-import type { Figures } from "../model/figures.ts";
+import type { Figures, MetricSums } from "../model/figures.ts";
 import { commonIndent, type Mark, segmentsOf } from "../model/source.ts";
 import { bytesText, countText, shareText } from "../text.ts";
 import { button, make } from "./dom.ts";
@@ -22,8 +22,6 @@ export interface Selection {
   /** What the sum is made of; null for not to be told. */
   figures: Figures | null;
   metric: MetricName;
-  /** Whether the sums are those of the whole run. */
-  wholeRun: boolean;
 }
 
 export interface DetailActions {
@@ -51,7 +49,7 @@ export function showDetails(pane: HTMLElement, data: PageData, selection: Select
   }
   const { figures } = selection;
   if (figures !== null) {
-    if (selection.wholeRun) pane.append(otherMetrics(data, selection, figures));
+    if (figures.metrics !== null) pane.append(otherMetrics(data, selection, figures.metrics));
     pane.append(...breakdowns(data, figures));
   }
 }
@@ -121,9 +119,9 @@ export function marksOf(data: PageData, location: number, spans: ReadonlySet<num
   return marks;
 }
 
-function otherMetrics(data: PageData, selection: Selection, figures: Figures): HTMLElement {
+function otherMetrics(data: PageData, selection: Selection, sums: MetricSums): HTMLElement {
   const rows = data.head.metrics.map((metric) => {
-    const { bytes, count } = figures.metrics[metric.name];
+    const { bytes, count } = sums[metric.name];
     const name = make("th", "", metric.title);
     name.scope = "row";
     const row = make(
