@@ -19,6 +19,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use crate::heap::Heap;
 use crate::lock::SpinLock;
+use crate::residency::Residency;
 
 /// Tracking can go on no longer; the reason is in the header, and nothing more may be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +36,8 @@ const MOST_WINDOWS: usize = 80;
 /// Our descriptor keeps out of the way of programs that count on getting the low numbers.
 const DESCRIPTOR: i32 = 700;
 
-/// Below this size the capture is left resident: trimming would save nothing worth a page fault.
-const TRIM_FROM_BYTES: usize = 3 << 20;
 /// Growth between two looks at how much is resident.
 const TRIM_STEP_BYTES: usize = 512 << 10;
-/// How much of the capture may become resident before it is let go.
-const MOST_RESIDENT_BYTES: usize = 6 << 20;
 
 /// The mapped capture file.
 #[derive(Debug)]
@@ -56,7 +53,7 @@ pub struct CaptureFile {
     device: AtomicU64,
     inode: AtomicU64,
     grown_since_trim: AtomicUsize,
-    resident_after_trim: AtomicUsize,
+    residency: Residency,
     /// A chunk that was just mapped and that no stream has yet, with its length: a forked child does not get it.
     apart: AtomicPtr<u8>,
     apart_bytes: AtomicUsize,
@@ -97,7 +94,7 @@ impl CaptureFile {
             device: AtomicU64::new(0),
             inode: AtomicU64::new(0),
             grown_since_trim: AtomicUsize::new(0),
-            resident_after_trim: AtomicUsize::new(0),
+            residency: Residency::new(),
             apart: AtomicPtr::new(core::ptr::null_mut()),
             apart_bytes: AtomicUsize::new(0),
             path: SpinLock::new(Path { bytes: [0; 4096] }),
@@ -461,34 +458,28 @@ impl CaptureFile {
         NonNull::new(address.cast()).ok_or(Stop)
     }
 
-    /// Lets go of the resident pages of the capture if they have become many. The kernel does not
-    /// say how many they are, but how many pages of files this process has resident, and what it
-    /// had when we last let go.
+    /// Lets go of resident pages of the capture if they have become many. They stay in the file and come back by a
+    /// minor fault when they are touched.
     #[cold]
     pub fn trim_if_large(&self) {
-        if self.mapped_bytes() < TRIM_FROM_BYTES {
-            return;
-        }
-        let Some(resident) = resident_file_bytes(self.page.load(Ordering::Relaxed)) else {
-            return self.trim();
-        };
-        if resident > self.resident_after_trim.load(Ordering::Relaxed) + MOST_RESIDENT_BYTES {
-            self.trim();
-            let left = resident_file_bytes(self.page.load(Ordering::Relaxed)).unwrap_or(resident);
-            self.resident_after_trim.store(left, Ordering::Relaxed);
-        }
+        let windows = self.windows().iter().map(|window| {
+            let address = window.address.load(Ordering::Relaxed);
+            (address as usize, window.mapped.load(Ordering::Relaxed))
+        });
+        let page = self.page.load(Ordering::Relaxed);
+        self.residency.limit(windows, page, |(start, bytes)| {
+            // SAFETY: a part of a window that is mapped.
+            unsafe { drop_pages(start as *mut u8, bytes) };
+        });
     }
 
-    /// Lets go of the resident pages of the capture. They stay in the file and come back by a minor
-    /// fault when they are touched.
-    fn trim(&self) {
-        for window in self.windows() {
-            let address = window.address.load(Ordering::Relaxed);
-            let mapped = window.mapped.load(Ordering::Relaxed);
-            // SAFETY: on a shared file mapping this drops page table entries, never data; other
-            // threads that store meanwhile fault the page in again.
-            let _ = unsafe { rustix::mm::madvise(address.cast(), mapped, Advice::LinuxDontNeed) };
-        }
+    /// Lets go of the whole pages within a part of the capture that is hardly looked at any more.
+    pub(crate) fn let_pages_go(&self, start: *mut u8, bytes: usize) {
+        let page = self.page.load(Ordering::Relaxed);
+        let skipped = start.align_offset(page);
+        let whole = bytes.saturating_sub(skipped) / page * page;
+        // SAFETY: the pages lie within the part.
+        unsafe { drop_pages(start.wrapping_add(skipped), whole) };
     }
 
     /// Makes the file `bytes` longer at `start`, its end, and maps them.
@@ -665,20 +656,14 @@ impl Path {
     }
 }
 
-/// Resident pages of files (and shared memory) of this process, in bytes: the third number of
-/// `/proc/self/statm`. Cost: three system calls.
-fn resident_file_bytes(page: usize) -> Option<usize> {
-    let file = rustix::fs::open(
-        c"/proc/self/statm",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .ok()?;
-    let mut text = [0u8; 96];
-    let length = rustix::io::read(&file, &mut text).ok()?;
-    let third = text[..length].split(|byte| *byte == b' ').nth(2)?;
-    let pages: usize = core::str::from_utf8(third).ok()?.parse().ok()?;
-    Some(pages * page)
+/// Drops the page table entries of a shared mapping of a file, never data: other threads that store meanwhile fault the
+/// pages in again.
+///
+/// # Safety
+/// The range is part of one, in whole pages.
+unsafe fn drop_pages(start: *mut u8, bytes: usize) {
+    // SAFETY: the caller's promise.
+    let _ = unsafe { rustix::mm::madvise(start.cast(), bytes, Advice::LinuxDontNeed) };
 }
 
 /// The same file under a high number, where the limit of descriptors leaves one free.

@@ -85,6 +85,9 @@ impl Index {
                 }
                 // Readers still in the old table miss what comes now and ask again under the lock.
                 self.table.store(bigger, Ordering::Release);
+                if !table.is_null() {
+                    file.let_pages_go(table.cast(), table_bytes((*table).mask + 1));
+                }
                 table = bigger;
             }
             place(table, hash, number);
@@ -109,9 +112,12 @@ unsafe fn place(table: *mut Table, hash: u64, number: u32) {
     }
 }
 
+const fn table_bytes(slots: u32) -> usize {
+    size_of::<Table>() + slots as usize * size_of::<AtomicU32>()
+}
+
 fn new_table(file: &CaptureFile, slots: u32) -> Result<*mut Table, Stop> {
-    let payload = size_of::<Table>() + slots as usize * size_of::<AtomicU32>();
-    let segment = file.append(SegmentKind::Scratch, payload, 0, 0)?;
+    let segment = file.append(SegmentKind::Scratch, table_bytes(slots), 0, 0)?;
     // SAFETY: the payload is as long as asked for, zero, and nobody else's.
     unsafe {
         let table = segment.as_ptr().add(SEGMENT_HEADER_BYTES).cast::<Table>();

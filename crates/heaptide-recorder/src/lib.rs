@@ -36,6 +36,7 @@ mod objects;
 mod pool;
 mod ranges;
 mod recorder;
+mod residency;
 mod samples;
 mod stacks;
 mod threads;
