@@ -6,7 +6,7 @@ import { blockOf, bytesOfBase64Work, inflate } from "./model/block.ts";
 import { readDataWork } from "./model/data.ts";
 import { flagsWork } from "./model/frames.ts";
 import type { Work } from "./model/work.ts";
-import { OPENING_SLICE_MS, paced } from "./pace.ts";
+import { OPENING_SLICE_MS, paced, pause } from "./pace.ts";
 import { countText } from "./text.ts";
 import { csvOf } from "./views/chart.ts";
 import { fillAbout, fillHelp } from "./views/dialogs.ts";
@@ -19,7 +19,7 @@ async function start(): Promise<void> {
   const holder = element("data");
   const read = <Result>(work: Work<Result>) => paced(work, OPENING_SLICE_MS);
   const bytes = await read(bytesOfBase64Work(holder.textContent.trim()));
-  const data = await read(readDataWork(blockOf(await inflate(bytes))));
+  const data = await read(readDataWork(blockOf(await inflate(bytes, pause))));
   holder.remove();
   const { head } = data;
   const command = element("command");

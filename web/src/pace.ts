@@ -59,6 +59,17 @@ export function inSlices<Result>(
 export const paced = <Result>(work: Work<Result>, sliceMs = SLICE_MS): Promise<Result> =>
   new Promise((done, failed) => void inSlices(work, done, failed, sliceMs));
 
+/** Lets the browser draw and answer. */
+export const pause = (): Promise<void> =>
+  new Promise((done) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      done();
+    };
+    port2.postMessage(null);
+  });
+
 /** What a part of the page waits for, one thing at a time: a new one ends the one before. */
 export class Pending {
   private cancel: Cancel | null = null;

@@ -1,6 +1,8 @@
+import { deflateSync } from "node:zlib";
 import { expect, test, vi } from "vitest";
 import { blockOf, bytesOfBase64Work, inflate } from "../src/model/block.ts";
 import { finish, STEPS } from "../src/model/work.ts";
+import { pause } from "../src/pace.ts";
 import { encodeBlock, example, random } from "./support.ts";
 
 test("numbers of any size come back", () => {
@@ -46,10 +48,21 @@ test("base64 of a zlib stream", async () => {
   const natively = vi.fn((_: string) => new Uint8Array(Buffer.from(text, "base64")));
   for (const native of [undefined, natively]) {
     const bytes = finish(native === undefined ? bytesOfBase64Work(text) : bytesOfBase64Work(text, native));
-    expect(new TextDecoder().decode(await inflate(bytes))).toBe("heaptide");
+    expect(new TextDecoder().decode(await inflate(bytes, pause))).toBe("heaptide");
   }
   expect(natively).toHaveBeenCalledWith(text);
-  await expect(inflate(Uint8Array.of(1, 2, 3))).rejects.toThrow();
+  await expect(inflate(Uint8Array.of(1, 2, 3), pause)).rejects.toThrow();
+});
+
+test("much is inflated with pauses", async () => {
+  const next = random(12);
+  const bytes = Uint8Array.from({ length: 3 << 20 }, () => next(256));
+  const pauses = vi.fn(pause);
+  const deflated = new Uint8Array(deflateSync(bytes));
+  expect(Buffer.compare(await inflate(deflated, pauses), bytes)).toBe(0);
+  // Chance cannot be deflated.
+  expect(pauses).toHaveBeenCalledTimes(3);
+  await expect(inflate(deflated.slice(0, deflated.length - 9), pause)).rejects.toThrow();
 });
 
 test("a page is read into trees and names", () => {

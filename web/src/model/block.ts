@@ -27,13 +27,22 @@ export function* bytesOfBase64Work(text: string, native = nativeBase64): Work<Ui
   return bytes;
 }
 
+/** Bytes that are inflated without a pause, which takes some milliseconds. */
+const PIECE = 1 << 20;
+
 /** Without a `Blob`, whose bytes would go through another process. */
-export async function inflate(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array> {
+export async function inflate(bytes: Uint8Array<ArrayBuffer>, pause: () => Promise<void>): Promise<Uint8Array> {
   const stream = new DecompressionStream("deflate");
-  const writer = stream.writable.getWriter();
+  const write = async () => {
+    const writer = stream.writable.getWriter();
+    for (let at = 0; at < bytes.length; at += PIECE) {
+      if (at > 0) await pause();
+      await writer.write(bytes.subarray(at, at + PIECE));
+    }
+    await writer.close();
+  };
   // What fails is told by the side that reads.
-  writer.write(bytes).catch(() => {});
-  writer.close().catch(() => {});
+  write().catch(() => {});
   const reader = stream.readable.getReader();
   const chunks: Uint8Array[] = [];
   let size = 0;
