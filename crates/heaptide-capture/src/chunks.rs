@@ -69,6 +69,11 @@ impl ChunkBuffer {
         &self.unpacked.bytes
     }
 
+    /// Is the block of this chunk in it?
+    pub(crate) fn holds(&self, chunk: &EventChunk) -> bool {
+        self.block == Some(chunk.offset)
+    }
+
     /// The events at a place, if they are there as they were written.
     pub(crate) fn written(&self, place: &Place) -> Option<&[u8]> {
         match place {
@@ -143,7 +148,7 @@ impl EventLog {
             let count = source.read_at(chunk.offset, bytes)?;
             return Ok(Place::Written(CHUNK_HEADER_BYTES.min(count)..count));
         };
-        if buffer.block != Some(chunk.offset) {
+        if !buffer.holds(chunk) {
             buffer.block = None;
             read_block(source, chunk.offset, buffer)?;
             buffer.block = Some(chunk.offset);

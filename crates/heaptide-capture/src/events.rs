@@ -6,6 +6,7 @@ use std::fmt;
 
 use heaptide_format::{BadEvent, Decoder, Event, InColumns, Moment, Receiver, Site, Written};
 
+use crate::ahead::Ahead;
 use crate::chunks::{ChunkBuffer, EventChunk, EventLog};
 use crate::packing::Place;
 use crate::warning::{WarningKind, Warnings};
@@ -34,11 +35,12 @@ pub trait EventVisitor: Receiver {
     fn read(&mut self, bytes: u64);
 }
 
-/// What happened on the way.
+/// What happened on the way, and who may help.
 #[derive(Default)]
 struct Told {
     bytes_read: u64,
     warnings: Warnings,
+    ahead: Option<Ahead>,
 }
 
 /// Where the reading of a stream stands.
@@ -123,9 +125,14 @@ impl<'a> EventOrder<'a> {
     }
 
     /// Hands all events over in their order, and gives what was wrong with them. The fast way.
-    pub fn visit(mut self, visitor: &mut impl EventVisitor) -> Warnings {
-        while self.visit_some(visitor) {}
-        self.told.warnings
+    pub fn visit(self, visitor: &mut impl EventVisitor) -> Warnings {
+        std::thread::scope(|scope| {
+            // Dropped in here even if the visitor panics, or the other thread would be waited for in vain.
+            let mut order = self;
+            order.told.ahead = Ahead::begin(scope, order.log);
+            while order.visit_some(visitor) {}
+            order.told.warnings
+        })
     }
 
     /// Hands events over as long as the visitor has room for them, and says whether any are left.
@@ -363,6 +370,10 @@ impl<'a> Cursor<'a> {
             None => self.decoder = Some(Box::default()),
         }
         self.place = Place::default();
+        if let Some(ahead) = &mut told.ahead {
+            ahead.take(chunk, &mut self.buffer);
+            ahead.ask(rest, chunk);
+        }
         match log.read(chunk, &mut self.buffer) {
             Ok(place) => self.place = place,
             Err(error) => {

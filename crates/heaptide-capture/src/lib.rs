@@ -11,6 +11,7 @@
 //! Events are not held: [`Capture::events`] reads them again whenever they are wanted.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod chunks;
 mod definitions;
 mod error;

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::machine;
-use super::measure::{Affinity, Measurement, measure};
+use super::measure::{Measurement, measure};
 use super::statistics::{median, paired};
 use super::{Bench, MINOR};
 use crate::{package, shell};
@@ -105,8 +105,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             "the package is not there to be measured: {error:#}"
         ));
     }
-    let affinity = Affinity::current()?;
-    affinity.one_core()?;
     let script = shell::project().join("benches/workloads/w18_event_storm.py");
     let captures = Captures::record(&bench, &script, options.pairs)?;
     let mut rows = Vec::new();
@@ -117,7 +115,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             Err(error) => shell::note(&format!("{} is left out: {error:#}", question.name)),
         }
     }
-    affinity.all_cores()?;
     let machine = machine::describe(&bench.python, bench.memray.as_deref());
     let section = markdown(&rows, &captures, &machine, &options);
     println!("\n{section}");
@@ -224,16 +221,19 @@ fn markdown(rows: &[Row], captures: &Captures, machine: &str, options: &Options)
     let _ = writeln!(
         text,
         "Made by `cargo xtask bench-readers` on {machine}.\n\n\
-         The program is `w18_event_storm`, {} events, recorded by each profiler in its default mode. {} interleaved rounds on one pinned\n\
-         core: CPU time of the whole command, user and system, and its largest resident set; medians, and medians of the ratios within\n\
-         a round.\n\n\
-         | report | heaptide s | Memray s | Memray / heaptide | heaptide ns/event | heaptide MiB | Memray MiB |\n\
-         |---|--:|--:|--:|--:|--:|--:|",
+         The program is `w18_event_storm`, {} events, recorded by each profiler in its default mode. {} interleaved rounds on all cores: time of\n\
+         the whole command by the clock, its CPU time (user and system, of all threads) and its largest resident set; medians, and medians of\n\
+         the ratios within a round.\n\n\
+         | report | heaptide s | Memray s | Memray / heaptide | heaptide CPU s | Memray CPU s | Memray / heaptide | heaptide CPU ns/event | heaptide MiB | Memray MiB |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
         captures.events, options.rounds
     );
     for row in rows {
-        let cpu = |runs: &[Measurement]| median(runs.iter().map(|run| run.cpu));
-        let memory = |runs: &[Measurement]| median(runs.iter().map(|run| run.peak_resident));
+        let of =
+            |runs: &[Measurement], what: fn(&Measurement) -> f64| median(runs.iter().map(what));
+        let clock = |run: &Measurement| run.wall;
+        let cpu = |run: &Measurement| run.cpu;
+        let memory = |run: &Measurement| run.peak_resident;
         let memray = |value: f64, digits: usize| {
             if row.memray.is_empty() {
                 "–".to_owned()
@@ -241,20 +241,25 @@ fn markdown(rows: &[Row], captures: &Captures, machine: &str, options: &Options)
                 format!("{value:.digits$}")
             }
         };
+        let ratio = |what: fn(&Measurement) -> f64| {
+            let each = paired(&row.memray, &row.heaptide, |memray, ours| {
+                what(memray) / what(ours)
+            });
+            memray(each, 1)
+        };
         let _ = writeln!(
             text,
-            "| {} | {:.3} | {} | {} | {:.1} | {:.1} | {} |",
+            "| {} | {:.3} | {} | {} | {:.3} | {} | {} | {:.1} | {:.1} | {} |",
             row.report,
-            cpu(&row.heaptide),
-            memray(cpu(&row.memray), 3),
-            memray(
-                paired(&row.memray, &row.heaptide, |memray, ours| memray.cpu
-                    / ours.cpu),
-                1
-            ),
-            cpu(&row.heaptide) * 1e9 / (captures.events.max(1) as f64),
-            memory(&row.heaptide),
-            memray(memory(&row.memray), 1),
+            of(&row.heaptide, clock),
+            memray(of(&row.memray, clock), 3),
+            ratio(clock),
+            of(&row.heaptide, cpu),
+            memray(of(&row.memray, cpu), 3),
+            ratio(cpu),
+            of(&row.heaptide, cpu) * 1e9 / (captures.events.max(1) as f64),
+            of(&row.heaptide, memory),
+            memray(of(&row.memray, memory), 1),
         );
     }
     text
