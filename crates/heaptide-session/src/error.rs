@@ -12,6 +12,12 @@ pub enum SessionError {
     /// The command line makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// An option that is none of ours, perhaps one of the interpreter.
+    #[error("unknown option '{}'", option.display())]
+    UnknownOption {
+        /// As given.
+        option: OsString,
+    },
     /// The script is not there or cannot be read. Worded like the interpreter's own message.
     #[error("can't open file '{}': {}", path.display(), plain(source))]
     Script {
@@ -131,7 +137,10 @@ impl SessionError {
     /// Whether the command line is to blame (exit code 2) rather than the world (1).
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Usage(_) | Self::OutputPattern { .. })
+        matches!(
+            self,
+            Self::Usage(_) | Self::UnknownOption { .. } | Self::OutputPattern { .. }
+        )
     }
 }
 

@@ -64,7 +64,7 @@ impl Target {
     /// `command` tells that `--` stood before the words.
     ///
     /// # Errors
-    /// [`SessionError::Usage`] when nothing is named or an option of the interpreter is given.
+    /// [`SessionError::Usage`] when nothing is named, [`SessionError::UnknownOption`] when an option of the interpreter is given.
     pub fn parse(words: &[OsString], command: bool) -> Result<Self, SessionError> {
         let usage = |text: &str| Err(SessionError::Usage(text.to_owned()));
         let Some((first, rest)) = words.split_first() else {
@@ -81,10 +81,9 @@ impl Target {
             [b'-', b'c', ..] => Self::Code,
             [b'-'] | [] => return Ok(Self::Script(first.clone(), rest.to_vec())),
             [b'-', ..] => {
-                return usage(&format!(
-                    "unknown option '{}'; options of the interpreter go with it: heaptide run --aggregate -- python {0} …",
-                    first.display()
-                ));
+                return Err(SessionError::UnknownOption {
+                    option: first.clone(),
+                });
             }
             _ => return Ok(Self::Script(first.clone(), rest.to_vec())),
         };

@@ -1,6 +1,7 @@
 //! `heaptide run`: start a program, watch it, say how it ended.
 
 mod messages;
+mod refusal;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -118,7 +119,12 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> ExitCode {
             let failure = Failure {
                 what: error.to_string(),
                 why: None,
-                hint: error.hint(),
+                hint: match &error {
+                    SessionError::UnknownOption { option } => {
+                        Some(refusal::hint(&raw, arguments, option))
+                    }
+                    _ => error.hint(),
+                },
             };
             failure::report(&failure.into(), terminal);
             ExitCode::from(code)
