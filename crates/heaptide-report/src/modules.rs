@@ -71,8 +71,29 @@ pub(crate) fn program_directories(capture: &Capture) -> Vec<String> {
     let target = capture.metadata.text(MetadataKey::Target);
     let script = target.as_deref().and_then(|target| target.rsplit_once('/'));
     let working = capture.metadata.text(MetadataKey::WorkingDirectory);
-    let script = script.map(|(directory, _)| directory.to_owned());
+    let below = working.as_deref().unwrap_or_default();
+    let script = script.map(|(directory, _)| absolute(directory, below));
     script.into_iter().chain(working).collect()
+}
+
+/// A directory as the interpreter puts it before the names of modules.
+fn absolute(directory: &str, below: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    let from = if directory.starts_with('/') {
+        ""
+    } else {
+        below
+    };
+    for part in from.split('/').chain(directory.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts
+        .iter()
+        .fold(String::new(), |path, part| path + "/" + part)
 }
 
 /// The top-level module of a file; `None` for the standard library.
@@ -125,6 +146,24 @@ fn is_standard_library(file: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_of_scripts() {
+        for (directory, expected) in [
+            ("sub", "/srv/sub"),
+            ("./sub", "/srv/sub"),
+            ("../other/./x", "/other/x"),
+            ("/a//b/../c", "/a/c"),
+            ("", ""),
+        ] {
+            let below = if directory.is_empty() { "" } else { "/srv" };
+            assert_eq!(absolute(directory, below), expected, "{directory}");
+        }
+        let directories = [absolute("sub", "/srv"), "/srv".to_owned()];
+        let module = |file| module_of(file, &directories);
+        assert_eq!(module("/srv/sub/app.py").as_deref(), Some("app"));
+        assert_eq!(module("/srv/sub/pkg/mod.py").as_deref(), Some("pkg"));
+    }
 
     #[test]
     fn modules_of_files() {
