@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, Optional
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Optional
 
 from heaptide._heaptide import RecordSums
 from heaptide._records import MemorySnapshot
+from heaptide.reporters._nodes import nodes_of
 from heaptide.reporters._page import Page
 from heaptide.reporters._stacks import method_of
 
@@ -30,6 +31,17 @@ class FlameGraphReporter(Page):
     """
 
     report = "flamegraph"
+    _data: Optional[dict[str, Any]] = None
+    _make_data: Callable[[], dict[str, Any]]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The nodes of Memray's page, by its names: ``nodes`` in columns (the root first; ``name``, ``function``,
+        ``filename`` and ``thread_id`` are indices of ``strings``), and so on. Made when it is asked for; the page that
+        is written does not need it."""
+        if self._data is None:
+            self._data = self._make_data()
+        return self._data
 
     @classmethod
     def from_snapshot(
@@ -55,12 +67,24 @@ class FlameGraphReporter(Page):
         Raises:
             NotImplementedError: When there are deallocations among the records: they have no stacks.
         """
-        return cls(
-            RecordSums(allocations, method_of(native_traces)),
+        records = list(allocations)
+        reporter = cls(
+            RecordSums(records, method_of(native_traces)),
             memory_records,
             merge_threads=merge_threads,
             inverted=bool(inverted),
             confidential_files=confidential_files,
+        )
+        reporter._make_data = reporter._nodes(records, native_traces, temporal=False)
+        return reporter
+
+    def _nodes(self, records: list[Any], native_traces: bool, temporal: bool) -> Callable[[], dict[str, Any]]:
+        return lambda: nodes_of(
+            records,
+            native_traces=native_traces,
+            inverted=self._inverted,
+            confidential_files=self._confidential_files,
+            temporal=temporal,
         )
 
     @classmethod
@@ -100,5 +124,11 @@ class FlameGraphReporter(Page):
         """
         snapshots = tuple(memory_records)
         rows = [(record.time, record.rss, record.heap) for record in snapshots]
-        sums = RecordSums.over_time(allocations, method_of(native_traces), rows, high_water_mark_by_snapshot)
-        return cls(sums, snapshots, merge_threads=False, inverted=bool(inverted), confidential_files=confidential_files)
+        records = list(allocations)
+        sums = RecordSums.over_time(records, method_of(native_traces), rows, high_water_mark_by_snapshot)
+        reporter = cls(
+            sums, snapshots, merge_threads=False, inverted=bool(inverted), confidential_files=confidential_files
+        )
+        nodes = reporter._nodes(records, native_traces, temporal=True)
+        reporter._make_data = lambda: {**nodes(), "high_water_mark_by_snapshot": high_water_mark_by_snapshot}
+        return reporter

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import IO, ClassVar, Optional
+from typing import IO, Any, ClassVar, Optional
 
 from heaptide._heaptide import RecordSums
 from heaptide.reporters._stacks import method_of
 from heaptide.reporters._terminal import rows_that_fit, text_options
+from heaptide.reporters.tui import aggregate_allocations
 
 __all__ = ["SummaryReporter"]
+
+SHARE = 0.95
 
 
 class SummaryReporter:
@@ -33,7 +36,15 @@ class SummaryReporter:
 
     def __init__(self, data: Iterable[object], native: bool) -> None:
         """As `from_snapshot`."""
-        self._sums = RecordSums(data, method_of(native))
+        records: list[Any] = list(data)
+        self.current_memory_size: int = sum(record.size for record in records)
+        """Bytes of all records."""
+        self.total_allocations: int = sum(record.n_allocations for record in records)
+        """Blocks of all records."""
+        self.snapshot_data = aggregate_allocations(records, SHARE * self.current_memory_size, native)
+        """What functions hold, of the records that come until `SHARE` of the bytes have been seen. What is printed is
+        of all records."""
+        self._sums = RecordSums(records, method_of(native))
 
     @classmethod
     def from_snapshot(cls, allocations: Iterable[object], native: bool = False) -> SummaryReporter:
