@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, Scope};
 
 use crate::chunks::{ChunkBuffer, EventChunk, EventLog};
@@ -21,7 +22,8 @@ type Answer = (ChunkBuffer, io::Result<()>);
 /// A thread that unpacks.
 pub(crate) struct Ahead {
     questions: SyncSender<(EventChunk, ChunkBuffer)>,
-    answers: Receiver<Answer>,
+    /// Never waited for: the lock is what lets readers with this value be shared between threads, as Python's iterators are.
+    answers: Mutex<Receiver<Answer>>,
     /// The offset of the block that was asked for.
     asked: Option<u64>,
     /// A buffer that nobody needs at present.
@@ -56,7 +58,7 @@ impl Ahead {
         builder.spawn_scoped(scope, work).ok()?;
         Some(Self {
             questions,
-            answers,
+            answers: Mutex::new(answers),
             asked: None,
             spare: ChunkBuffer::default(),
         })
@@ -69,7 +71,9 @@ impl Ahead {
             return;
         }
         self.asked = None;
-        if let Ok((unpacked, Ok(()))) = self.answers.recv() {
+        let answers = self.answers.get_mut();
+        let answers = answers.unwrap_or_else(PoisonError::into_inner);
+        if let Ok((unpacked, Ok(()))) = answers.recv() {
             self.spare = std::mem::replace(buffer, unpacked);
         }
     }
