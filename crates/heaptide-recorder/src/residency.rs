@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags};
 /// Below this size the capture is left resident: trimming would save nothing worth a page fault.
 const TRIM_FROM_BYTES: usize = 3 << 20;
 /// How much of the capture may become resident before it is let go.
-const MOST_RESIDENT_BYTES: usize = 9 << 20;
+const MOST_RESIDENT_BYTES: usize = 8 << 20;
 /// Between two looks at what is ours the pages of all files must have become more by this much at least.
 const LOOK_STEP_BYTES: usize = 1 << 20;
 /// So much is let go at once.
