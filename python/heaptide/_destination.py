@@ -25,7 +25,8 @@ class FileDestination(Destination):
         buffered: Whether the file is written, and not mapped: for file systems without shared mappings (some network
             and FUSE ones). A process of its own does it, ten times in a second. It is no child of this one, and when
             this one is killed it writes everything there is. What it has not written is lost only if it is killed
-            itself, or the machine dies.
+            itself, or the machine dies. Where this process is PID 1 or a subreaper, it has that process as a child
+            while tracking goes on, and ``os.wait()`` waits for it too.
     """
 
     path: Union[Path, str]
