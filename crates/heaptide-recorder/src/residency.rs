@@ -72,8 +72,12 @@ impl Residency {
         }
         let slices = ranges.clone().flat_map(slices_of);
         let mut present = [0; MOST_SLICES];
-        let Some((resident, mut ours)) = resident.zip(count(slices.clone(), page, &mut present))
-        else {
+        let counted = if mapped <= MOST_SLICES * SLICE_BYTES {
+            count(slices.clone(), page, &mut present)
+        } else {
+            None
+        };
+        let Some((resident, mut ours)) = resident.zip(counted) else {
             ranges.for_each(let_go);
             let left = resident_file_bytes(page).unwrap_or(0);
             self.look_from

@@ -93,6 +93,7 @@ impl CaptureFile {
             .create_new(true)
             .mode(0o600)
             .open(made)
+            .map(system::out_of_the_way)
             .map_err(|source| create_error(path, source))?;
 
         let image = Image::new(facts);
@@ -125,7 +126,8 @@ impl CaptureFile {
             .read(true)
             .write(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)?;
+            .open(path)
+            .map(system::out_of_the_way)?;
         Ok(Self {
             file,
             path: path.to_owned(),

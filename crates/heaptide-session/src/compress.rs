@@ -122,7 +122,7 @@ pub(crate) fn compress_one(
     let original = match opened {
         // The program has taken it away.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
+        opened => system::out_of_the_way(opened?),
     };
     if !has_ended_well(&original, waited_for)? {
         return Ok(());
@@ -196,6 +196,7 @@ impl Replacement {
             Some(file) => file,
             None => options().create_new(true).open(&name)?,
         };
+        let file = system::out_of_the_way(file);
         let replacement = Self { file, name, named };
         let mode = original.metadata()?.mode() & 0o777;
         let permissions = std::fs::Permissions::from_mode(mode);

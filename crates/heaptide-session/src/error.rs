@@ -84,8 +84,8 @@ pub enum SessionError {
         /// Why.
         source: io::Error,
     },
-    /// The program that was to write the capture is none that can.
-    #[error("'{}' does not write captures: it is not the heaptide of this version", program.display())]
+    /// The program that was to write the capture is none that can, or was killed.
+    #[error("'{}' has not written a capture: it is not the heaptide of this version, or was killed", program.display())]
     Writer {
         /// The program.
         program: PathBuf,

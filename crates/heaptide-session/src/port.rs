@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use crate::system;
+
 /// Why there is no port. The texts are those that programs for Memray know.
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
@@ -40,7 +42,7 @@ impl Listening {
         let addresses: Vec<_> = addresses.map_err(PortError::Resolve)?.collect();
         let listener = TcpListener::bind(&addresses[..]).map_err(PortError::Bind)?;
         listener.set_nonblocking(true)?;
-        Ok(Self(listener))
+        Ok(Self(system::out_of_the_way(listener)))
     }
 
     /// Waits for the first reader, for `patience` at most, or until a signal comes.
@@ -60,7 +62,7 @@ impl Listening {
         match self.0.accept() {
             Ok((reader, _)) => Ok(Ok(Port {
                 listener: self.0,
-                reader,
+                reader: system::out_of_the_way(reader),
             })),
             Err(error) if matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted) => {
                 Ok(Err(self))

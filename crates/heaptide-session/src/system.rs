@@ -3,7 +3,7 @@
 use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -133,6 +133,28 @@ pub(crate) fn punch_hole(file: &File, start: u64, bytes: u64) -> io::Result<()> 
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Programs count on the low numbers, and one that has closed its standard streams writes to them all the same.
+const HIGH_DESCRIPTOR: libc::c_int = 700;
+
+/// The same file or socket under a high number, where the limit of descriptors leaves one free. For what stays open in a
+/// process that is not ours.
+pub(crate) fn out_of_the_way<T: AsRawFd + From<OwnedFd>>(descriptor: T) -> T {
+    // SAFETY: all-zero is a valid value of this plain C struct.
+    let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
+    // SAFETY: `limit` is writable.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    let highest = libc::c_int::try_from(limit.rlim_cur).map_or(HIGH_DESCRIPTOR, |limit| limit - 1);
+    for lowest in [HIGH_DESCRIPTOR.min(highest), 3] {
+        // SAFETY: takes numbers only.
+        let high = unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) };
+        if high >= 0 {
+            // SAFETY: a new descriptor that nobody else owns.
+            return T::from(unsafe { OwnedFd::from_raw_fd(high) });
+        }
+    }
+    descriptor
 }
 
 /// Is this the device that takes everything and keeps nothing?

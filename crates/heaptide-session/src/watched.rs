@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
 use std::time::Duration;
 
 use crate::system;
@@ -12,15 +11,16 @@ use crate::system;
 pub(crate) struct Watched {
     pid: u32,
     start_ticks: u64,
-    /// Readable when the process has ended; `None` where the kernel has none (before 5.3) or a sandbox refuses.
+    /// Readable when the process has ended; `None` where the kernel has none (before 5.3) or a sandbox refuses. Alone it is believed:
+    /// the process table may be hidden.
     descriptor: Option<OwnedFd>,
 }
 
 impl Watched {
     /// The process `pid` that was started at `start_ticks` (clock ticks since boot; 0: unknown). It may have ended.
     pub(crate) fn new(pid: u32, start_ticks: u64) -> Self {
-        // A process that came later with this number is found out below, by its start.
-        let descriptor = open(pid).ok();
+        // A process that came later with this number is found out by its start.
+        let descriptor = open(pid).ok().filter(|_| is_running(pid, start_ticks));
         Self {
             pid,
             start_ticks,
@@ -41,6 +41,16 @@ impl Watched {
         self.pid
     }
 
+    /// When it was started, clock ticks since boot; 0: unknown.
+    pub(crate) fn start_ticks(&self) -> u64 {
+        self.start_ticks
+    }
+
+    /// Is its number still its own, if it has ended?
+    pub(crate) fn is_in_table(&self) -> bool {
+        system::process_start_ticks(self.pid) == self.start_ticks
+    }
+
     /// To be waited for beside other things; see [`Watched::has_ended`].
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         self.descriptor.as_ref().map(AsRawFd::as_raw_fd)
@@ -48,7 +58,8 @@ impl Watched {
 
     /// Has it ended, whether or not its parent has asked how?
     pub(crate) fn has_ended(&self) -> bool {
-        self.descriptor().is_some_and(is_readable) || !is_running(self.pid, self.start_ticks)
+        self.descriptor()
+            .map_or_else(|| !is_running(self.pid, self.start_ticks), is_readable)
     }
 }
 
@@ -88,8 +99,8 @@ pub(crate) fn wait(descriptors: &[RawFd], patience: Duration) -> bool {
 /// Is the process that was started at `start_ticks` (0: unknown) in the process table, and not merely waiting to be asked how it ended?
 pub(crate) fn is_running(pid: u32, start_ticks: u64) -> bool {
     let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else {
-        // Without /proc nothing is known: only a process that is not there can be told.
-        return !Path::new("/proc/self").exists() && !is_unknown(pid);
+        // Hidden, or there is no /proc: only a process that is not there can be told.
+        return !is_unknown(pid);
     };
     let ticks = system::parse_start_ticks(&stat).unwrap_or(0);
     if start_ticks != 0 && ticks != 0 && start_ticks != ticks {

@@ -302,6 +302,7 @@ mod tests {
         let row = Row {
             report: "stats",
             heaptide: vec![Measurement {
+                wall: 0.09,
                 cpu: 0.1,
                 peak_resident: 14.0,
                 ..Measurement::default()
@@ -316,7 +317,7 @@ mod tests {
         let options = Options::parse(&[]).unwrap();
         let text = markdown(&[row], &captures, "a machine", &options);
         assert!(
-            text.ends_with("| stats | 0.100 | – | – | 10.0 | 14.0 | – |\n"),
+            text.ends_with("| stats | 0.090 | – | – | 0.100 | – | – | 10.0 | 14.0 | – |\n"),
             "{text}"
         );
     }

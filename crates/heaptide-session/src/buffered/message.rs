@@ -4,8 +4,10 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-use crate::SessionError;
+use crate::{SessionError, system};
 
+/// A packet begins with it: others come from a program that writes to a number that it believes its own.
+const MAGIC: [u8; 8] = *b"heaptide";
 /// Longer texts are cut.
 const MOST_BYTES: usize = 16 << 10;
 
@@ -126,7 +128,11 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: new descriptors that nobody else owns.
-    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+    let ends = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
+    Ok((
+        system::out_of_the_way(ends.0),
+        system::out_of_the_way(ends.1),
+    ))
 }
 
 /// Device and inode of what a descriptor stands for.
@@ -143,7 +149,7 @@ pub(super) fn identity(socket: &OwnedFd) -> io::Result<(u64, u64)> {
 pub(super) fn send(socket: &OwnedFd, message: &impl Message) -> io::Result<()> {
     let (kind, number, text) = message.fields();
     let text = &text.as_bytes()[..text.len().min(MOST_BYTES)];
-    let bytes = [&[kind][..], &number.to_le_bytes(), text].concat();
+    let bytes = [&MAGIC[..], &[kind], &number.to_le_bytes(), text].concat();
     loop {
         // SAFETY: as many readable bytes as said. Nobody at the other end is an error, and no signal.
         let sent = unsafe {
@@ -162,9 +168,9 @@ pub(super) fn send(socket: &OwnedFd, message: &impl Message) -> io::Result<()> {
     }
 }
 
-/// Waits for a message; `None` when the other end is closed, or says what nobody understands.
+/// Waits for a message; `None` when the other end is closed. What nobody understands is passed over.
 pub(super) fn receive<M: Message>(socket: &OwnedFd) -> io::Result<Option<M>> {
-    let mut buffer = vec![0; 5 + MOST_BYTES];
+    let mut buffer = vec![0; MAGIC.len() + 5 + MOST_BYTES];
     loop {
         // SAFETY: as many writable bytes as said.
         let length = unsafe {
@@ -183,12 +189,18 @@ pub(super) fn receive<M: Message>(socket: &OwnedFd) -> io::Result<Option<M>> {
                 error => return Err(error),
             }
         };
-        let Some((head, text)) = buffer[..length].split_first_chunk::<5>() else {
+        if length == 0 {
             return Ok(None);
+        }
+        let packet = buffer[..length].strip_prefix(&MAGIC);
+        let Some((head, text)) = packet.and_then(<[u8]>::split_first_chunk::<5>) else {
+            continue;
         };
         let [kind, number @ ..] = *head;
         let text = String::from_utf8_lossy(text).into_owned();
-        return Ok(M::of(kind, i32::from_le_bytes(number), text));
+        if let Some(message) = M::of(kind, i32::from_le_bytes(number), text) {
+            return Ok(Some(message));
+        }
     }
 }
 
@@ -228,6 +240,16 @@ mod tests {
             send(&ours, &request).unwrap();
             assert_eq!(receive(&theirs).unwrap(), Some(request));
         }
+        // SAFETY: as many readable bytes as said.
+        let sent = unsafe { libc::send(ours.as_raw_fd(), b"finished".as_ptr().cast(), 8, 0) };
+        assert_eq!(sent, 8);
+        let request = Request::Finish { compress: true };
+        send(&ours, &request).unwrap();
+        assert_eq!(
+            receive(&theirs).unwrap(),
+            Some(request),
+            "the text before it is none of ours"
+        );
         hang_up(&ours);
         assert_eq!(receive::<Request>(&theirs).unwrap(), None);
         drop(theirs);

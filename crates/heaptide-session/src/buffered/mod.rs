@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use self::message::{Answer, Request};
@@ -67,6 +68,7 @@ impl Writer {
             program: program.to_owned(),
             source,
         };
+        reap_former(None);
         let (ours, theirs) = message::pair().map_err(exec)?;
         let owner = std::process::id();
         let ticks = system::process_start_ticks(owner);
@@ -193,7 +195,32 @@ impl Drop for Writer {
         {
             message::hang_up(socket);
         }
+        if self.owner == std::process::id() {
+            let (pid, ticks) = (self.process.pid(), self.process.start_ticks());
+            reap_former(Some(Watched::in_table(pid, ticks)));
+        }
     }
+}
+
+/// Writers that had not ended when this process had done with them, and that it will be asked about: one that is init, or
+/// stands in for it, has them as children.
+static FORMER: Mutex<Vec<Watched>> = Mutex::new(Vec::new());
+
+/// Takes the ends of former writers, and forgets those that are no children of ours.
+fn reap_former(another: Option<Watched>) {
+    // Never waited for: a forked child may have it locked for ever.
+    let Ok(mut former) = FORMER.try_lock() else {
+        return;
+    };
+    former.extend(another);
+    former.retain(|writer| {
+        let pid = libc::pid_t::try_from(writer.pid()).unwrap_or_default();
+        let how = libc::__WALL | libc::WNOHANG;
+        // The program may have asked for it itself, and its number be another child's.
+        let is_ours = pid > 0 && writer.is_in_table();
+        // SAFETY: the status is not wanted. It fails at once where this is no child of ours.
+        is_ours && unsafe { libc::waitpid(pid, std::ptr::null_mut(), how) } == 0
+    });
 }
 
 /// The standard input, which is the socket.

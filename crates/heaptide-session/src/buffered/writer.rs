@@ -79,6 +79,13 @@ fn write(job: &Job, socket: OwnedFd) -> io::Result<()> {
         let follows = group != [0; 16];
         follows.then(|| Watcher::new(&job.live, group)).transpose()
     });
+    let live = match CaptureFile::open(&job.live, 0) {
+        Ok(live) => live,
+        Err(error) => {
+            let text = format!("the capture cannot be opened: {}", plain(&error));
+            return message::send(&socket, &Answer::Refused(Refused::Other(text)));
+        }
+    };
     let mirrors = Mirrors::new(&job.live, &job.destination, job.replace);
     let (watcher, mirrors) = match (watcher, mirrors) {
         (Ok(watcher), Ok(mirrors)) => (watcher, mirrors),
@@ -89,7 +96,6 @@ fn write(job: &Job, socket: OwnedFd) -> io::Result<()> {
             return message::send(&socket, &Answer::Refused(Refused::Other(text)));
         }
     };
-    let live = CaptureFile::open(&job.live, 0)?;
     let directory = job.live.parent().unwrap_or(Path::new("/")).to_owned();
     let sink = Sink::Written(Staging::adopt(directory.clone()), RefCell::new(mirrors));
     // Whether anybody hears it is seen below.
