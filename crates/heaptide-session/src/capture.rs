@@ -15,6 +15,7 @@ use heaptide_format::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::kept::Kept;
 use crate::outcome::End;
 use crate::samples::{self, Store};
 use crate::turn::TurnCounter;
@@ -66,7 +67,7 @@ pub fn command_line(arguments: &[OsString]) -> Vec<u8> {
 /// An open capture.
 #[derive(Debug)]
 pub struct CaptureFile {
-    file: File,
+    file: Kept,
     path: PathBuf,
     samples_offset: u64,
 }
@@ -93,7 +94,7 @@ impl CaptureFile {
             .create_new(true)
             .mode(0o600)
             .open(made)
-            .map(system::out_of_the_way)
+            .map(Kept::new)
             .map_err(|source| create_error(path, source))?;
 
         let image = Image::new(facts);
@@ -127,7 +128,7 @@ impl CaptureFile {
             .write(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)
-            .map(system::out_of_the_way)?;
+            .map(Kept::new)?;
         Ok(Self {
             file,
             path: path.to_owned(),
@@ -157,6 +158,7 @@ impl CaptureFile {
     pub fn lifecycle(&self) -> io::Result<Lifecycle> {
         let mut lifecycle = Lifecycle::new_zeroed();
         self.file
+            .ours()?
             .read_exact_at(lifecycle.as_mut_bytes(), offsets::LIFECYCLE as u64)?;
         Ok(lifecycle)
     }

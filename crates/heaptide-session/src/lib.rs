@@ -32,6 +32,7 @@ mod detached;
 mod error;
 pub mod family;
 pub mod inside;
+mod kept;
 mod launch;
 pub mod loaded;
 mod mirror;

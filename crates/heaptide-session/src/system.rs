@@ -157,6 +157,17 @@ pub(crate) fn out_of_the_way<T: AsRawFd + From<OwnedFd>>(descriptor: T) -> T {
     descriptor
 }
 
+/// Device and inode of what a descriptor stands for.
+pub(crate) fn identity(descriptor: &impl AsRawFd) -> io::Result<(u64, u64)> {
+    // SAFETY: all-zero is a valid value of this plain C struct.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `status` is writable; a descriptor that the program has closed is an error like others.
+    if unsafe { libc::fstat(descriptor.as_raw_fd(), &raw mut status) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((status.st_dev, status.st_ino))
+}
+
 /// Is this the device that takes everything and keeps nothing?
 pub(crate) fn is_null_device(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;

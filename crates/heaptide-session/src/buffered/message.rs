@@ -135,17 +135,6 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     ))
 }
 
-/// Device and inode of what a descriptor stands for.
-pub(super) fn identity(socket: &OwnedFd) -> io::Result<(u64, u64)> {
-    // SAFETY: all-zero is a valid value of this plain C struct.
-    let mut status: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: `status` is writable; a descriptor that the program has closed is an error like others.
-    if unsafe { libc::fstat(socket.as_raw_fd(), &raw mut status) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok((status.st_dev, status.st_ino))
-}
-
 pub(super) fn send(socket: &OwnedFd, message: &impl Message) -> io::Result<()> {
     let (kind, number, text) = message.fields();
     let text = &text.as_bytes()[..text.len().min(MOST_BYTES)];

@@ -100,7 +100,7 @@ impl Writer {
             }
         }
         Ok(Self {
-            socket_identity: message::identity(&ours).unwrap_or_default(),
+            socket_identity: system::identity(&ours).unwrap_or_default(),
             socket: Some(ours),
             process,
             owner,
@@ -177,7 +177,7 @@ impl Writer {
         let holds = self
             .socket
             .as_ref()
-            .is_some_and(|socket| message::identity(socket).ok() == Some(self.socket_identity));
+            .is_some_and(|socket| system::identity(socket).ok() == Some(self.socket_identity));
         if !holds {
             // The number is somebody else's by now, if anybody's.
             let _ = self.socket.take().map(IntoRawFd::into_raw_fd);
