@@ -150,7 +150,7 @@ impl Work<'_> {
         }
         self.meet();
         let mut problem = self.finish_root();
-        let ends = !self.mirrors.borrow().others_go_on();
+        let ends = !self.others_go_on();
         if ends {
             // What is left to be seen is gone before it is said that all is done.
             problem = problem.or(self.end());
@@ -161,11 +161,28 @@ impl Work<'_> {
         if ends {
             return;
         }
-        while self.mirrors.borrow().others_go_on() {
+        while self.others_go_on() {
             self.write_when_due();
             self.compress_ended();
         }
         self.end();
+    }
+
+    fn others_go_on(&self) -> bool {
+        self.mirrors.borrow().others_go_on() || self.child_begins()
+    }
+
+    /// Is there a child that was forked a moment ago and has not made its capture yet? It still has that of its parent mapped.
+    fn child_begins(&self) -> bool {
+        if self.family.is_none() {
+            return false;
+        }
+        let not_meant = [std::process::id(), self.program.pid()];
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|pid| !not_meant.contains(pid))
+            .any(|pid| self.maps_name_it(pid) == Some(true))
     }
 
     fn write_when_due(&mut self) {
@@ -225,13 +242,16 @@ impl Work<'_> {
 
     /// Has the program the capture mapped, so that it may still write into it? What cannot be told may be.
     fn is_mapped(&self) -> bool {
+        self.maps_name_it(self.program.pid()).unwrap_or(true)
+    }
+
+    /// Has this process anything mapped that is in our directory? `None` when it cannot be told.
+    fn maps_name_it(&self, pid: u32) -> Option<bool> {
         use std::os::unix::ffi::OsStrExt;
-        let maps = std::fs::read(format!("/proc/{}/maps", self.program.pid()));
+        let maps = std::fs::read(format!("/proc/{pid}/maps")).ok()?;
         // Its name is like no other.
         let name = self.directory.as_os_str().as_bytes();
-        maps.map_or(true, |maps| {
-            maps.windows(name.len()).any(|window| window == name)
-        })
+        Some(maps.windows(name.len()).any(|window| window == name))
     }
 
     /// Writes everything that the program itself has recorded; what went wrong.
