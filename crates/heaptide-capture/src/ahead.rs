@@ -38,8 +38,7 @@ impl Ahead {
     ) -> Option<Self> {
         let packed = log.chunks().iter().filter(|chunk| chunk.packed.is_some());
         let bytes: u64 = packed.map(|chunk| chunk.bytes).sum();
-        let processors = std::thread::available_parallelism().ok()?;
-        if bytes < WORTH_A_THREAD_BYTES || processors.get() < 2 {
+        if bytes < WORTH_A_THREAD_BYTES || std::thread::available_parallelism().ok()?.get() < 2 {
             return None;
         }
         let (questions, asked) = sync_channel::<(EventChunk, ChunkBuffer)>(1);
