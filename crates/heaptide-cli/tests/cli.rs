@@ -85,6 +85,61 @@ fn wrong_usage_is_two_and_failure_is_one() {
 }
 
 #[test]
+fn what_is_no_script_is_refused_before_anything_is_made() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &[u8]| {
+        std::fs::write(directory.path().join(name), text).expect("it can be written");
+    };
+    write("program", b"\x7fELF\x02\x01\x01\0");
+    write("start.sh", b"#!/bin/sh\nexec python3 app.py\n");
+    std::fs::create_dir(directory.path().join("package")).expect("a directory");
+    for (words, code, what, hint) in [
+        (
+            "sh x.sh",
+            2,
+            "can't open file 'sh': No such file or directory",
+            "a command goes after dashes: heaptide run -o x.tide -- sh x.sh",
+        ),
+        (
+            "./program x",
+            2,
+            "'./program' is no Python script: it is a program in machine code (ELF)",
+            "give the script that it is loaded by",
+        ),
+        (
+            "start.sh x",
+            2,
+            "'start.sh' is no Python script: it is a script for /bin/sh",
+            "run it as a command: heaptide run -o x.tide -- /bin/sh ./start.sh x",
+        ),
+        (
+            "package",
+            1,
+            "can't find '__main__' module in 'package'",
+            "a directory is run by its __main__.py; a package by -m, from the directory above it",
+        ),
+        (
+            "nothing.py",
+            1,
+            "can't open file 'nothing.py': No such file or directory",
+            "check the path: it is relative to the directory that heaptide is run in",
+        ),
+    ] {
+        let output = heaptide(directory.path())
+            .env("PATH", "/bin:/usr/bin")
+            .args(["run", "-o", "x.tide"])
+            .args(words.split(' '))
+            .output()
+            .expect("heaptide starts");
+        let expected = format!("heaptide: error: {what}\n  {hint}\n");
+        assert_eq!(stderr(&output), expected, "{words}");
+        assert_eq!(output.status.code(), Some(code), "{words}");
+        assert_eq!(stdout(&output), "", "{words}");
+        assert!(!directory.path().join("x.tide").exists(), "{words}");
+    }
+}
+
+#[test]
 fn stdout_has_data_and_stderr_the_state() {
     let place = Place::new();
     let json = |arguments: &[&str]| {

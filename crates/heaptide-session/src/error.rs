@@ -26,6 +26,28 @@ pub enum SessionError {
         /// Why.
         source: io::Error,
     },
+    /// There is no such script, but a command of that name.
+    #[error("can't open file '{}': No such file or directory", name.display())]
+    CommandAsScript {
+        /// As given.
+        name: OsString,
+    },
+    /// The script is a program of another kind.
+    #[error("'{}' is no Python script: it is {kind}", path.display())]
+    NotPython {
+        /// As given.
+        path: PathBuf,
+        /// What it is.
+        kind: String,
+        /// The words that run it as a command, if any do.
+        command: Option<Vec<OsString>>,
+    },
+    /// A directory that is no program.
+    #[error("can't find '__main__' module in '{}'", path.display())]
+    NoMain {
+        /// As given.
+        path: PathBuf,
+    },
     /// A command that is not on `PATH`.
     #[error("command not found: {}", name.display())]
     CommandNotFound {
@@ -108,6 +130,14 @@ impl SessionError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Script { source, .. } => script_hint(source).map(str::to_owned),
+            Self::NotPython { command: None, .. } => {
+                Some("give the script that it is loaded by".to_owned())
+            }
+            Self::NoMain { .. } => Some(
+                "a directory is run by its __main__.py; a package by -m, from the directory above it"
+                    .to_owned(),
+            ),
             Self::CommandNotFound { .. } => {
                 Some("check the name, or give the path of the executable".to_owned())
             }
@@ -139,8 +169,28 @@ impl SessionError {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::Usage(_) | Self::UnknownOption { .. } | Self::OutputPattern { .. }
+            Self::Usage(_)
+                | Self::UnknownOption { .. }
+                | Self::CommandAsScript { .. }
+                | Self::NotPython { .. }
+                | Self::OutputPattern { .. }
         )
+    }
+
+    pub(crate) fn is_missing_script(&self) -> bool {
+        matches!(self, Self::Script { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+fn script_hint(source: &io::Error) -> Option<&'static str> {
+    match source.kind() {
+        io::ErrorKind::NotFound => {
+            Some("check the path: it is relative to the directory that heaptide is run in")
+        }
+        io::ErrorKind::PermissionDenied => {
+            Some("make the file readable, and the directories above it searchable, for this user")
+        }
+        _ => None,
     }
 }
 

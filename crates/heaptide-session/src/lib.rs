@@ -40,6 +40,7 @@ pub mod outcome;
 pub mod output;
 pub mod port;
 pub mod samples;
+mod script;
 pub mod session;
 pub mod signals;
 mod staging;

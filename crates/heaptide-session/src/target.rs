@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::SessionError;
+use crate::{SessionError, script};
 
 /// What the user asked to run. Arguments are the program's own and are never looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,7 +157,15 @@ impl Target {
         if let Self::Script(path, _) = self
             && path != "-"
         {
-            check_script(Path::new(path))?;
+            script::check(Path::new(path)).map_err(|error| {
+                if error.is_missing_script()
+                    && find_executable(path, environment.path.as_deref()).is_ok()
+                {
+                    SessionError::CommandAsScript { name: path.clone() }
+                } else {
+                    error
+                }
+            })?;
         }
         if let Self::Code(code, _) = self
             && Path::new(code).exists()
@@ -189,20 +197,6 @@ fn program(executable: PathBuf, name: OsString, head: &[OsString], tail: &[OsStr
         executable,
         arguments,
     }
-}
-
-/// A script may also be a directory or an archive with a `__main__.py`: only what surely fails in
-/// the interpreter is refused here, so that no capture is made for it.
-fn check_script(path: &Path) -> Result<(), SessionError> {
-    let failed = |source| SessionError::Script {
-        path: path.to_owned(),
-        source,
-    };
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if metadata.is_file() {
-        std::fs::File::open(path).map_err(failed)?;
-    }
-    Ok(())
 }
 
 /// The interpreter and the `argv[0]` it is to see, which is the word a user would have typed.
@@ -392,6 +386,14 @@ mod tests {
         assert!(matches!(
             resolve(Target::Script("/nonexistent/x.py".into(), vec![])),
             SessionError::Script { .. }
+        ));
+        let environment_with_commands = Environment {
+            path: Some("/bin".into()),
+            ..Environment::default()
+        };
+        assert!(matches!(
+            Target::Script("sh".into(), vec![]).resolve(&environment_with_commands),
+            Err(SessionError::CommandAsScript { .. })
         ));
         assert!(matches!(
             resolve(Target::Code(code.path().into(), vec![])),

@@ -119,12 +119,7 @@ pub(crate) fn run(arguments: &Arguments, terminal: &Terminal) -> ExitCode {
             let failure = Failure {
                 what: error.to_string(),
                 why: None,
-                hint: match &error {
-                    SessionError::UnknownOption { option } => {
-                        Some(refusal::hint(&raw, arguments, option))
-                    }
-                    _ => error.hint(),
-                },
+                hint: refusal::hint(&raw, arguments, &error),
             };
             failure::report(&failure.into(), terminal);
             ExitCode::from(code)

@@ -1,7 +1,9 @@
-//! What to type instead of options of the interpreter that were given to us.
+//! What to type instead of options of the interpreter, or of a command, that were given to us.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+
+use heaptide_session::SessionError;
 
 use super::Arguments;
 
@@ -10,28 +12,55 @@ const LONG_OPTION: &str = "--check-hash-based-pycs";
 /// Ours, or how it was abbreviated: no other one begins like that.
 const PYTHON: &str = "--python";
 
-/// For an `option` that is none of ours: the command that was typed, with the interpreter named in it.
-pub(super) fn hint(raw: &[OsString], arguments: &Arguments, option: &OsStr) -> String {
-    let is_long = option.as_bytes().starts_with(b"--");
-    if is_long && !option.as_bytes().starts_with(LONG_OPTION.as_bytes()) {
-        return "`heaptide run --help` lists the options; those of the program come after its name"
-            .to_owned();
+/// What to do about the error: where it is a matter of typing, the command that was meant.
+pub(super) fn hint(
+    raw: &[OsString],
+    arguments: &Arguments,
+    error: &SessionError,
+) -> Option<String> {
+    let program = &arguments.program;
+    let ours = raw.len().saturating_sub(program.len());
+    let command = |head: &[OsString], tail: &[OsString]| command(&raw[..ours], &[head, tail]);
+    match error {
+        SessionError::UnknownOption { option } => Some(if is_of_interpreter(option) {
+            let python = arguments.python.clone().unwrap_or("python".into());
+            format!(
+                "options of the interpreter go with it: {}",
+                command(&[python], program)
+            )
+        } else {
+            "`heaptide run --help` lists the options; those of the program come after its name"
+                .to_owned()
+        }),
+        SessionError::CommandAsScript { .. } => Some(format!(
+            "a command goes after dashes: {}",
+            command(&[], program)
+        )),
+        SessionError::NotPython {
+            command: Some(words),
+            ..
+        } => Some(format!(
+            "run it as a command: {}",
+            command(words, program.get(1..).unwrap_or_default())
+        )),
+        _ => error.hint(),
     }
-    format!(
-        "options of the interpreter go with it: {}",
-        command(raw, arguments)
-    )
 }
 
-fn command(raw: &[OsString], arguments: &Arguments) -> String {
-    let ours = raw.len().saturating_sub(arguments.program.len());
+fn is_of_interpreter(option: &OsStr) -> bool {
+    let is_long = option.as_bytes().starts_with(b"--");
+    !is_long || option.as_bytes().starts_with(LONG_OPTION.as_bytes())
+}
+
+/// The words that were typed before the program, but for `--python`, and a command after dashes.
+fn command(given: &[OsString], program: &[&[OsString]]) -> String {
     let mut words = vec!["heaptide".to_owned()];
-    let mut given = raw[..ours].iter().skip(1);
+    let mut given = given.iter().skip(1);
     while let Some(word) = given.next() {
         let bytes = word.as_bytes();
         let name = bytes.split(|&byte| byte == b'=').next().unwrap_or(bytes);
         if name.len() > "--".len() && PYTHON.as_bytes().starts_with(name) {
-            // It goes behind the dashes.
+            // Commands have their own interpreter.
             if name.len() == bytes.len() {
                 given.next();
             }
@@ -40,10 +69,13 @@ fn command(raw: &[OsString], arguments: &Arguments) -> String {
         }
     }
     words.push("--".to_owned());
-    words.push(shell_word(
-        arguments.python.as_deref().unwrap_or(OsStr::new("python")),
-    ));
-    words.extend(arguments.program.iter().map(|word| shell_word(word)));
+    words.extend(
+        program
+            .iter()
+            .copied()
+            .flatten()
+            .map(|word| shell_word(word)),
+    );
     words.join(" ")
 }
 
@@ -69,15 +101,42 @@ mod tests {
         run: Arguments,
     }
 
-    fn check(words: &[&str]) -> String {
+    fn check_error(words: &[&str], error: impl Fn(&[OsString]) -> SessionError) -> String {
         let raw: Vec<OsString> = ["heaptide", "run"]
             .iter()
             .chain(words)
             .map(OsString::from)
             .collect();
         let run = Wrapper::try_parse_from(&raw[1..]).unwrap().run;
-        let option = run.program[0].clone();
-        hint(&raw, &run, &option)
+        hint(&raw, &run, &error(&run.program)).unwrap()
+    }
+
+    fn check(words: &[&str]) -> String {
+        check_error(words, |program| SessionError::UnknownOption {
+            option: program[0].clone(),
+        })
+    }
+
+    #[test]
+    fn a_command_comes_back_after_dashes() {
+        let missing = |program: &[OsString]| SessionError::CommandAsScript {
+            name: program[0].clone(),
+        };
+        let hint = check_error(&["-q", "--python=p", "python3", "x.py", "a b"], missing);
+        assert!(
+            hint.ends_with(": heaptide run -q -- python3 x.py 'a b'"),
+            "{hint}"
+        );
+        let program = |_: &[OsString]| SessionError::NotPython {
+            path: "start.sh".into(),
+            kind: "a script for /bin/sh".to_owned(),
+            command: Some(["/bin/sh", "./start.sh"].map(OsString::from).to_vec()),
+        };
+        let hint = check_error(&["--agg", "start.sh", "-x"], program);
+        assert!(
+            hint.ends_with(": heaptide run --agg -- /bin/sh ./start.sh -x"),
+            "{hint}"
+        );
     }
 
     #[test]
