@@ -7,8 +7,9 @@ use std::io;
 use std::path::Path;
 
 use heaptide_format::{
-    Cell, FEATURE_PACKED_EVENTS, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity,
-    Lifecycle, MAGIC, Mode, OwnCost, Sample, SegmentKind, State, Survivor, offsets,
+    Cell, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, FORMAT_VERSION, HEADER_BYTES, Header,
+    HeapWord, Identity, Lifecycle, MAGIC, Mode, OwnCost, Sample, SegmentKind, State, Survivor,
+    offsets,
 };
 use zerocopy::{FromBytes, FromZeros};
 
@@ -20,6 +21,8 @@ use crate::table::Table;
 use crate::warning::{WarningKind, Warnings};
 use crate::{Capture, Error, LARGEST_FILE_BYTES};
 
+/// What a file may require of a reader.
+const KNOWN_FEATURES: u64 = FEATURE_PACKED_EVENTS | FEATURE_PACKED_RECORDS;
 /// How often the cells are read again when the peak moved meanwhile.
 const CONSISTENT_READ_ATTEMPTS: usize = 4;
 /// How often the heap word is read until two reads agree; a copy of 16 bytes may be torn.
@@ -158,10 +161,10 @@ fn checked_identity(
         warnings.add(WarningKind::DamagedIdentity, Some(0), || {
             "the identity block of the header is damaged; process id, times and settings may be wrong".to_owned()
         });
-    } else if identity.required_features & !FEATURE_PACKED_EVENTS != 0 {
+    } else if identity.required_features & !KNOWN_FEATURES != 0 {
         return Err(Error::UnknownFeatures {
             path: path(),
-            bits: identity.required_features & !FEATURE_PACKED_EVENTS,
+            bits: identity.required_features & !KNOWN_FEATURES,
         });
     }
     if identity.header_bytes as usize != HEADER_BYTES {
@@ -281,14 +284,15 @@ fn read_rest(
         .iter()
         .filter(|segment| segment.kind == Some(SegmentKind::Definitions))
     {
-        let stream = read_stream(source, segment, budget, warnings)?;
-        parse_stream(
-            &stream,
-            segment.payload_offset(),
-            &mut definitions,
-            &mut metadata,
-            warnings,
-        );
+        for piece in read_stream(source, segment, budget, warnings)? {
+            parse_stream(
+                &piece,
+                segment.payload_offset(),
+                &mut definitions,
+                &mut metadata,
+                warnings,
+            );
+        }
     }
     Ok(Rest {
         metadata,

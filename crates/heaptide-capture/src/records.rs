@@ -2,9 +2,10 @@
 
 use std::io;
 
-use heaptide_format::SegmentKind;
+use heaptide_format::{RECORD_BLOCK_BYTES, RecordBlock, SegmentKind};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::record_blocks::{self, Unpacked};
 use crate::segments::SegmentSummary;
 use crate::source::Source;
 use crate::table::Table;
@@ -36,22 +37,26 @@ pub(crate) fn read_table<T: FromBytes + IntoBytes + Immutable + Clone>(
             });
             continue;
         }
-        let records = read_records(source, segment, stride, budget, warnings)?;
-        if table.insert(segment.first_index, records).is_err() {
-            warnings.add(
-                WarningKind::OverlappingSegments,
-                Some(segment.offset),
-                || {
-                    format!(
-                        "a segment of {} has numbers that were taken before and was skipped",
-                        kind.name()
-                    )
-                },
-            );
+        for (first, records) in read_records(source, segment, stride, budget, warnings)? {
+            if table.insert(first, records).is_err() {
+                warnings.add(
+                    WarningKind::OverlappingSegments,
+                    Some(segment.offset),
+                    || {
+                        format!(
+                            "a segment of {} has numbers that were taken before and was skipped",
+                            kind.name()
+                        )
+                    },
+                );
+            }
         }
     }
     Ok(table)
 }
+
+/// Records whose numbers follow one another, after the number of the first.
+type Run<T> = (u64, Vec<T>);
 
 /// A later minor version may append fields to a record, so a record may be longer than `T`.
 fn read_records<T: FromBytes + IntoBytes + Immutable + Clone>(
@@ -60,27 +65,42 @@ fn read_records<T: FromBytes + IntoBytes + Immutable + Clone>(
     stride: usize,
     budget: &mut Budget,
     warnings: &mut Warnings,
-) -> io::Result<Vec<T>> {
-    let mut records = Vec::new();
-    for_each_chunk(source, segment, stride, budget, warnings, |bytes| {
-        records.extend(
-            bytes
+) -> io::Result<Vec<Run<T>>> {
+    let mut runs: Vec<Run<T>> = Vec::new();
+    let mut expected = 0;
+    for_each_piece(
+        source,
+        segment,
+        stride,
+        budget,
+        warnings,
+        |offset, bytes| {
+            let records = bytes
                 .chunks_exact(stride)
                 .filter_map(|record| T::read_from_prefix(record).ok())
-                .map(|(record, _)| record),
-        );
-    })?;
-    Ok(records)
+                .map(|(record, _)| record);
+            match runs.last_mut() {
+                Some((_, run)) if offset == expected => run.extend(records),
+                _ => {
+                    let first = segment.first_index.saturating_add(offset / stride as u64);
+                    runs.push((first, records.collect()));
+                }
+            }
+            expected = offset + bytes.len() as u64;
+        },
+    )?;
+    Ok(runs)
 }
 
-/// Calls `consume` with the readable payload in pieces that are multiples of `unit`.
-fn for_each_chunk(
+/// Calls `consume` with pieces of the payload, and where they stand in it: of what is packed there, if it is in blocks. Pieces are
+/// multiples of `unit`, but for damage. Something may be left out between them.
+fn for_each_piece(
     source: &dyn Source,
     segment: &SegmentSummary,
     unit: usize,
     budget: &mut Budget,
     warnings: &mut Warnings,
-    mut consume: impl FnMut(&[u8]),
+    consume: impl FnMut(u64, &[u8]),
 ) -> io::Result<()> {
     let mut readable = segment.readable;
     if readable > budget.0 {
@@ -90,37 +110,132 @@ fn for_each_chunk(
         readable = budget.0;
     }
     budget.0 -= readable;
-    let step = (CHUNK_BYTES - CHUNK_BYTES % unit) as u64;
-    let mut buffer = vec![0; step.min(readable) as usize];
-    let mut done = 0;
-    while done < readable {
-        let wanted = step.min(readable - done) as usize;
-        let count = source.read_at(segment.payload_offset() + done, &mut buffer[..wanted])?;
-        consume(&buffer[..count]);
-        if count < wanted {
+    let read = Read {
+        source,
+        start: segment.payload_offset(),
+        readable,
+    };
+    if segment.in_blocks {
+        // A small multiple of what is read, as blocks do not expand without bound.
+        read.for_each_block(segment.record_bytes as usize, warnings, consume)
+    } else {
+        read.for_each_chunk(unit, warnings, consume)
+    }
+}
+
+/// A payload that is to be read.
+struct Read<'a> {
+    source: &'a dyn Source,
+    start: u64,
+    readable: u64,
+}
+
+impl Read<'_> {
+    fn for_each_chunk(
+        &self,
+        unit: usize,
+        warnings: &mut Warnings,
+        mut consume: impl FnMut(u64, &[u8]),
+    ) -> io::Result<()> {
+        let step = (CHUNK_BYTES - CHUNK_BYTES % unit) as u64;
+        let mut buffer = vec![0; step.min(self.readable) as usize];
+        let mut done = 0;
+        while done < self.readable {
+            let wanted = step.min(self.readable - done) as usize;
+            let count = self.fill(done, &mut buffer[..wanted], warnings)?;
+            consume(done, &buffer[..count]);
+            if count < wanted {
+                break;
+            }
+            done += count as u64;
+        }
+        Ok(())
+    }
+
+    /// `stride`: bytes of a record, zero in a stream.
+    fn for_each_block(
+        &self,
+        stride: usize,
+        warnings: &mut Warnings,
+        mut consume: impl FnMut(u64, &[u8]),
+    ) -> io::Result<()> {
+        let mut unpacked = Unpacked::default();
+        let mut packed = Vec::new();
+        let (mut at, mut offset) = (0, 0);
+        while at < self.readable {
+            let Some(head) = self.read_block(at, &mut packed, warnings)? else {
+                warnings.add(WarningKind::DamagedSegment, Some(self.start + at), || {
+                    "a block of records is damaged; what stands behind it in its segment is lost"
+                        .to_owned()
+                });
+                break;
+            };
+            if unpacked.read(&head, stride, &packed) {
+                consume(offset, &unpacked.records);
+            } else {
+                warnings.add(WarningKind::DamagedSegment, Some(self.start + at), || {
+                    "a block of records is damaged; what it held is lost".to_owned()
+                });
+            }
+            offset += u64::from(head.unpacked_bytes);
+            at += u64::from(head.total_bytes);
+        }
+        Ok(())
+    }
+
+    /// The head of the block at `at`, and what was packed into it. `None`: there is no whole block.
+    fn read_block(
+        &self,
+        at: u64,
+        packed: &mut Vec<u8>,
+        warnings: &mut Warnings,
+    ) -> io::Result<Option<RecordBlock>> {
+        let mut head = [0; RECORD_BLOCK_BYTES];
+        let left = self.readable - at;
+        if left < RECORD_BLOCK_BYTES as u64 {
+            return Ok(None);
+        }
+        self.fill(at, &mut head, warnings)?;
+        let Some(head) =
+            record_blocks::read_head(&head).filter(|head| u64::from(head.total_bytes) <= left)
+        else {
+            return Ok(None);
+        };
+        packed.resize(head.packed_bytes as usize, 0);
+        self.fill(at + RECORD_BLOCK_BYTES as u64, packed, warnings)?;
+        Ok(Some(head))
+    }
+
+    /// How much of `buffer` could be filled from what stands at `at`.
+    fn fill(&self, at: u64, buffer: &mut [u8], warnings: &mut Warnings) -> io::Result<usize> {
+        let count = self.source.read_at(self.start + at, buffer)?;
+        if count < buffer.len() {
             // The file has shrunk since its length was asked for.
             warnings.add(
                 WarningKind::TruncatedSegment,
-                Some(segment.payload_offset() + done + count as u64),
+                Some(self.start + at + count as u64),
                 || "the file became shorter while it was read".to_owned(),
             );
-            break;
         }
-        done += count as u64;
+        Ok(count)
     }
-    Ok(())
 }
 
-/// The payload of a stream segment.
+/// The payload of a stream segment: in pieces where something between them is lost.
 pub(crate) fn read_stream(
     source: &dyn Source,
     segment: &SegmentSummary,
     budget: &mut Budget,
     warnings: &mut Warnings,
-) -> io::Result<Vec<u8>> {
-    let mut payload = Vec::new();
-    for_each_chunk(source, segment, 1, budget, warnings, |bytes| {
-        payload.extend_from_slice(bytes);
+) -> io::Result<Vec<Vec<u8>>> {
+    let mut pieces: Vec<Vec<u8>> = Vec::new();
+    let mut expected = 0;
+    for_each_piece(source, segment, 1, budget, warnings, |offset, bytes| {
+        match pieces.last_mut() {
+            Some(piece) if offset == expected => piece.extend_from_slice(bytes),
+            _ => pieces.push(bytes.to_vec()),
+        }
+        expected = offset + bytes.len() as u64;
     })?;
-    Ok(payload)
+    Ok(pieces)
 }

@@ -1,4 +1,4 @@
-//! Writes a capture anew when its program has ended: events packed, and nothing that was only of use to the
+//! Writes a capture anew when its program has ended: events and records packed, and nothing that was only of use to the
 //! writer (tables of working memory, room that was not needed).
 
 use std::fs::File;
@@ -6,13 +6,15 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use heaptide_format::{
-    CHUNK_HEADER_BYTES, ChunkHeader, FEATURE_PACKED_EVENTS, HEADER_BYTES, Header, Identity,
-    LARGEST_BLOCK_BYTES, MAGIC, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind,
+    CHUNK_HEADER_BYTES, ChunkHeader, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, HEADER_BYTES,
+    Header, Identity, LARGEST_BLOCK_BYTES, LARGEST_RECORD_BLOCK_BYTES, MAGIC, SEGMENT_HEADER_BYTES,
+    SEGMENT_IN_BLOCKS, SegmentHeader, SegmentKind,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::chunks::{ChunkBuffer, EventChunk, EventLog};
 use crate::packing;
+use crate::record_blocks;
 use crate::segments::{SegmentSummary, list_segments};
 use crate::source::{FileSource, Source};
 use crate::warning::Warnings;
@@ -83,21 +85,30 @@ pub fn rewrite(
         total: bytes_before,
         go_on,
     };
-    for segment in &segments {
-        let events = segment.kind == Some(SegmentKind::Events);
-        let scratch = segment.kind == Some(SegmentKind::Scratch);
-        // Says that nothing has survived, where it is empty.
-        let survivors = segment.kind == Some(SegmentKind::Survivors);
-        if !events && !scratch && (survivors || segment.readable > 0) {
-            writer.copy(segment)?;
+    let mut kept: Vec<&SegmentSummary> =
+        segments.iter().filter(|segment| is_kept(segment)).collect();
+    // Tables stand in pieces all over the file; those that follow one another become one. Streams keep their order.
+    kept.sort_by_key(|segment| (segment.raw_kind, segment.first_index));
+    let mut in_blocks = false;
+    for table in kept.chunk_by(|one, next| is_continued(one, next)) {
+        if is_packed(table[0]) {
+            writer.pack_records(table)?;
+            in_blocks = true;
+        } else {
+            writer.copy(table[0])?;
         }
     }
     let packed = writer.pack_all(&log)?;
     header.lifecycle.allocated_end = writer.end;
-    if packed {
-        header.identity.required_features |= FEATURE_PACKED_EVENTS;
-        header.identity.checksum = Identity::expected_checksum(&header.identity);
+    for (is_there, feature) in [
+        (packed, FEATURE_PACKED_EVENTS),
+        (in_blocks, FEATURE_PACKED_RECORDS),
+    ] {
+        if is_there {
+            header.identity.required_features |= feature;
+        }
     }
+    header.identity.checksum = Identity::expected_checksum(&header.identity);
     let bytes_after = writer.end;
     target.set_len(bytes_after)?;
     // Last: without it the file is no capture.
@@ -106,6 +117,32 @@ pub fn rewrite(
         bytes_before,
         bytes_after,
     })
+}
+
+/// What is not events says something to a reader?
+fn is_kept(segment: &SegmentSummary) -> bool {
+    match segment.kind {
+        Some(SegmentKind::Events | SegmentKind::Scratch) => false,
+        // Says that nothing has survived, where it is empty.
+        Some(SegmentKind::Survivors) => true,
+        _ => segment.readable > 0,
+    }
+}
+
+/// Others are kinds that we do not know.
+fn is_packed(segment: &SegmentSummary) -> bool {
+    segment.kind.is_some_and(SegmentKind::may_be_in_blocks)
+        && segment.record_bytes <= LARGEST_RECORD_BLOCK_BYTES
+}
+
+/// Do the records of `next` have the numbers behind those of `one`, or are both of a stream?
+fn is_continued(one: &SegmentSummary, next: &SegmentSummary) -> bool {
+    let bytes = u64::from(one.record_bytes);
+    let alike = one.raw_kind == next.raw_kind && one.record_bytes == next.record_bytes;
+    let follows = bytes == 0
+        || one.readable.is_multiple_of(bytes)
+            && one.first_index.checked_add(one.readable / bytes) == Some(next.first_index);
+    alike && is_packed(one) && follows
 }
 
 fn read_header(source: &FileSource) -> Result<Header, RewriteError> {
@@ -196,6 +233,51 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Records in segments that follow one another, or a stream.
+    fn pack_records(&mut self, segments: &[&SegmentSummary]) -> Result<(), RewriteError> {
+        let mut table = PackedTable::new(segments[0]);
+        for segment in segments {
+            // Where a block is lost a stream can be taken up again, as blocks begin where segments began.
+            if table.stride == 0 && segment.readable > table.wanted() {
+                table.finish_block();
+                self.write_table(&mut table, SEGMENT_BYTES)?;
+            }
+            let mut at = 0;
+            while at < segment.readable {
+                let length = table.wanted().min(segment.readable - at);
+                let to = table.records.len();
+                table.records.resize(to + length as usize, 0);
+                self.original
+                    .read_exact_at(&mut table.records[to..], segment.payload_offset() + at)?;
+                at += length;
+                self.advance(length)?;
+                if table.wanted() == 0 {
+                    table.finish_block();
+                    self.write_table(&mut table, SEGMENT_BYTES)?;
+                }
+            }
+        }
+        table.finish_block();
+        self.write_table(&mut table, 0)
+    }
+
+    /// Writes the gathered blocks of records once there are `least` bytes of them.
+    fn write_table(&mut self, table: &mut PackedTable, least: usize) -> Result<(), RewriteError> {
+        // One without blocks is for a table that is empty.
+        let is_due = table.blocks.len() >= least && (table.unpacked > 0 || !table.is_written);
+        if is_due {
+            let to = self.begin_segment(
+                table.kind | SEGMENT_IN_BLOCKS,
+                table.first_index,
+                table.stride,
+                table.blocks.len() as u64,
+            )?;
+            self.target.write_all_at(&table.blocks, to)?;
+            table.begin_next();
+        }
+        Ok(())
+    }
+
     /// The events of all streams, one after the other; false when there are none.
     fn pack_all(&mut self, log: &EventLog) -> Result<bool, RewriteError> {
         let mut segment = Vec::new();
@@ -238,6 +320,57 @@ impl Writer<'_> {
             blocks.clear();
         }
         Ok(())
+    }
+}
+
+/// Blocks of records for the next segment, and the block that is being filled.
+struct PackedTable {
+    kind: u32,
+    stride: u32,
+    /// Of the next segment.
+    first_index: u64,
+    blocks: Vec<u8>,
+    /// Bytes of the records in these blocks.
+    unpacked: u64,
+    records: Vec<u8>,
+    is_written: bool,
+}
+
+impl PackedTable {
+    fn new(first: &SegmentSummary) -> Self {
+        Self {
+            kind: first.raw_kind,
+            stride: first.record_bytes,
+            first_index: first.first_index,
+            blocks: Vec::new(),
+            unpacked: 0,
+            records: Vec::new(),
+            is_written: false,
+        }
+    }
+
+    /// How many more bytes the block takes: whole records fit.
+    fn wanted(&self) -> u64 {
+        let most = LARGEST_RECORD_BLOCK_BYTES;
+        let room = most - most.checked_rem(self.stride).unwrap_or_default();
+        u64::from(room) - self.records.len() as u64
+    }
+
+    fn finish_block(&mut self) {
+        if !self.records.is_empty() {
+            let block = record_blocks::pack(&self.records, self.stride as usize);
+            self.blocks.extend_from_slice(&block);
+            self.unpacked += self.records.len() as u64;
+            self.records.clear();
+        }
+    }
+
+    fn begin_next(&mut self) {
+        let records = self.unpacked.checked_div(u64::from(self.stride));
+        self.first_index = self.first_index.saturating_add(records.unwrap_or_default());
+        self.blocks.clear();
+        self.unpacked = 0;
+        self.is_written = true;
     }
 }
 

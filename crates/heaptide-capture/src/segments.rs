@@ -1,11 +1,16 @@
 //! The list of segments of a file.
 
-use heaptide_format::{
-    HEADER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader, SegmentKind,
-};
-use zerocopy::FromBytes;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
 
-use crate::source::Source;
+use heaptide_format::{
+    HEADER_BYTES, Header, SEGMENT_HEADER_BYTES, SEGMENT_IN_BLOCKS, SEGMENT_MAGIC, SegmentHeader,
+    SegmentKind,
+};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use crate::source::{FileSource, Source};
 use crate::warning::{WarningKind, Warnings};
 
 /// The unit in which a damaged chain of segments is searched for the next whole header.
@@ -20,6 +25,8 @@ pub struct SegmentSummary {
     pub kind: Option<SegmentKind>,
     /// The number of the kind as it is in the file.
     pub raw_kind: u32,
+    /// Whether the payload is blocks of what it holds ([`heaptide_format::RecordBlock`]).
+    pub in_blocks: bool,
     /// Bytes to the next segment.
     pub capacity: u64,
     /// Number of its first record.
@@ -38,6 +45,38 @@ impl SegmentSummary {
     }
 }
 
+/// Ranges of bytes of a capture, which nobody writes any more, that say nothing: tables of working memory and room that was not
+/// used. Whole pages; none where something in the file is damaged.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn spare_room(capture: &File) -> io::Result<Vec<Range<u64>>> {
+    let source = FileSource::from(capture.try_clone()?);
+    let mut header = Header::new_zeroed();
+    source.read_at(0, header.as_mut_bytes())?;
+    let mut warnings = Warnings::default();
+    let segments = list_segments(
+        &source,
+        HEADER_BYTES as u64,
+        header.lifecycle.allocated_end,
+        &mut warnings,
+    )?;
+    if !warnings.into_vec().is_empty() {
+        return Ok(Vec::new());
+    }
+    let spare = segments.iter().map(|segment| {
+        let used = match segment.kind {
+            Some(SegmentKind::Scratch) => 0,
+            // Whoever wrote it may count otherwise.
+            None => segment.capacity,
+            Some(_) => segment.readable,
+        };
+        let start = (segment.payload_offset().saturating_add(used)).next_multiple_of(SEARCH_STEP);
+        start..segment.offset.saturating_add(segment.capacity)
+    });
+    Ok(spare.filter(|range| !range.is_empty()).collect())
+}
+
 enum Found {
     Segment(SegmentHeader),
     /// No header has been written here.
@@ -52,7 +91,7 @@ pub(crate) fn list_segments(
     start: u64,
     allocated_end: u64,
     warnings: &mut Warnings,
-) -> std::io::Result<Vec<SegmentSummary>> {
+) -> io::Result<Vec<SegmentSummary>> {
     let mut segments = Vec::new();
     let mut offset = start;
     let mut searching = false;
@@ -87,7 +126,7 @@ pub(crate) fn list_segments(
     }
 }
 
-fn read_header(source: &dyn Source, offset: u64) -> std::io::Result<Found> {
+fn read_header(source: &dyn Source, offset: u64) -> io::Result<Found> {
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     if source.read_at(offset, &mut bytes)? < bytes.len() {
         return Ok(Found::Nothing);
@@ -112,7 +151,9 @@ fn summarise(
     length: u64,
     warnings: &mut Warnings,
 ) -> SegmentSummary {
-    let kind = SegmentKind::from_raw(header.kind);
+    let in_blocks = header.kind & SEGMENT_IN_BLOCKS != 0;
+    let kind = SegmentKind::from_raw(header.kind & !SEGMENT_IN_BLOCKS)
+        .filter(|kind| !in_blocks || kind.may_be_in_blocks());
     let name = kind.map_or("unknown", SegmentKind::name);
     if kind.is_none() {
         warnings.add(WarningKind::UnknownSegment, Some(offset), || {
@@ -143,6 +184,7 @@ fn summarise(
         offset,
         kind,
         raw_kind: header.kind,
+        in_blocks,
         capacity: header.capacity,
         first_index: header.first_index,
         record_bytes: header.record_bytes,

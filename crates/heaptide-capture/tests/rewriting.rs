@@ -6,8 +6,9 @@ use heaptide_capture::{
     Capture, EventVisitor, PlacedEvent, RewriteError, Rewritten, WarningKind, rewrite,
 };
 use heaptide_format::{
-    CHUNK_HEADER_BYTES, ChunkHeader, Encoder, Event, FEATURE_PACKED_EVENTS, HEADER_BYTES, Identity,
-    MOST_EVENT_BYTES, Mode, Moment, Receiver, SegmentKind, Site,
+    CHUNK_HEADER_BYTES, ChunkHeader, DefinitionHeader, DefinitionKind, Encoder, Event,
+    FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, HEADER_BYTES, Identity, MOST_EVENT_BYTES, Mode,
+    Moment, Node, Receiver, SegmentKind, Site,
 };
 use heaptide_testkit::builder::push_segment;
 use heaptide_testkit::{CaptureBuilder, fixtures};
@@ -114,6 +115,8 @@ fn every_record_and_every_event_is_the_same() {
     );
     assert!(before.nodes.iter().eq(after.nodes.iter()));
     assert!(before.cells.iter().eq(after.cells.iter()));
+    assert!(before.definitions.strings().eq(after.definitions.strings()));
+    assert!(before.definitions.codes().eq(after.definitions.codes()));
     fn raw<T: IntoBytes + zerocopy::Immutable>(table: &heaptide_capture::Table<T>) -> Vec<&[u8]> {
         table.iter().map(|(_, record)| record.as_bytes()).collect()
     }
@@ -158,7 +161,7 @@ fn an_aggregated_capture_loses_its_scratch_only() {
     assert!(packed.len() <= length);
     let (before, after) = (read(&bytes), read(&packed));
     assert!(before.nodes.iter().eq(after.nodes.iter()));
-    assert_eq!(after.identity.required_features, 0);
+    assert_eq!(after.identity.required_features, FEATURE_PACKED_RECORDS);
     assert!(after.warnings.is_empty());
 }
 
@@ -166,7 +169,10 @@ fn an_aggregated_capture_loses_its_scratch_only() {
 fn an_old_reader_is_told_and_nothing_is_packed_twice() {
     let (packed, _) = rewritten(&with_events()).unwrap();
     let identity = Identity::read_from_prefix(&packed).unwrap().0;
-    assert_eq!(identity.required_features, FEATURE_PACKED_EVENTS);
+    assert_eq!(
+        identity.required_features,
+        FEATURE_PACKED_EVENTS | FEATURE_PACKED_RECORDS
+    );
     assert_eq!(identity.checksum, identity.expected_checksum());
     assert!(matches!(rewritten(&packed), Err(RewriteError::Damaged(_))));
 }
@@ -200,14 +206,19 @@ fn it_stops_when_it_is_told_to() {
     assert_eq!(calls, 9);
 }
 
-/// The packed segment: where it is and its payload's end.
+/// The segment of packed events: where it is and its payload's end.
 fn packed_segment(bytes: &[u8]) -> (usize, usize) {
+    segment_of(bytes, SegmentKind::PackedEvents)
+}
+
+/// The first segment of a kind: where its payload begins and ends.
+fn segment_of(bytes: &[u8], kind: SegmentKind) -> (usize, usize) {
     let capture = read(bytes);
     let found = capture
         .segments
         .iter()
-        .find(|segment| segment.kind == Some(SegmentKind::PackedEvents));
-    let segment = found.expect("a packed segment");
+        .find(|segment| segment.kind == Some(kind));
+    let segment = found.expect("such a segment");
     let start = segment.payload_offset() as usize;
     (start, start + segment.readable as usize)
 }
@@ -298,4 +309,136 @@ fn a_block_that_claims_too_much_is_refused() {
         let capture = read(&lying);
         assert!(!capture.warnings.is_empty(), "{claim}");
     }
+}
+
+/// More nodes than a block holds, in pieces that follow those of the builder and one another, a gap, and more.
+fn with_nodes() -> Vec<u8> {
+    let mut bytes = CaptureBuilder::new().build();
+    let node = |number: u32| Node {
+        parent: (number - 1).saturating_sub(number % 3),
+        code: number / 7 % 50,
+        last_instruction: (number % 90 * 2) as i32,
+        flags: 0,
+    };
+    let mut push = |first: u32, count: u32| {
+        let nodes: Vec<Node> = (first..first + count).map(node).collect();
+        let first = u64::from(first);
+        push_segment(
+            &mut bytes,
+            SegmentKind::Nodes,
+            first,
+            16,
+            nodes.as_slice().as_bytes(),
+        );
+    };
+    for piece in 0..12 {
+        push(2 + piece * 4000, 4000);
+    }
+    push(100_000, 5000);
+    set_end(&mut bytes);
+    bytes
+}
+
+#[test]
+fn pieces_of_a_table_become_one() {
+    let bytes = with_nodes();
+    let (packed, _) = rewritten(&bytes).unwrap();
+    let (before, after) = (read(&bytes), read(&packed));
+    assert_eq!(before.nodes.len(), 53_002);
+    assert!(before.nodes.iter().eq(after.nodes.iter()));
+    assert!(after.warnings.is_empty(), "{:?}", after.warnings);
+    let nodes = after.segments.iter();
+    let nodes: Vec<(u64, bool)> = nodes
+        .filter(|segment| segment.kind == Some(SegmentKind::Nodes))
+        .map(|segment| (segment.first_index, segment.in_blocks))
+        .collect();
+    assert_eq!(nodes, [(0, true), (100_000, true)]);
+    assert!(
+        packed.len() * 20 < bytes.len(),
+        "{} of {}",
+        packed.len(),
+        bytes.len()
+    );
+}
+
+#[test]
+fn damage_in_a_block_of_records_is_told_and_leaves_the_others_their_numbers() {
+    let (packed, _) = rewritten(&with_nodes()).unwrap();
+    let whole = read(&packed).nodes;
+    let (start, end) = segment_of(&packed, SegmentKind::Nodes);
+    let mut kept_some_behind = false;
+    for at in (start..end).step_by(97) {
+        let mut damaged = packed.clone();
+        damaged[at] ^= 0x10;
+        let capture = read(&damaged);
+        let lost = whole.len() - capture.nodes.len();
+        // A byte that only fills up means nothing.
+        assert_eq!(lost > 0, !capture.warnings.is_empty(), "byte {at}");
+        for (number, node) in capture.nodes.iter() {
+            assert_eq!(whole.get(number), Some(node), "byte {at}");
+        }
+        kept_some_behind |= lost > 0 && capture.nodes.get(10).is_none() && lost < 20_000;
+        let cut_off = read(&packed[..at]);
+        assert!(!cut_off.warnings.is_empty());
+        assert!(cut_off.nodes.len() < whole.len());
+    }
+    assert!(kept_some_behind);
+}
+
+/// A string of one byte a code point.
+fn push_string(stream: &mut Vec<u8>, number: u32, text: &[u8]) {
+    let total = DefinitionHeader::total_bytes_for(text.len());
+    let header = DefinitionHeader {
+        total_bytes: total as u32,
+        kind: DefinitionKind::String as u32,
+        id: number,
+        encoding: 1,
+        payload_bytes: text.len() as u32,
+        checksum: heaptide_format::checksum(text),
+    };
+    let end = stream.len() + total;
+    stream.extend_from_slice(header.as_bytes());
+    stream.extend_from_slice(text);
+    stream.resize(end, 0);
+}
+
+#[test]
+fn definitions_behind_a_lost_block_are_there() {
+    let mut bytes = CaptureBuilder::new().build();
+    let mut random = heaptide_testkit::Random(5);
+    for segment in 0..9u32 {
+        let mut stream = Vec::new();
+        for number in 0..200 {
+            // Nothing that a packer could make use of.
+            let text: String = (0..300)
+                .map(|_| char::from(b'!' + random.below(90) as u8))
+                .collect();
+            push_string(&mut stream, segment * 200 + number + 1000, text.as_bytes());
+        }
+        push_segment(&mut bytes, SegmentKind::Definitions, 0, 0, &stream);
+    }
+    set_end(&mut bytes);
+    let (mut packed, _) = rewritten(&bytes).unwrap();
+    let (before, after) = (read(&bytes), read(&packed));
+    assert!(before.definitions.strings().eq(after.definitions.strings()));
+    let (start, end) = segment_of(&packed, SegmentKind::Definitions);
+    let count = |capture: &Capture| capture.definitions.strings().count();
+    let all = count(&after);
+    packed[usize::midpoint(start, end)] ^= 1;
+    let damaged = read(&packed);
+    assert!(!damaged.warnings.is_empty());
+    assert!((all - 800..all - 100).contains(&count(&damaged)));
+    assert!(damaged.definitions.string(1000).is_some());
+    assert!(damaged.definitions.string(2799).is_some());
+}
+
+#[test]
+fn a_table_of_nothing_says_so_still() {
+    let mut bytes = CaptureBuilder::new().build();
+    push_segment(&mut bytes, SegmentKind::Survivors, 0, 24, &[]);
+    set_end(&mut bytes);
+    let (packed, _) = rewritten(&bytes).unwrap();
+    let is_survivors =
+        |segment: &heaptide_capture::SegmentSummary| segment.kind == Some(SegmentKind::Survivors);
+    assert!(read(&packed).segments.iter().any(is_survivors));
 }

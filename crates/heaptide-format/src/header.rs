@@ -15,6 +15,8 @@ pub const HEADER_BYTES: usize = 4096;
 
 /// Bit of [`Identity::required_features`]: events are in segments of [`crate::SegmentKind::PackedEvents`].
 pub const FEATURE_PACKED_EVENTS: u64 = 1;
+/// Bit of [`Identity::required_features`]: there are segments that are [`crate::SEGMENT_IN_BLOCKS`].
+pub const FEATURE_PACKED_RECORDS: u64 = 2;
 
 /// In [`Identity::options`]: requests to Python's own allocators are recorded.
 pub const PYTHON_ALLOCATORS: u32 = 1;
@@ -52,7 +54,7 @@ pub struct Identity {
     pub version: u32,
     /// [`HEADER_BYTES`]; a reader finds the first segment here.
     pub header_bytes: u32,
-    /// Bits a reader must know, or refuse the file: [`FEATURE_PACKED_EVENTS`].
+    /// Bits a reader must know, or refuse the file: [`FEATURE_PACKED_EVENTS`], [`FEATURE_PACKED_RECORDS`].
     pub required_features: u64,
     /// Bits a reader may ignore.
     pub optional_features: u64,

@@ -6,6 +6,9 @@ use crate::header::code_enum;
 
 /// `"SEG1"`; the last field of a segment header to be stored, so a reader sees a whole header or none.
 pub const SEGMENT_MAGIC: u32 = u32::from_le_bytes(*b"SEG1");
+/// Bit of [`SegmentHeader::kind`], beside a kind that has records or is definitions: the payload is not these themselves but
+/// blocks ([`crate::RecordBlock`]). First index and size of a record are those of what is in the blocks.
+pub const SEGMENT_IN_BLOCKS: u32 = 1 << 16;
 /// Size of a [`SegmentHeader`]; the payload follows it.
 pub const SEGMENT_HEADER_BYTES: usize = 64;
 
@@ -15,7 +18,7 @@ pub const SEGMENT_HEADER_BYTES: usize = 64;
 pub struct SegmentHeader {
     /// [`SEGMENT_MAGIC`]. Zero: no segment here yet, and none after.
     pub magic: u32,
-    /// [`SegmentKind`]; readers skip kinds they do not know.
+    /// [`SegmentKind`], perhaps with [`SEGMENT_IN_BLOCKS`]; readers skip kinds they do not know.
     pub kind: u32,
     /// Bytes from this header to the next segment, a multiple of the page size.
     pub capacity: u64,
@@ -85,5 +88,22 @@ code_enum! {
         PackedEvents = 11 => "packed events",
         /// [`crate::Survivor`] records, in the order in which the objects were made. Written when tracking has ended.
         Survivors = 12 => "survivors",
+    }
+}
+
+impl SegmentKind {
+    /// Whether such a segment may be [`SEGMENT_IN_BLOCKS`].
+    #[must_use]
+    pub const fn may_be_in_blocks(self) -> bool {
+        matches!(
+            self,
+            Self::Definitions
+                | Self::Nodes
+                | Self::Cells
+                | Self::Threads
+                | Self::Slots
+                | Self::Samples
+                | Self::Survivors
+        )
     }
 }

@@ -68,6 +68,7 @@ pub(crate) fn for_each_record(
             "offset": segment.offset,
             "kind": segment.kind.map(SegmentKind::name),
             "raw_kind": segment.raw_kind,
+            "in_blocks": segment.in_blocks,
             "capacity": segment.capacity,
             "first_index": segment.first_index,
             "record_bytes": segment.record_bytes,

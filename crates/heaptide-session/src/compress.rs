@@ -148,7 +148,7 @@ fn end_requested(signals: &Signals) -> bool {
 
 /// Did the process end of itself, so that its capture is complete, and does nobody write it any more? That of
 /// a process that was killed is left as it was found.
-fn has_ended_well(capture: &File, waited_for: bool) -> io::Result<bool> {
+pub(crate) fn has_ended_well(capture: &File, waited_for: bool) -> io::Result<bool> {
     let mut identity = Identity::new_zeroed();
     capture.read_exact_at(identity.as_mut_bytes(), offsets::IDENTITY as u64)?;
     let mut lifecycle = Lifecycle::new_zeroed();

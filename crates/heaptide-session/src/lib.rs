@@ -43,6 +43,7 @@ pub mod samples;
 mod script;
 pub mod session;
 pub mod signals;
+mod spare;
 mod staging;
 mod standard_streams;
 pub mod supervise;

@@ -7,6 +7,7 @@ pub(crate) mod readers;
 mod report;
 mod statistics;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -231,9 +232,12 @@ impl Bench {
         command
     }
 
-    fn memray(&self, mode: &Mode, script: &Path) -> Command {
+    fn memray(&self, mode: &Mode, more: &[&str], script: &Path) -> Command {
         let mut command = Command::new(&self.python);
-        command.args(["-m", "memray", "run"]).args(mode.flags);
+        command
+            .args(["-m", "memray", "run"])
+            .args(mode.flags)
+            .args(more);
         command
             .args(["--quiet", "--force", "-o"])
             .arg(self.capture("bin"))
@@ -271,7 +275,7 @@ impl Bench {
                 let command = match contender {
                     Contender::Plain => self.plain(script),
                     Contender::Heaptide(mode) => self.heaptide(options.modes[mode], &[], script),
-                    Contender::Memray(mode) => self.memray(options.modes[mode], script),
+                    Contender::Memray(mode) => self.memray(options.modes[mode], &[], script),
                 };
                 let run = measure(command)?;
                 if run.check != reference.check {
@@ -295,7 +299,7 @@ impl Bench {
             }
         }
         for (mode, found) in options.modes.iter().zip(&mut rows.modes) {
-            // Once more, untimed: as large as the capture is while it is written.
+            // Once more, untimed: what there is before it is compressed.
             measure(self.heaptide(mode, &["--no-compress"], script))?;
             let statistics = self.statistics()?;
             let ours = &statistics["heaptide"];
@@ -303,7 +307,11 @@ impl Bench {
             found.events =
                 number(&statistics["total_num_allocations"]) + number(&ours["deallocations"]);
             found.live_blocks = number(&ours["peak_count"]);
-            found.uncompressed_bytes = length(&self.capture("tide"))?;
+            found.uncompressed_bytes = on_disk(&self.capture("tide"))?;
+            if !found.memray.is_empty() && mode.holds_events {
+                measure(self.memray(mode, &["--no-compress"], script))?;
+                found.memray_uncompressed_bytes = on_disk(&self.capture("bin"))?;
+            }
         }
         Ok(rows)
     }
@@ -325,7 +333,7 @@ impl Bench {
             plain.push(measure(&mut self.plain(&empty), None)?);
             heaptide.push(measure(&mut self.heaptide(mode, &[], &empty), None)?);
             if self.memray.is_some() {
-                memray.push(measure(&mut self.memray(mode, &empty), None)?);
+                memray.push(measure(&mut self.memray(mode, &[], &empty), None)?);
             }
         }
         let added = |ours: &[measure::Measurement]| {
@@ -341,4 +349,9 @@ impl Bench {
 
 fn length(path: &Path) -> Result<u64> {
     Ok(std::fs::metadata(path)?.len())
+}
+
+/// A capture that was not compressed has holes where it had working memory.
+fn on_disk(path: &Path) -> Result<u64> {
+    Ok(std::fs::metadata(path)?.blocks() * 512)
 }

@@ -26,8 +26,10 @@ pub(crate) struct ModeRows {
     /// Blocks live at the peak: the table of live blocks of `--aggregate` grows with them.
     pub(crate) live_blocks: f64,
     pub(crate) heaptide_bytes: u64,
-    /// Of heaptide's capture as it is while it is written.
+    /// Of heaptide's capture, on disk, before it is compressed.
     pub(crate) uncompressed_bytes: u64,
+    /// Likewise of Memray's.
+    pub(crate) memray_uncompressed_bytes: u64,
     pub(crate) memray_bytes: u64,
 }
 
@@ -103,8 +105,8 @@ pub(crate) fn markdown(
 fn write_table(text: &mut String, rows: &[Rows], index: usize, mode: &Mode) {
     text.push_str(
         "| workload | plain body s | heaptide | Memray | heaptide whole | Memray whole | events | heaptide ns/event | Memray ns/event | \
-         plain MiB | heaptide MiB | Memray MiB | live blocks | bytes/event | heaptide capture kB | Memray capture kB |\n\
-         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+         plain MiB | heaptide MiB | Memray MiB | live blocks | bytes/event | Memray bytes/event | heaptide capture kB | Memray capture kB |\n\
+         |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for row in rows {
         let runs = &row.modes[index];
@@ -124,14 +126,16 @@ fn write_table(text: &mut String, rows: &[Rows], index: usize, mode: &Mode) {
                 text
             }
         };
-        let bytes_per_event = if mode.holds_events && runs.events > 1e5 {
-            format!("{:.1}", runs.uncompressed_bytes as f64 / runs.events)
-        } else {
-            NOTHING.to_owned()
+        let bytes_per_event = |bytes: u64| {
+            if mode.holds_events && runs.events > 1e5 {
+                format!("{:.1}", bytes as f64 / runs.events)
+            } else {
+                NOTHING.to_owned()
+            }
         };
         let _ = writeln!(
             text,
-            "| {} | {:.3} | {:.2} | {} | {:.2} | {} | {} | {:.1} | {} | {:.0} | {:+.1} | {} | {} | {} | {} | {} |",
+            "| {} | {:.3} | {:.2} | {} | {:.2} | {} | {} | {:.1} | {} | {:.0} | {:+.1} | {} | {} | {} | {} | {} | {} |",
             row.workload,
             median(row.plain.iter().map(|run| run.body_cpu)),
             body_ratio(&runs.heaptide, &row.plain),
@@ -145,7 +149,8 @@ fn write_table(text: &mut String, rows: &[Rows], index: usize, mode: &Mode) {
             memory(&runs.heaptide),
             memray(format!("{:+.1}", memory(&runs.memray))),
             grouped(runs.live_blocks),
-            bytes_per_event,
+            bytes_per_event(runs.uncompressed_bytes),
+            memray(bytes_per_event(runs.memray_uncompressed_bytes)),
             runs.heaptide_bytes / 1000,
             memray(format!("{}", runs.memray_bytes / 1000)),
         );

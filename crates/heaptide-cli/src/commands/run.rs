@@ -191,10 +191,14 @@ fn watch(
         }
     };
     let compress = arguments.compress_on_exit || !arguments.no_compress;
-    if compress && ended.tracked() {
-        let problems =
-            session.compress(&ended, &mut |path, bytes| messages.compressing(path, bytes));
-        ended.problems.extend(problems);
+    if ended.tracked() {
+        if compress {
+            let problems =
+                session.compress(&ended, &mut |path, bytes| messages.compressing(path, bytes));
+            ended.problems.extend(problems);
+        } else {
+            session.give_back_spare_room(&ended);
+        }
     }
     messages.ended(&ended);
     session.clean_up();
