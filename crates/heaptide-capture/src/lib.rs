@@ -16,6 +16,7 @@ mod chunks;
 mod definitions;
 mod error;
 mod events;
+mod fingerprint;
 mod liveness;
 mod packing;
 mod process;

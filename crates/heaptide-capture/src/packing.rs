@@ -3,10 +3,12 @@
 use std::ops::Range;
 
 use heaptide_format::{
-    CHUNK_HEADER_BYTES, COLUMNS, ChunkHeader, ColumnPlaces, Decoder, InColumns,
-    LARGEST_BLOCK_BYTES, PACKED_BLOCK_BYTES, PackedBlock, Packing, Written, checksum, sort_fields,
+    CHUNK_HEADER_BYTES, COLUMNS, ChunkHeader, ColumnPlaces, InColumns, LARGEST_BLOCK_BYTES,
+    PACKED_BLOCK_BYTES, PackedBlock, Packing, checksum, sort_fields,
 };
 use zerocopy::{FromBytes, IntoBytes};
+
+use crate::fingerprint::Fingerprint;
 
 /// The lengths of a chunk's columns, or of all that were packed.
 const LENGTHS_BYTES: usize = COLUMNS * 4;
@@ -86,20 +88,20 @@ struct Packed {
 
 fn smallest(chunks: &[ChunkHeader], events: &[u8]) -> Packed {
     // What would not come back the same is not packed: the original is about to go.
-    let whole = |packed: &Packed| {
-        let mut unpacked = Unpacked::default();
+    let comes_back = |packed: &Packed, unpacked: &mut Unpacked| {
         packed.bytes.len() < events.len()
             && unpack_bytes(
                 packed.packing,
                 chunks,
                 events.len(),
                 &packed.bytes,
-                &mut unpacked,
+                unpacked,
             ) == Some(packed.sum)
-            && same_events(chunks, events, &unpacked).is_some()
     };
-    if let Some(columns) = into_columns(chunks, events)
-        && whole(&columns)
+    let mut unpacked = Unpacked::default();
+    if let Some((columns, fingerprints)) = into_columns(chunks, events)
+        && comes_back(&columns, &mut unpacked)
+        && fingerprints_of(&unpacked).as_ref() == Some(&fingerprints)
     {
         return columns;
     }
@@ -108,7 +110,7 @@ fn smallest(chunks: &[ChunkHeader], events: &[u8]) -> Packed {
         bytes: lz4_flex::block::compress(events),
         sum: checksum(events),
     };
-    if whole(&plain) {
+    if comes_back(&plain, &mut unpacked) && unpacked.bytes == events {
         return plain;
     }
     Packed {
@@ -118,36 +120,17 @@ fn smallest(chunks: &[ChunkHeader], events: &[u8]) -> Packed {
     }
 }
 
-/// Are the events of a block those that it was made of, one by one?
-fn same_events(chunks: &[ChunkHeader], events: &[u8], unpacked: &Unpacked) -> Option<()> {
-    for (range, place) in chunk_ranges(chunks).zip(&unpacked.chunks) {
-        let events = events.get(range)?;
-        match place {
-            Place::Written(range) => {
-                if unpacked.bytes.get(range.clone())? != events {
-                    return None;
-                }
-            }
-            Place::Columns(places) => {
-                let mut written = Written::new(events, 0);
-                let mut columns = InColumns::new(&unpacked.bytes, **places);
-                let (mut one, mut other) = (Decoder::new(), Decoder::new());
-                loop {
-                    let event = one.next(&mut written).ok()?;
-                    if event != other.next(&mut columns).ok()? {
-                        return None;
-                    }
-                    if event.is_none() {
-                        break;
-                    }
-                }
-                if columns.places().at != places.ends {
-                    return None;
-                }
-            }
-        }
-    }
-    (unpacked.chunks.len() == chunks.len()).then_some(())
+/// Of each chunk in columns, as whoever reads them will decode them, to their last byte.
+fn fingerprints_of(unpacked: &Unpacked) -> Option<Vec<Fingerprint>> {
+    let fingerprint = |place: &Place| {
+        let Place::Columns(places) = place else {
+            return None;
+        };
+        let mut columns = InColumns::new(&unpacked.bytes, **places);
+        let found = Fingerprint::of(&mut columns).ok()?;
+        (columns.places().at == places.ends).then_some(found)
+    };
+    unpacked.chunks.iter().map(fingerprint).collect()
 }
 
 /// The head of a block and those of its chunks, if `bytes` begin with them and they are whole.
@@ -250,22 +233,30 @@ type Lengths = [u32; COLUMNS];
 
 /// `None` where the bytes are not events to their last.
 ///
-/// The lengths of each chunk's columns, the packed lengths of the columns of all chunks, then these.
-fn into_columns(chunks: &[ChunkHeader], events: &[u8]) -> Option<Packed> {
+/// The lengths of each chunk's columns, the packed lengths of the columns of all chunks, then these; and what the events of each chunk
+/// come to.
+fn into_columns(chunks: &[ChunkHeader], events: &[u8]) -> Option<(Packed, Vec<Fingerprint>)> {
     let mut columns: [Vec<u8>; COLUMNS] = Default::default();
     let mut packed = Vec::new();
+    let mut fingerprints = Vec::with_capacity(chunks.len());
     for range in chunk_ranges(chunks) {
         let before = columns.each_ref().map(Vec::len);
-        sort_fields(events.get(range)?, |column, byte| {
-            columns[column as usize].push(byte);
-        })?;
+        let mut fingerprint = Fingerprint::default();
+        sort_fields(
+            events.get(range)?,
+            |column, byte| columns[column as usize].push(byte),
+            |moment, event| fingerprint.add(moment, event),
+        )?;
+        fingerprints.push(fingerprint);
         for (column, before) in columns.iter().zip(before) {
             let length = u32::try_from(column.len() - before).ok()?;
             packed.extend_from_slice(&length.to_le_bytes());
         }
     }
     let mut unpacked = packed.clone();
-    unpacked.extend(columns.iter().flatten());
+    for column in &columns {
+        unpacked.extend_from_slice(column);
+    }
     let lengths_at = packed.len();
     packed.resize(lengths_at + LENGTHS_BYTES, 0);
     for (number, column) in columns.iter().enumerate() {
@@ -279,11 +270,12 @@ fn into_columns(chunks: &[ChunkHeader], events: &[u8]) -> Option<Packed> {
         let length = u32::try_from(packed.len() - start).ok()?;
         packed[lengths_at + number * 4..][..4].copy_from_slice(&length.to_le_bytes());
     }
-    Some(Packed {
+    let packed = Packed {
         packing: Packing::Columns,
         bytes: packed,
         sum: checksum(&unpacked),
-    })
+    };
+    Some((packed, fingerprints))
 }
 
 /// Nothing larger than the lengths and twice the events is ever made.
@@ -342,7 +334,9 @@ fn from_columns(chunks: &[ChunkHeader], packed: &[u8], unpacked: &mut Unpacked) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use heaptide_format::{Encoder, Event, Fields, MOST_EVENT_BYTES, Moment, Site};
+    use heaptide_format::{
+        Decoder, Encoder, Event, Fields, MOST_EVENT_BYTES, Moment, Site, Written,
+    };
 
     fn chunk(sequence: u32, event_bytes: usize) -> ChunkHeader {
         ChunkHeader {

@@ -5,6 +5,7 @@
 //! [`crate::Decoder`] reads either form: it says which field it wants next, and [`Fields`] knows where that is.
 
 use crate::decoder::{BAD, BadEvent, CUT, Decoder, without_slots};
+use crate::event::{Event, Moment};
 
 /// How many columns there are.
 pub const COLUMNS: usize = 10;
@@ -178,18 +179,24 @@ fn cold_number(fields: &mut impl Fields, column: Column) -> Result<u64, BadEvent
     varint(|| fields.byte(column))
 }
 
-/// Tells the bytes of the columns of a chunk's events one by one. `None`: these are no events of this
+/// Tells the bytes of the columns of a chunk's events one by one, and the events. `None`: these are no events of this
 /// version, or they end in the middle of one.
 ///
 /// Control bytes of which a part is that of a slot would differ from event to event without a pattern; so slots
 /// are whole in their columns, and the lowest of those control bytes stands for all.
-pub fn sort_fields(events: &[u8], tell: impl FnMut(Column, u8)) -> Option<()> {
+pub fn sort_fields(
+    events: &[u8],
+    tell: impl FnMut(Column, u8),
+    mut hear: impl FnMut(Moment, Event),
+) -> Option<()> {
     let mut fields = Told {
         written: Written::new(events, 0),
         tell,
     };
     let mut decoder = Decoder::new();
-    while decoder.next(&mut fields).ok()?.is_some() {}
+    while let Some((moment, event)) = decoder.next(&mut fields).ok()? {
+        hear(moment, event);
+    }
     Some(())
 }
 

@@ -82,7 +82,7 @@ pub struct Site {
 }
 
 /// One event of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A block or a mapping was made.
     Allocated {

@@ -254,7 +254,13 @@ fn runs_are_what_single_steps_are() {
 /// The columns of a chunk, side by side in other bytes.
 fn sorted(bytes: &[u8]) -> Option<(Vec<u8>, ColumnPlaces)> {
     let mut columns: [Vec<u8>; COLUMNS] = Default::default();
-    sort_fields(bytes, |column, byte| columns[column as usize].push(byte))?;
+    let mut heard = Vec::new();
+    sort_fields(
+        bytes,
+        |column, byte| columns[column as usize].push(byte),
+        |moment, event| heard.push((moment, event)),
+    )?;
+    assert_eq!(heard, told(&mut Written::new(bytes, 0)).0);
     let mut all = std::vec![0xff; 3];
     let mut places = ColumnPlaces::default();
     for (number, column) in columns.iter().enumerate() {
