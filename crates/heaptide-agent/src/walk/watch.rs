@@ -1,0 +1,63 @@
+//! How a walk learns that a frame has been on the stack since it was remembered, so that it may end there.
+
+use heaptide_cpython::{Layout, Marking, Marks, NewestChunk};
+
+/// What a walk asks of the frames that it passes.
+pub(super) trait Watch<F> {
+    /// Has the frame been on the stack since it was remembered? If not, what can be done is done for the
+    /// question to be answered next time.
+    ///
+    /// # Safety
+    /// The frame is on this thread's stack and shown, and will be remembered, or the memo emptied.
+    unsafe fn has_stayed(&self, layout: &Layout, frame: *const u8) -> bool;
+}
+
+/// Nothing.
+pub(super) struct NoMarks;
+
+impl<F> Watch<F> for NoMarks {
+    #[inline(always)]
+    unsafe fn has_stayed(&self, _layout: &Layout, _frame: *const u8) -> bool {
+        false
+    }
+}
+
+/// Whether it begins the newest chunk of the stack, and that is still there.
+pub(super) struct StartOfChunk(pub(super) NewestChunk);
+
+impl<F> Watch<F> for StartOfChunk {
+    #[inline(always)]
+    unsafe fn has_stayed(&self, _layout: &Layout, frame: *const u8) -> bool {
+        // SAFETY: this thread stands still while it is in here.
+        unsafe {
+            if frame.addr() != self.0.first_frame() {
+                return false;
+            }
+            if self.0.is_marked() {
+                return true;
+            }
+            self.0.set_marked();
+        }
+        false
+    }
+}
+
+/// Whether it is marked.
+pub(super) struct Marked<'a> {
+    pub(super) marks: &'a Marks,
+    pub(super) python: *const u8,
+}
+
+impl<F: Marking> Watch<F> for Marked<'_> {
+    #[inline(always)]
+    unsafe fn has_stayed(&self, layout: &Layout, frame: *const u8) -> bool {
+        // SAFETY: the caller's promise; marks were found to be valid for this state.
+        unsafe {
+            if F::is_marked(self.marks, frame) {
+                return true;
+            }
+            F::mark(self.marks, layout, self.python, frame);
+        }
+        false
+    }
+}
