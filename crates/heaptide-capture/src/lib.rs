@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod ahead;
+mod batch;
 mod chunks;
 mod definitions;
 mod error;

@@ -6,22 +6,19 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use heaptide_format::{
-    CHUNK_HEADER_BYTES, ChunkHeader, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, HEADER_BYTES,
-    Header, Identity, LARGEST_BLOCK_BYTES, LARGEST_RECORD_BLOCK_BYTES, MAGIC, SEGMENT_HEADER_BYTES,
+    CHUNK_HEADER_BYTES, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, HEADER_BYTES, Header,
+    Identity, LARGEST_BLOCK_BYTES, LARGEST_RECORD_BLOCK_BYTES, MAGIC, SEGMENT_HEADER_BYTES,
     SEGMENT_IN_BLOCKS, SegmentHeader, SegmentKind,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::chunks::{ChunkBuffer, EventChunk, EventLog};
-use crate::packing;
+use crate::batch::{Batch, Block};
+use crate::chunks::{ChunkBuffer, EventLog};
 use crate::record_blocks;
 use crate::segments::{SegmentSummary, list_segments};
 use crate::source::{FileSource, Source};
 use crate::warning::Warnings;
 
-/// A block takes chunks up to so many bytes of events: what a reader holds of each stream.
-const BLOCK_BYTES: usize = 256 << 10;
-const MOST_CHUNKS: usize = 64;
 /// Blocks are gathered up to about this size for a segment.
 const SEGMENT_BYTES: usize = 1 << 20;
 const COPY_BYTES: u64 = 256 << 10;
@@ -280,6 +277,8 @@ impl Writer<'_> {
 
     /// The events of all streams, one after the other; false when there are none.
     fn pack_all(&mut self, log: &EventLog) -> Result<bool, RewriteError> {
+        let bytes = log.chunks().iter().map(|chunk| chunk.bytes).sum();
+        let mut batch = Batch::new(bytes);
         let mut segment = Vec::new();
         let mut buffer = ChunkBuffer::default();
         for stream in log
@@ -298,17 +297,30 @@ impl Writer<'_> {
                     ));
                 }
                 if !block.takes(events.len()) {
-                    block.finish_into(&mut segment);
-                    self.write_segment(&mut segment, SEGMENT_BYTES)?;
+                    batch.push(std::mem::take(&mut block));
+                    if batch.is_full() {
+                        self.write_batch(&mut batch, &mut segment)?;
+                    }
                 }
                 block.push(chunk, events);
                 self.advance(chunk.bytes)?;
             }
-            block.finish_into(&mut segment);
-            self.write_segment(&mut segment, SEGMENT_BYTES)?;
+            batch.push(block);
+            if batch.is_full() {
+                self.write_batch(&mut batch, &mut segment)?;
+            }
         }
+        self.write_batch(&mut batch, &mut segment)?;
         self.write_segment(&mut segment, 1)?;
         Ok(!log.chunks().is_empty())
+    }
+
+    fn write_batch(&mut self, batch: &mut Batch, segment: &mut Vec<u8>) -> io::Result<()> {
+        for block in batch.pack() {
+            segment.extend_from_slice(&block);
+            self.write_segment(segment, SEGMENT_BYTES)?;
+        }
+        Ok(())
     }
 
     /// Writes the gathered blocks once there are `least` bytes of them.
@@ -371,37 +383,5 @@ impl PackedTable {
         self.blocks.clear();
         self.unpacked = 0;
         self.is_written = true;
-    }
-}
-
-/// A block that is being filled.
-#[derive(Default)]
-struct Block {
-    chunks: Vec<ChunkHeader>,
-    events: Vec<u8>,
-}
-
-impl Block {
-    fn takes(&self, bytes: usize) -> bool {
-        self.chunks.is_empty()
-            || (self.events.len() + bytes <= BLOCK_BYTES && self.chunks.len() < MOST_CHUNKS)
-    }
-
-    fn push(&mut self, chunk: &EventChunk, events: &[u8]) {
-        self.chunks.push(ChunkHeader {
-            stream: chunk.stream,
-            sequence: chunk.sequence,
-            thread: chunk.thread,
-            event_bytes: u32::try_from(events.len()).unwrap_or_default(),
-        });
-        self.events.extend_from_slice(events);
-    }
-
-    fn finish_into(&mut self, segment: &mut Vec<u8>) {
-        if !self.chunks.is_empty() {
-            segment.extend_from_slice(&packing::pack(&self.chunks, &self.events));
-            self.chunks.clear();
-            self.events.clear();
-        }
     }
 }
