@@ -13,6 +13,8 @@ use crate::chunks::{ChunkBuffer, EventChunk, EventLog};
 /// Where less is packed a thread is not worth its beginning.
 const WORTH_A_THREAD_BYTES: u64 = 4 << 20;
 
+const NAME: &str = "heaptide unpack";
+
 /// It unpacks, and that is all.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -52,8 +54,8 @@ impl Ahead {
             }
         };
         // Where no more threads are to be had it goes without.
-        let name = "heaptide unpack".to_owned();
-        let builder = Builder::new().name(name).stack_size(STACK_BYTES);
+        let builder = Builder::new().name(NAME.to_owned());
+        let builder = builder.stack_size(STACK_BYTES);
         builder.spawn_scoped(scope, work).ok()?;
         Some(Self {
             questions,
@@ -90,5 +92,107 @@ impl Ahead {
         if self.questions.send((*next, buffer)).is_ok() {
             self.asked = Some(next.offset);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use heaptide_format::{Event, Moment, Receiver, Site};
+    use heaptide_testkit::storm::{Storm, write_event_storm};
+
+    use super::*;
+    use crate::source::{OwnedSource, Source};
+    use crate::{EventVisitor, reader, rewrite};
+
+    /// Notes how many blocks each side has read.
+    struct Watched {
+        bytes: OwnedSource,
+        /// By the thread that unpacks, by others.
+        blocks: Arc<[AtomicUsize; 2]>,
+    }
+
+    impl Source for Watched {
+        fn length(&self) -> io::Result<u64> {
+            self.bytes.length()
+        }
+
+        fn budget(&self) -> io::Result<u64> {
+            self.bytes.budget()
+        }
+
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+            // Headers are short.
+            if buffer.len() > 4096 {
+                let name = std::thread::current().name().map(str::to_owned);
+                let by = usize::from(name.as_deref() != Some(NAME));
+                self.blocks[by].fetch_add(1, Ordering::Relaxed);
+            }
+            self.bytes.read_at(offset, buffer)
+        }
+    }
+
+    #[derive(Default)]
+    struct Counted(usize);
+
+    impl Receiver for Counted {
+        fn allocated(&mut self, _: u64, _: &Site) {
+            self.0 += 1;
+        }
+
+        fn freed(&mut self, _: u64) {
+            self.0 += 1;
+        }
+    }
+
+    impl EventVisitor for Counted {
+        fn place(&mut self, _: Moment, _: usize, _: u32) {}
+
+        fn rare(&mut self, _: Event) {
+            self.0 += 1;
+        }
+
+        fn read(&mut self, _: u64) {}
+    }
+
+    #[test]
+    fn blocks_of_large_captures_are_unpacked_by_the_other_thread() {
+        if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+            println!("not tested: there is one processor");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (original, target) = (directory.path().join("a"), directory.path().join("b"));
+        let storm = Storm {
+            events: 4_000_000,
+            live: 1000,
+            stacks: 100,
+        };
+        write_event_storm(&original, storm).unwrap();
+        let (from, to) = (File::open(&original), File::create(&target));
+        rewrite(&from.unwrap(), &to.unwrap(), &mut |_, _| true).unwrap();
+
+        let blocks = Arc::new([const { AtomicUsize::new(0) }; 2]);
+        let source = Watched {
+            bytes: OwnedSource(std::fs::read(target).unwrap()),
+            blocks: blocks.clone(),
+        };
+        let mut capture = reader::read_capture(&source, "x.tide".as_ref()).unwrap();
+        capture.attach_events(source);
+        let order = capture.events.in_order();
+        // The first block of each stream has been read by now.
+        for block in blocks.iter() {
+            block.store(0, Ordering::Relaxed);
+        }
+        let mut counted = Counted::default();
+        assert!(order.visit(&mut counted).into_vec().is_empty());
+        assert_eq!(counted.0, 4_000_000);
+        let [ahead, others] = [0, 1].map(|by| blocks[by].load(Ordering::Relaxed));
+        // Of four streams that go side by side, the one whose block is on its way has all of its blocks so, and the others none.
+        let told = format!("{ahead} blocks ahead, {others} when they were wanted");
+        assert!(ahead > 8 && 4 * ahead >= others, "{told}");
     }
 }
