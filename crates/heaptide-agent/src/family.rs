@@ -15,7 +15,7 @@ use heaptide_format::{
 use heaptide_recorder::{Mapping, Recorder, SpinLock};
 
 use crate::thread::Turn;
-use crate::{RECORDER, guard, interpreter, real, session, switch, thread};
+use crate::{RECORDER, guard, interpreter, real, search_path, session, switch, thread};
 
 const FORKS: u8 = 1;
 const CHILDREN: u8 = 2;
@@ -261,6 +261,7 @@ fn make_for_fork() -> bool {
         MetadataKey::PythonVersion,
         interpreter::version_text_known(),
     );
+    let _ = RECORDER.metadata(MetadataKey::SearchPath, search_path::known());
     RECORDER.tracking_begins(
         version,
         allocator,

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use crate::objects::Refused;
 use crate::{
     RECORDER, code, family, guard, interpreter, loader, names, objects, python_allocators, real,
-    sampler, server, start, switch, thread,
+    sampler, search_path, server, start, switch, thread,
 };
 
 /// Changes when the functions do.
@@ -353,6 +353,8 @@ unsafe fn track(path: &CStr, config: &mut Config) -> Code {
             return Code::Capture;
         }
     };
+    // SAFETY: the GIL is held, tracking is off, and nobody else starts it.
+    unsafe { search_path::read() };
     if note_facts(config).is_err() {
         config.os_error = Errno::NOSPC.raw_os_error();
         return Code::Capture;
@@ -410,6 +412,7 @@ unsafe fn switch_on(identity: &Identity) {
 
 fn note_facts(config: &Config) -> Result<(), heaptide_recorder::Stop> {
     RECORDER.metadata(MetadataKey::PythonVersion, interpreter::version_text())?;
+    RECORDER.metadata(MetadataKey::SearchPath, search_path::known())?;
     let mut digits = [0u8; 10];
     let mut at = digits.len();
     let mut left = config.frames_below;

@@ -40,6 +40,7 @@ mod own_heap;
 mod python_allocators;
 mod real;
 mod sampler;
+mod search_path;
 mod server;
 mod session;
 mod start;

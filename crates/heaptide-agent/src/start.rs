@@ -10,7 +10,7 @@ use crate::interpreter;
 use crate::session::{self, Session};
 use crate::{
     RECORDER, audit_hook, code, family, fork, guard, inside, loader, names, objects,
-    python_allocators, real, sampler, server, switch, thread,
+    python_allocators, real, sampler, search_path, server, switch, thread,
 };
 
 static SESSION: SpinLock<Option<Session>> = SpinLock::new(None);
@@ -139,8 +139,12 @@ fn begin() {
     let _ = RECORDER.metadata(MetadataKey::PythonVersion, interpreter::version_text());
     // All that needs the interpreter's own services comes before the first slot is patched, so that
     // none of it is counted as the program's.
-    // SAFETY: the GIL is held.
-    unsafe { interpreter::at_exit(finish_at_exit) };
+    // SAFETY: the GIL is held, and this happens once.
+    unsafe {
+        interpreter::at_exit(finish_at_exit);
+        search_path::read();
+    }
+    let _ = RECORDER.metadata(MetadataKey::SearchPath, search_path::known());
     names::prepare();
     code::watch_destruction();
     real::resolve();

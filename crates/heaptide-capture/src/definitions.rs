@@ -97,13 +97,23 @@ impl Metadata {
     /// The program's arguments.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
-        let raw = self.raw(MetadataKey::CommandLine).unwrap_or_default();
-        let raw = raw.strip_suffix(b"\0").unwrap_or(raw);
+        self.list(MetadataKey::CommandLine)
+    }
+
+    /// `sys.path` when tracking began; empty where the capture does not tell.
+    #[must_use]
+    pub fn search_path(&self) -> Vec<String> {
+        self.list(MetadataKey::SearchPath)
+    }
+
+    /// Texts, each ended by a NUL byte.
+    fn list(&self, key: MetadataKey) -> Vec<String> {
+        let raw = self.raw(key).unwrap_or_default();
         if raw.is_empty() {
-            Vec::new()
-        } else {
-            raw.split(|&byte| byte == 0).map(escape_bytes).collect()
+            return Vec::new();
         }
+        let raw = raw.strip_suffix(b"\0").unwrap_or(raw);
+        raw.split(|&byte| byte == 0).map(escape_bytes).collect()
     }
 
     /// The arguments in one line, quoted so that a shell would take them apart again.

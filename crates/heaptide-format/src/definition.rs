@@ -99,5 +99,7 @@ code_enum! {
         /// Decimal: how many Python frames of the thread that started tracking stand below the one that asked for
         /// it, where tracking starts inside a program (`Tracker`).
         FramesBelow = 9 => "frames_below",
+        /// `sys.path` when tracking began (of a forked child: its parent's), each entry ended by a NUL byte, raw.
+        SearchPath = 10 => "search_path",
     }
 }

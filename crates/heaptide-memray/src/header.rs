@@ -30,6 +30,8 @@ pub(crate) struct Header {
     pub(crate) python_allocator: u8,
     pub(crate) traces_python_allocators: bool,
     pub(crate) object_lifetimes: bool,
+    /// `sys.path` when Memray was started, each entry ended by a zero.
+    pub(crate) search_path: Vec<u8>,
 }
 
 /// Which Memray writes files of a version.
@@ -83,11 +85,12 @@ pub(crate) fn read(input: &mut Input) -> Result<Header> {
     let python_allocator = input.byte()?;
     let traces_python_allocators = version >= 11 && input.byte()? != 0;
     let object_lifetimes = version >= 12 && input.byte()? != 0;
+    let mut search_path = Vec::new();
     if version >= 13 {
-        // Directory of the standard library, site-packages, sys.path.
+        // Directory of the standard library, site-packages.
         input.text()?;
-        input.skip_texts()?;
-        input.skip_texts()?;
+        input.texts()?;
+        search_path = input.texts()?;
     }
     Ok(Header {
         version,
@@ -103,5 +106,6 @@ pub(crate) fn read(input: &mut Input) -> Result<Header> {
         python_allocator,
         traces_python_allocators,
         object_lifetimes,
+        search_path,
     })
 }

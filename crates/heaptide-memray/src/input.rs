@@ -196,9 +196,18 @@ impl Input {
         Ok(bytes)
     }
 
-    /// Texts up to an empty one.
-    pub(crate) fn skip_texts(&mut self) -> Result<()> {
-        while !self.text()?.is_empty() {}
-        Ok(())
+    /// Texts up to an empty one, each with a zero behind it; those beyond the longest text are left out.
+    pub(crate) fn texts(&mut self) -> Result<Vec<u8>> {
+        let mut texts = Vec::new();
+        loop {
+            let text = self.text()?;
+            if text.is_empty() {
+                return Ok(texts);
+            }
+            if texts.len() + text.len() < LONGEST_TEXT {
+                texts.extend_from_slice(&text);
+                texts.push(0);
+            }
+        }
     }
 }

@@ -108,6 +108,9 @@ impl Translation {
         output.metadata(MetadataKey::CommandLine, &arguments);
         let writer = crate::header::memray_of(header.version);
         output.metadata(MetadataKey::Writer, writer.as_bytes());
+        if !header.search_path.is_empty() {
+            output.metadata(MetadataKey::SearchPath, &header.search_path);
+        }
         let mut translation = Self {
             output,
             warnings: Warnings::default(),

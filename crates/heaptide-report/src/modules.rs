@@ -7,6 +7,8 @@ use rustc_hash::FxHashMap;
 
 /// Where no frame is outside the standard library.
 const ROOT: &str = "<root>";
+/// Packages whose frames stand below those of a program that is tracked.
+const PROFILERS: [&str; 2] = ["heaptide", "memray"];
 
 /// What one top-level module allocated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,14 +68,20 @@ pub(crate) fn largest_modules(rows: &[ModuleRow], bytes: bool, limit: usize) -> 
     rows
 }
 
-/// Where the program's own modules are searched first: its directory and the working directory.
+/// What modules of the program are named relative to, the first that holds them: the entries of `sys.path`, those within
+/// others first; then, for captures that do not have them and for what a program has added since, the directory of the
+/// script and the working directory.
 pub(crate) fn program_directories(capture: &Capture) -> Vec<String> {
     let target = capture.metadata.text(MetadataKey::Target);
     let script = target.as_deref().and_then(|target| target.rsplit_once('/'));
     let working = capture.metadata.text(MetadataKey::WorkingDirectory);
     let below = working.as_deref().unwrap_or_default();
+    let entries = capture.metadata.search_path();
+    let mut directories: Vec<String> = entries.iter().map(|entry| absolute(entry, below)).collect();
+    directories.sort_by_key(|directory| std::cmp::Reverse(directory.len()));
     let script = script.map(|(directory, _)| absolute(directory, below));
-    script.into_iter().chain(working).collect()
+    directories.extend(script.into_iter().chain(working));
+    directories
 }
 
 /// A directory as the interpreter puts it before the names of modules.
@@ -103,7 +111,9 @@ pub(crate) fn module_of(file: &str, directories: &[String]) -> Option<String> {
     }
     for packages in ["/site-packages/", "/dist-packages/"] {
         if let Some((_, path)) = file.rsplit_once(packages) {
-            return Some(top_level(path));
+            let module = top_level(path);
+            // What tracks a program is none of it, as the standard library that starts it is not.
+            return (!PROFILERS.contains(&module.as_str())).then_some(module);
         }
     }
     if is_standard_library(file) {
@@ -146,6 +156,8 @@ fn is_standard_library(file: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use heaptide_capture::Metadata;
+    use heaptide_testkit::fixtures;
 
     #[test]
     fn directories_of_scripts() {
@@ -163,6 +175,34 @@ mod tests {
         let module = |file| module_of(file, &directories);
         assert_eq!(module("/srv/sub/app.py").as_deref(), Some("app"));
         assert_eq!(module("/srv/sub/pkg/mod.py").as_deref(), Some("pkg"));
+    }
+
+    #[test]
+    fn modules_are_named_by_the_innermost_entry_of_the_search_path() {
+        let mut capture =
+            Capture::from_bytes(&fixtures::killed_service().build(), "x.tide").unwrap();
+        capture.metadata = Metadata::from_iter([
+            (MetadataKey::Target, b"bin/app.py".to_vec()),
+            (MetadataKey::WorkingDirectory, b"/srv".to_vec()),
+            (
+                MetadataKey::SearchPath,
+                b"/srv/bin\0/lib\0/lib/python3.12\0./plugins/\0/lib/own/nested\0\0".to_vec(),
+            ),
+        ]);
+        let directories = program_directories(&capture);
+        let check = |file: &str, module: Option<&str>| {
+            assert_eq!(module_of(file, &directories).as_deref(), module, "{file}");
+        };
+        check("/srv/bin/app.py", Some("app"));
+        check("/lib/own/a.py", Some("own"));
+        check("/lib/own/nested/b/c.py", Some("b"));
+        check("/lib/own/nestedly/c.py", Some("own"));
+        check("/srv/plugins/x/y.py", Some("x"));
+        // By the working directory, where the search path has it (`''`) or what was added later lies in it.
+        check("/srv/late/z.py", Some("late"));
+        check("/lib/python3.12/json/decoder.py", None);
+        check("/lib/python3.12/site-packages/six.py", Some("six"));
+        check("/else/where.py", Some("where"));
     }
 
     #[test]
@@ -184,6 +224,8 @@ mod tests {
             Some("numpy"),
         );
         check("/v/lib/python3.12/site-packages/six.py", Some("six"));
+        check("/v/lib/python3.12/site-packages/memray/__main__.py", None);
+        check("/srv/memray/app.py", Some("memray"));
         check("/srv/app.py", Some("app"));
         check("/srv/shop/cart.py", Some("shop"));
         check("/elsewhere/shop/cart.py", Some("cart"));
