@@ -57,7 +57,7 @@ test("the keyboard moves, zooms, searches, switches and helps", async () => {
   await page.keyboard.press("Escape");
   await page.keyboard.press("/");
   await page.keyboard.type("/^(Cache.put|load_table) /");
-  expect(await text("matched")).toBe("100.0% matched: 74.0 MiB in 2 frames");
+  expect(await text("matched")).toBe("100.0% matched: 74.0 MiB in 2 stacks");
   await shoot(page, "search");
   await page.keyboard.press("Escape");
   expect(await text("matched")).toBe("");
@@ -148,7 +148,7 @@ test("the table of a flame graph leads back to it", async () => {
   expect(await page.textContent("#details h2")).toBe("Cache.put");
   await page.click("text=Find everywhere");
   expect(await page.locator("#graph-pane").isVisible()).toBe(true);
-  expect(await text("matched")).toBe("8.1% matched: 6.00 MiB in 1 frame");
+  expect(await text("matched")).toBe("8.1% matched: 6.00 MiB in 1 stack");
 });
 
 test("a program that allocated nothing has a page", async () => {

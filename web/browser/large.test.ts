@@ -69,7 +69,7 @@ test("the graph: threads, ranges of time, both ways around, search", async () =>
     back: 112,
     search: 130,
   });
-  expect(await page.textContent("#matched")).toMatch(/^\d+\.\d% matched: [\d,]+ blocks in [\d,]+ frames$/);
+  expect(await page.textContent("#matched")).toMatch(/^\d+\.\d% matched: [\d,]+ blocks in [\d,]+ stacks$/);
 });
 
 test("the table: rows, orders, filters, and how far scrolling reaches", async () => {

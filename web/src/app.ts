@@ -339,9 +339,9 @@ export class App {
 
   private tellMatched(sum: Found, weight: number): void {
     const amount = this.shown.settings.unit === "bytes" ? bytesText(sum.bytes) : blocksText(sum.blocks);
-    const places = `${countText(sum.amount)} ${sum.of}${sum.amount === 1 ? "" : "s"}`;
+    const stacks = `${countText(sum.stacks)} stack${sum.stacks === 1 ? "" : "s"}`;
     const output = element("matched");
-    output.textContent = `${shareText(sum.weight, weight)} matched: ${amount} in ${places}`;
+    output.textContent = `${shareText(sum.weight, weight)} matched: ${amount} in ${stacks}`;
     output.title = output.textContent;
   }
 

@@ -126,18 +126,27 @@ describe.each(Array.from({ length: 24 }, (_, seed) => seed + 1))("program %i", (
     looked(view);
     for (const zoom of [0, ...Array.from({ length: 12 }, () => next(view.size))]) {
       const path = pathOf(view, zoom);
-      const expected = { of: "stack", amount: 0, bytes: 0, blocks: 0, weight: 0 };
+      const expected = { stacks: 0, bytes: 0, blocks: 0, weight: 0 };
       for (let leaf = 0; leaf < tree.size; leaf++) {
         const stack = stackOf(tree, leaf).filter(isShown(hidden)).reverse();
         if (path.some((location, index) => stack[index] !== location)) continue;
         const weight = view.weights === view.bytes ? own.bytes[leaf]! : own.counts[leaf]!;
-        if (weight === 0 || !stack.slice(Math.max(path.length - 1, 0)).some((location) => matched[location] === 1)) continue;
-        expected.amount += 1;
+        if (!stack.slice(Math.max(path.length - 1, 0)).some((location) => matched[location] === 1)) continue;
+        if (own.counts[leaf]! > 0) expected.stacks += 1;
         expected.bytes += own.bytes[leaf]!;
         expected.blocks += own.counts[leaf]!;
         expected.weight += weight;
       }
       expect(found(view, matched, zoom)).toEqual(expected);
+    }
+  });
+
+  test("a search says the same either way up", () => {
+    const { tree, own, hidden, next } = program(seed);
+    for (const unit of ["bytes", "blocks"] as const) {
+      const [upright, inverted] = [false, true].map((turned) => makeView(tree, own, { inverted: turned, hidden, unit }));
+      const matched = Uint8Array.from({ length: 22 }, () => (next(4) === 0 ? 1 : 0));
+      expect(found(upright!, matched, 0)).toEqual(found(inverted!, matched, 0));
     }
   });
 });

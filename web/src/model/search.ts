@@ -53,25 +53,25 @@ export function* matchedWork(data: PageData, matches: Matcher): Work<Uint8Array>
   return matched;
 }
 
+/** Of the stacks that hold anything and have a matched frame: the same either way up. */
 export interface Found {
-  /** What is counted: of an inverted tree stacks with a matched frame, because not all of its frames are made. */
-  of: "frame" | "stack";
-  amount: number;
+  stacks: number;
   bytes: number;
   blocks: number;
   weight: number;
 }
 
-/** What matched frames at and below `zoom` have. A frame below another one that matched is in its sum already. */
+/** What stacks have in which a frame matched, at `zoom` or beyond it. */
 export function* foundWork(view: View, matched: Uint8Array, zoom: number): Work<Found> {
   return yield* view.inverted ? foundStacksWork(view, matched, zoom) : foundFramesWork(view, matched, zoom);
 }
 
 function* foundFramesWork(view: UprightView, matched: Uint8Array, zoom: number): Work<Found> {
+  const { own, stacks } = view;
   const inside = new Uint8Array(view.size);
   const below = new Uint8Array(view.size);
   below[zoom] = 1;
-  const sum: Found = { of: "frame", amount: 0, bytes: 0, blocks: 0, weight: 0 };
+  const sum: Found = { stacks: 0, bytes: 0, blocks: 0, weight: 0 };
   yield* inPieces(view.size - zoom, (from, to) => {
     for (let node = zoom + from; node < zoom + to; node++) {
       if (node !== zoom) {
@@ -80,10 +80,11 @@ function* foundFramesWork(view: UprightView, matched: Uint8Array, zoom: number):
         below[node] = 1;
         inside[node] = inside[parent]!;
       }
-      if (node === 0 || matched[view.locations[node]!] !== 1 || !(view.weights[node]! > 0)) continue;
-      sum.amount += 1;
-      if (inside[node] === 1) continue;
-      inside[node] = 1;
+      const above = inside[node] === 1;
+      if (!above && node !== 0 && matched[view.locations[node]!] === 1) inside[node] = 1;
+      if (inside[node] === 1) sum.stacks += stacks === null ? Number(own.counts[node]! > 0) : stacks[node]!;
+      // A frame below another one that matched is in its sum already.
+      if (above || inside[node] !== 1) continue;
       sum.bytes += view.bytes[node]!;
       sum.blocks += view.counts[node]!;
       sum.weight += view.weights[node]!;
@@ -111,14 +112,14 @@ function* foundStacksWork(view: InvertedView, matched: Uint8Array, zoom: number)
   const stacks = branches.leaves.slice(branches.starts[zoom], branches.ends[zoom]);
   const inwards = view.depths[zoom]!;
   const amounts = view.weights === view.bytes ? own.bytes : own.counts;
-  const sum: Found = { of: "stack", amount: 0, bytes: 0, blocks: 0, weight: 0 };
+  const sum: Found = { stacks: 0, bytes: 0, blocks: 0, weight: 0 };
   yield* inPieces(stacks.length, (from, to) => {
     for (let index = from; index < to; index++) {
       const leaf = stacks[index]!;
       const match = outermost[leaf]!;
       // Frames further in than the zoomed one are not below it.
-      if (match === 0 || match > depths[leaf]! - inwards + 1 || !(amounts[leaf]! > 0)) continue;
-      sum.amount += 1;
+      if (match === 0 || match > depths[leaf]! - inwards + 1) continue;
+      if (own.counts[leaf]! > 0) sum.stacks += 1;
       sum.bytes += own.bytes[leaf]!;
       sum.blocks += own.counts[leaf]!;
       sum.weight += amounts[leaf]!;

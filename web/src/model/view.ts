@@ -14,6 +14,10 @@ import { finish, inPieces, STEPS, type Work } from "./work.ts";
 /** The tree as the program called. */
 export interface UprightView extends Nodes {
   inverted: false;
+  /** Of the nodes of the page. */
+  own: Own;
+  /** How many stacks of the page end in a node and hold anything; null where nodes are those of the page. */
+  stacks: Int32Array | null;
   firstChild: Int32Array;
   /** Use `childrenOf`, which sorts. */
   children: Int32Array;
@@ -75,6 +79,7 @@ export function* viewWork(tree: BaseTree, own: Own, { inverted, hidden, unit }: 
   const size = parents.length;
   let [bytes, counts] = [own.bytes, own.counts];
   let ownBytes = bytes;
+  const stacks = shown === null ? null : new Int32Array(size);
   if (shown === null) [bytes, counts] = [bytes.slice(), counts.slice()];
   else {
     const [sums, amounts] = [new Float64Array(size), new Float64Array(size)];
@@ -82,6 +87,7 @@ export function* viewWork(tree: BaseTree, own: Own, { inverted, hidden, unit }: 
       for (let node = from; node < to; node++) {
         sums[shown[node]!]! += own.bytes[node]!;
         amounts[shown[node]!]! += own.counts[node]!;
+        if (own.counts[node]! > 0) stacks![shown[node]!]! += 1;
       }
     });
     [bytes, counts, ownBytes] = [sums, amounts, sums.slice()];
@@ -94,6 +100,8 @@ export function* viewWork(tree: BaseTree, own: Own, { inverted, hidden, unit }: 
     size,
     inverted: false,
     depths: yield* depthsWork(parents),
+    own,
+    stacks,
     ownBytes,
     bytes,
     counts,
