@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 import heaptide
-from conftest import needs_gil
 from heaptide import FileDestination, FileFormat, FileReader, Tracker
 from test_tracker import HELPERS
 
@@ -71,7 +70,9 @@ def leaked(path: Path) -> int:
     return sum(
         record.n_allocations
         for record in FileReader(path).get_leaked_allocation_records()
-        if record.size >= 1001 and record.stack_trace(1) and record.stack_trace(1)[0][0] == "many"
+        if record.size >= 1001 * record.n_allocations
+        and record.stack_trace(1)
+        and record.stack_trace(1)[0][0] == "many"
     )
 
 
@@ -123,6 +124,8 @@ def test_it_is_as_small_as_others_or_as_large(in_process: Piece) -> None:
         BUFFERED
         + """
 sizes, counts = {}, set()
+# Addresses that nobody has had yet take less room.
+kept = [many(50) for _ in range(400)]
 for small in (True, False):
     for buffered in (True, False):
         name = f"{small}-{buffered}.tide"
@@ -132,7 +135,7 @@ for small in (True, False):
         counts.add(found(name))
 # Besides what is counted there are the arenas of small objects.
 print(min(counts) >= 20_000, max(counts) < 20_020)
-print(sizes[True, True] * 4 < sizes[False, True], 0.8 < sizes[True, True] / sizes[True, False] < 1.25)
+print(sizes[True, True] * 2 < sizes[False, True], 0.8 < sizes[True, True] / sizes[True, False] < 1.25)
 """
     )
     assert printed == "True True\nTrue True\n"
@@ -372,8 +375,12 @@ logging.getLogger("heaptide").addHandler(Told())
 with tracker("x.tide", file_format={file_format}) as t:
     kept = many(5)
     while found("x.tide") < 5: pass
-    writer = next(int(n) for n in os.listdir("/proc") if n.isdigit() and n != str(os.getpid())
-                  and os.path.abspath("x.tide").encode() in open(f"/proc/{{n}}/cmdline", "rb").read())
+    def writes(n):
+        try:
+            with open(f"/proc/{{n}}/cmdline", "rb") as words: return os.path.abspath("x.tide").encode() in words.read()
+        except OSError:
+            return False
+    writer = next(int(n) for n in os.listdir("/proc") if n.isdigit() and n != str(os.getpid()) and writes(n))
     os.kill(writer, signal.SIGKILL)
     more = many(6)
     directories = held_in()
@@ -570,7 +577,6 @@ print(os.listdir("."))
     assert printed == "['piece.py']\n"
 
 
-@needs_gil
 @parametrized
 def test_threads_that_allocate_all_the_time(in_process: Piece, file_format: FileFormat) -> None:
     printed = in_process(
