@@ -70,9 +70,6 @@ pub struct EventOrder<'a> {
     told: Told,
     /// What the visitor has been told of these.
     bytes_told: u64,
-    /// Those that an iterator is going to give, the next one at this index.
-    batch: Batch,
-    taken: usize,
 }
 
 impl fmt::Debug for EventOrder<'_> {
@@ -92,8 +89,6 @@ impl<'a> EventOrder<'a> {
             waiting: BinaryHeap::new(),
             told: Told::default(),
             bytes_told: 0,
-            batch: Batch::default(),
-            taken: 0,
         };
         for chunks in log
             .chunks()
@@ -135,6 +130,14 @@ impl<'a> EventOrder<'a> {
         })
     }
 
+    /// All events at once, in memory, and read by this thread alone: for tests, and where there are few.
+    #[must_use]
+    pub fn collect(mut self) -> Vec<PlacedEvent> {
+        let mut kept = Kept::default();
+        while self.visit_some(&mut kept) {}
+        kept.events
+    }
+
     /// Hands events over as long as the visitor has room for them, and says whether any are left.
     pub fn visit_some(&mut self, visitor: &mut impl EventVisitor) -> bool {
         while let Some(Reverse((_, stream))) = self.waiting.pop() {
@@ -169,21 +172,32 @@ impl<'a> EventOrder<'a> {
     }
 }
 
-/// Events that an iterator is going to give: decoding many in one go is several times faster.
+/// Keeps what it is given.
 #[derive(Default)]
-struct Batch {
+struct Kept {
     events: Vec<PlacedEvent>,
     moment: Moment,
     stream: usize,
     thread: u32,
 }
 
-/// Fits into a processor's nearest caches.
-const BATCH: usize = 256;
+impl Receiver for Kept {
+    fn allocated(&mut self, address: u64, site: &Site) {
+        let site = *site;
+        self.rare(Event::Allocated { address, site });
+    }
 
-impl Batch {
-    #[inline(always)]
-    fn push(&mut self, event: Event) {
+    fn freed(&mut self, address: u64) {
+        self.rare(Event::Freed { address });
+    }
+}
+
+impl EventVisitor for Kept {
+    fn place(&mut self, moment: Moment, stream: usize, thread: u32) {
+        (self.moment, self.stream, self.thread) = (moment, stream, thread);
+    }
+
+    fn rare(&mut self, event: Event) {
         self.events.push(PlacedEvent {
             moment: self.moment,
             stream: self.stream,
@@ -191,55 +205,8 @@ impl Batch {
             event,
         });
     }
-}
-
-impl Receiver for Batch {
-    #[inline(always)]
-    fn allocated(&mut self, address: u64, site: &Site) {
-        let site = *site;
-        self.push(Event::Allocated { address, site });
-    }
-
-    #[inline(always)]
-    fn freed(&mut self, address: u64) {
-        self.push(Event::Freed { address });
-    }
-
-    #[inline(always)]
-    fn has_room(&self) -> bool {
-        self.events.len() < BATCH
-    }
-}
-
-impl EventVisitor for Batch {
-    #[inline(always)]
-    fn place(&mut self, moment: Moment, stream: usize, thread: u32) {
-        (self.moment, self.stream, self.thread) = (moment, stream, thread);
-    }
-
-    fn rare(&mut self, event: Event) {
-        self.push(event);
-    }
 
     fn read(&mut self, _bytes: u64) {}
-}
-
-impl Iterator for EventOrder<'_> {
-    type Item = PlacedEvent;
-
-    #[inline]
-    fn next(&mut self) -> Option<PlacedEvent> {
-        if self.taken == self.batch.events.len() {
-            let mut batch = std::mem::take(&mut self.batch);
-            batch.events.clear();
-            self.visit_some(&mut batch);
-            self.batch = batch;
-            self.taken = 0;
-        }
-        let event = self.batch.events.get(self.taken).copied()?;
-        self.taken += 1;
-        Some(event)
-    }
 }
 
 impl<'a> Cursor<'a> {

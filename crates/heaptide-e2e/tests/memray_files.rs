@@ -389,7 +389,7 @@ fn compare_facts(name: &str, capture: &Capture, profile: &Profile, answers: &Ans
 /// Every event, one by one.
 fn compare_events(name: &str, capture: &Capture, profile: &Profile, told: &[Told]) {
     let mut count = 0;
-    for placed in capture.events.in_order() {
+    for placed in capture.events.in_order().collect() {
         let (thread, address, size, allocator, stack) = &told[count];
         count += 1;
         let at = format!("{name}, event {count}");

@@ -419,6 +419,8 @@ fn many_streams_are_visited_in_the_order_of_single_steps() {
     let steps: Vec<_> = capture
         .events
         .in_order()
+        .collect()
+        .into_iter()
         .map(|placed| {
             let place = (placed.moment, placed.stream, placed.thread);
             (place, placed.event)
