@@ -7,9 +7,8 @@ use std::io;
 use std::path::Path;
 
 use heaptide_format::{
-    Cell, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, FORMAT_VERSION, HEADER_BYTES, Header,
-    HeapWord, Identity, Lifecycle, MAGIC, Mode, OwnCost, Sample, SegmentKind, State, Survivor,
-    offsets,
+    Cell, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, KNOWN_FEATURES, Lifecycle,
+    MAGIC, Mode, OwnCost, Sample, SegmentKind, State, Survivor, offsets,
 };
 use zerocopy::{FromBytes, FromZeros};
 
@@ -21,8 +20,6 @@ use crate::table::Table;
 use crate::warning::{WarningKind, Warnings};
 use crate::{Capture, Error, LARGEST_FILE_BYTES};
 
-/// What a file may require of a reader.
-const KNOWN_FEATURES: u64 = FEATURE_PACKED_EVENTS | FEATURE_PACKED_RECORDS;
 /// How often the cells are read again when the peak moved meanwhile.
 const CONSISTENT_READ_ATTEMPTS: usize = 4;
 /// How often the heap word is read until two reads agree; a copy of 16 bytes may be torn.

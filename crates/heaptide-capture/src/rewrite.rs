@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 
 use heaptide_format::{
     CHUNK_HEADER_BYTES, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, HEADER_BYTES, Header,
-    Identity, LARGEST_BLOCK_BYTES, LARGEST_RECORD_BLOCK_BYTES, MAGIC, SEGMENT_HEADER_BYTES,
-    SEGMENT_IN_BLOCKS, SegmentHeader, SegmentKind,
+    Identity, KNOWN_FEATURES, LARGEST_BLOCK_BYTES, LARGEST_RECORD_BLOCK_BYTES, MAGIC,
+    SEGMENT_HEADER_BYTES, SEGMENT_IN_BLOCKS, SegmentHeader, SegmentKind,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -156,8 +156,11 @@ fn read_header(source: &FileSource) -> Result<Header, RewriteError> {
     {
         return Err(damaged("its identity is not whole"));
     }
-    if identity.required_features != 0 {
+    if identity.required_features & (FEATURE_PACKED_EVENTS | FEATURE_PACKED_RECORDS) != 0 {
         return Err(damaged("it has been written anew before"));
+    }
+    if identity.required_features & !KNOWN_FEATURES != 0 {
+        return Err(damaged("it uses features that this version does not know"));
     }
     Ok(header)
 }

@@ -7,15 +7,16 @@ use heaptide_capture::{
 };
 use heaptide_format::{
     CHUNK_HEADER_BYTES, ChunkHeader, DefinitionHeader, DefinitionKind, Encoder, Event,
-    FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, HEADER_BYTES, Identity, MOST_EVENT_BYTES, Mode,
-    Moment, Node, Receiver, SegmentKind, Site,
+    FEATURE_OBJECT_EVENTS, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, HEADER_BYTES, Identity,
+    MOST_EVENT_BYTES, Mode, Moment, Node, Receiver, SegmentKind, Site,
 };
 use heaptide_testkit::builder::push_segment;
 use heaptide_testkit::{CaptureBuilder, fixtures};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// A chunk as the agent writes it: allocations and frees in turns that the streams take one after the other.
-fn chunk(stream: u32, sequence: u32, events: u64) -> Vec<u8> {
+/// A chunk as the agent writes it: allocations and frees in turns that the streams take one after the other. With `objects`,
+/// half of them are creations and destructions of Python objects instead.
+fn chunk(stream: u32, sequence: u32, events: u64, objects: bool) -> Vec<u8> {
     let header = ChunkHeader {
         stream,
         sequence,
@@ -38,8 +39,10 @@ fn chunk(stream: u32, sequence: u32, events: u64) -> Vec<u8> {
             allocator: 6,
             size: place % 1000,
         };
-        let length = match number % 2 {
-            0 => encoder.allocated(&mut out, address, site, 0),
+        let length = match number % 4 {
+            2 if objects => encoder.object_made(&mut out, address, site.node, 3, 0),
+            3 if objects => encoder.object_gone(&mut out, address, 0),
+            0 | 2 => encoder.allocated(&mut out, address, site, 0),
             _ => encoder.freed(&mut out, address, 0),
         };
         bytes.extend_from_slice(&out[..length]);
@@ -49,7 +52,14 @@ fn chunk(stream: u32, sequence: u32, events: u64) -> Vec<u8> {
 
 /// Three streams with chunks in between one another and among scratch, and room that was never used.
 fn with_events() -> Vec<u8> {
+    with_events_of(false)
+}
+
+fn with_events_of(objects: bool) -> Vec<u8> {
     let mut builder = fixtures::killed_service();
+    if objects {
+        builder.header.identity.required_features = FEATURE_OBJECT_EVENTS;
+    }
     builder.header.identity.mode = Mode::All as u32;
     builder.records_per_segment = 2;
     let mut bytes = builder.build();
@@ -57,7 +67,7 @@ fn with_events() -> Vec<u8> {
     push_segment(&mut segments, SegmentKind::Scratch, 0, 0, &[1; 20_000]);
     for sequence in 0..4 {
         for stream in 0..3 {
-            let payload = chunk(stream, sequence, 500 << (2 * sequence));
+            let payload = chunk(stream, sequence, 500 << (2 * sequence), objects);
             push_segment(&mut segments, SegmentKind::Events, 0, 0, &payload);
         }
         push_segment(&mut segments, SegmentKind::Scratch, 0, 0, &[2; 9000]);
@@ -148,6 +158,48 @@ fn every_record_and_every_event_is_the_same() {
         packed.len(),
         bytes.len()
     );
+}
+
+/// They are sorted into the columns of the others, and their slots as well.
+#[test]
+fn events_of_objects_are_packed_with_the_others() {
+    let bytes = with_events_of(true);
+    let (packed, _) = rewritten(&bytes).unwrap();
+    let (before, after) = (read(&bytes), read(&packed));
+    assert_eq!(after.warnings, []);
+    assert!(after.identity.holds_object_events());
+    assert_eq!(
+        after.identity.required_features,
+        FEATURE_OBJECT_EVENTS | FEATURE_PACKED_EVENTS | FEATURE_PACKED_RECORDS
+    );
+    let (all, same) = (events(&before), events(&after));
+    assert_eq!(all.len(), 3 * (500 + 2000 + 8000 + 32_000));
+    assert!(all == same);
+    let of_objects = all.iter().filter(|placed| {
+        matches!(
+            placed.event,
+            Event::ObjectMade { type_name: 3, .. } | Event::ObjectGone { .. }
+        )
+    });
+    assert_eq!(of_objects.count(), all.len() / 2);
+    assert!(
+        packed.len() * 3 < bytes.len(),
+        "{} of {}",
+        packed.len(),
+        bytes.len()
+    );
+    assert!(matches!(rewritten(&packed), Err(RewriteError::Damaged(_))));
+}
+
+/// What is not known may mean anything.
+#[test]
+fn a_capture_of_other_features_is_left_as_it_is() {
+    let mut bytes = with_events();
+    let (mut identity, _) = Identity::read_from_prefix(&bytes).unwrap();
+    identity.required_features = 8;
+    identity.checksum = identity.expected_checksum();
+    bytes[..size_of::<Identity>()].copy_from_slice(identity.as_bytes());
+    assert!(matches!(rewritten(&bytes), Err(RewriteError::Damaged(_))));
 }
 
 #[test]

@@ -271,6 +271,8 @@ impl<L: Ledger> Heap<L> {
                 self.counts.undone += 1;
                 self.undo_unmap();
             }
+            // Objects lie in blocks, which have events of their own.
+            Event::ObjectMade { .. } | Event::ObjectGone { .. } => {}
         }
     }
 

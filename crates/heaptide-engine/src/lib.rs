@@ -14,6 +14,7 @@ mod heap;
 mod intervals;
 mod live_table;
 mod numbering;
+mod object_events;
 mod options;
 mod position;
 mod profile;
@@ -31,6 +32,7 @@ pub use group::{
 pub use group_of_processes::{
     CombinedPeak, Merger, Moment, Process, combined_curve, combined_peak,
 };
+pub use object_events::{ObjectEvent, ObjectEventKind, ObjectEvents, surviving_objects};
 pub use options::{EngineError, ProfileOptions, Progress, TemporalOptions};
 pub use position::{Position, position_of};
 pub use profile::{Entry, InFlight, OwnFigures, Profile, ThreadInfo, Totals};

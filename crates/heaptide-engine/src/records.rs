@@ -217,6 +217,8 @@ impl EventVisitor for Told<'_> {
                 }
             }
             Event::FreeUndone | Event::UnmapUndone => self.place += 1,
+            // No allocations. They have no place in the count: `Search` does not count them either.
+            Event::ObjectMade { .. } | Event::ObjectGone { .. } => {}
         }
     }
 
@@ -314,6 +316,7 @@ impl EventVisitor for Search {
             Event::FreeUndone => self.take_back(FREED),
             Event::UnmapUndone => self.take_back(UNMAPPED),
             Event::Allocated { .. } => {}
+            Event::ObjectMade { .. } | Event::ObjectGone { .. } => return,
         }
         self.place += 1;
     }

@@ -3,8 +3,8 @@
 use crate::columns::{Column, Fields};
 use crate::event::{
     ADDRESS_CODES, ADDRESS_FAR, ADDRESS_NEAR, ADDRESS_OBVIOUS, Event, FAR, FREE, FREE_UNDONE,
-    Moment, NOTHING, RARE, SITE_EXPECTED, SITE_KNOWN, SITE_OF_ANOTHER_SIZE, Site, TURN, UNMAP,
-    UNMAP_UNDONE, turn_is_shared,
+    Moment, NOTHING, OBJECT, RARE, SITE_EXPECTED, SITE_KNOWN, SITE_OF_ANOTHER_SIZE, Site, TURN,
+    UNMAP, UNMAP_UNDONE, turn_is_shared,
 };
 use crate::memory::{
     ADDRESSES, Memory, address_in, address_place, place_in, place_of, site_in, site_slot,
@@ -112,6 +112,7 @@ impl Decoder {
                     UNMAP_UNDONE => Event::UnmapUndone,
                     _ => return Err(BAD),
                 },
+                OBJECT => memory.object(fields)?,
                 NOTHING.. => return Err(BAD),
                 _ => match memory.plain(control, fields)? {
                     (address, Some(site)) => Event::Allocated { address, site },
@@ -189,6 +190,31 @@ impl Memory {
         let rotated = self.read_address(code, self.last_freed, fields)?;
         self.last_allocated = rotated;
         Ok((rotated.rotate_left(4), Some(site)))
+    }
+
+    /// An event of an object, of which the first byte is taken.
+    fn object(&mut self, fields: &mut impl Fields) -> Result<Event, BadEvent> {
+        let control = fields.next_control().ok_or(CUT)?;
+        if control >= TURN {
+            return Err(BAD);
+        }
+        fields.take_control();
+        let (sort, code) = SORTS[usize::from(control)];
+        if sort == FREE {
+            let rotated = self.read_address(code, self.last_made, fields)?;
+            self.last_gone = rotated;
+            let address = rotated.rotate_left(4);
+            return Ok(Event::ObjectGone { address });
+        }
+        let site = self.read_site(sort, fields)?;
+        let rotated = self.read_address(code, self.last_gone, fields)?;
+        self.last_made = rotated;
+        Ok(Event::ObjectMade {
+            address: rotated.rotate_left(4),
+            node: site.node,
+            // As `object_site` has it; what it has not made is no name.
+            type_name: u32::try_from(site.size).unwrap_or(0).wrapping_sub(1),
+        })
     }
 
     #[inline(always)]

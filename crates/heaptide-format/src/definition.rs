@@ -101,5 +101,8 @@ code_enum! {
         FramesBelow = 9 => "frames_below",
         /// `sys.path` when tracking began (of a forked child: its parent's), each entry ended by a NUL byte, raw.
         SearchPath = 10 => "search_path",
+        /// Why not all is told of Python objects, though that was asked for: who survives is not known, and events of
+        /// objects may be missing, at the end.
+        ObjectsUntold = 11 => "objects_untold",
     }
 }

@@ -2,10 +2,12 @@
 
 use crate::event::{
     ADDRESS_CODES, ADDRESS_FAR, ADDRESS_NEAR, ADDRESS_OBVIOUS, FAR, FREE, FREE_UNDONE,
-    MOST_EVENT_BYTES, RARE, SITE_EXPECTED, SITE_KNOWN, SITE_NEW, SITE_OF_ANOTHER_SIZE, Site, TURN,
-    UNMAP, UNMAP_UNDONE, turn_is_shared,
+    MOST_EVENT_BYTES, OBJECT, RARE, SITE_EXPECTED, SITE_KNOWN, SITE_NEW, SITE_OF_ANOTHER_SIZE,
+    Site, TURN, UNMAP, UNMAP_UNDONE, turn_is_shared,
 };
-use crate::memory::{ADDRESSES, Memory, address_place, place_of, site_slot, site_word, zigzag};
+use crate::memory::{
+    ADDRESSES, Memory, address_place, object_site, place_of, site_slot, site_word, zigzag,
+};
 
 /// Writes events; one for each stream.
 #[derive(Clone, Debug)]
@@ -146,6 +148,53 @@ impl Encoder {
     /// The last unmap of this stream did not happen.
     pub fn unmap_undone(&mut self, out: &mut [u8; MOST_EVENT_BYTES], stamp: u64) -> usize {
         self.plain(out, UNMAP_UNDONE, stamp)
+    }
+
+    /// A Python object was made. `type_name` is the number of a string, or [`crate::NO_STRING`].
+    #[inline]
+    pub fn object_made(
+        &mut self,
+        out: &mut [u8; MOST_EVENT_BYTES],
+        address: u64,
+        node: u32,
+        type_name: u32,
+        stamp: u64,
+    ) -> usize {
+        let memory = &mut self.memory;
+        let mut out = Output {
+            bytes: out,
+            length: 2,
+        };
+        let rotated = address.rotate_right(4);
+        let sort = memory.write_site(&mut out, object_site(node, type_name));
+        let code = memory.write_address(&mut out, rotated, memory.last_gone);
+        memory.last_made = rotated;
+        out.bytes[0] = OBJECT;
+        out.bytes[1] = sort + code;
+        memory.write_stamp(&mut out, stamp);
+        out.length
+    }
+
+    /// A Python object is destroyed.
+    #[inline]
+    pub fn object_gone(
+        &mut self,
+        out: &mut [u8; MOST_EVENT_BYTES],
+        address: u64,
+        stamp: u64,
+    ) -> usize {
+        let memory = &mut self.memory;
+        let mut out = Output {
+            bytes: out,
+            length: 2,
+        };
+        let rotated = address.rotate_right(4);
+        let code = memory.write_address(&mut out, rotated, memory.last_made);
+        memory.last_gone = rotated;
+        out.bytes[0] = OBJECT;
+        out.bytes[1] = FREE * ADDRESS_CODES + code;
+        memory.write_stamp(&mut out, stamp);
+        out.length
     }
 
     fn plain(&mut self, out: &mut [u8; MOST_EVENT_BYTES], kind: u8, stamp: u64) -> usize {

@@ -18,6 +18,8 @@
 //!    18 to 27   that delta, 0 to 9
 //! 252           turn: delta
 //! 253           u8: 1 the last free did not happen, 2 unmap: address, length, 3 the last unmap did not happen; stamp
+//! 254           an object: then a control byte and what follows it, as for a free (it is destroyed) or an allocation (it
+//!               was made), with allocator 0 and, for the size, the number of the name of its type plus 1
 //! stamp         delta of the time stamp, in turns with odd numbers only
 //! ```
 //! Numbers are LEB128 varints. The slot of a site and of an address follow from themselves: `site_slot` and
@@ -64,8 +66,10 @@ pub(crate) const FAR: u64 = 10;
 
 pub(crate) const TURN: u8 = 252;
 pub(crate) const RARE: u8 = 253;
+/// What follows is about a Python object.
+pub(crate) const OBJECT: u8 = 254;
 /// No event of this version begins with this byte or a larger one.
-pub(crate) const NOTHING: u8 = 254;
+pub(crate) const NOTHING: u8 = 255;
 pub(crate) const FREE_UNDONE: u8 = 1;
 pub(crate) const UNMAP: u8 = 2;
 pub(crate) const UNMAP_UNDONE: u8 = 3;
@@ -107,6 +111,20 @@ pub enum Event {
     },
     /// The last [`Event::Unmapped`] of this stream did not happen.
     UnmapUndone,
+    /// A Python object was made.
+    ObjectMade {
+        /// Its first byte, as `id()` tells it.
+        address: u64,
+        /// Number of the stack node.
+        node: u32,
+        /// Number of the string that is the name of its type, or [`crate::NO_STRING`].
+        type_name: u32,
+    },
+    /// A Python object is destroyed.
+    ObjectGone {
+        /// Its first byte.
+        address: u64,
+    },
 }
 
 /// Where an event stands among those of all threads: first by turn, then by stamp, then as written.

@@ -17,6 +17,11 @@ pub const HEADER_BYTES: usize = 4096;
 pub const FEATURE_PACKED_EVENTS: u64 = 1;
 /// Bit of [`Identity::required_features`]: there are segments that are [`crate::SEGMENT_IN_BLOCKS`].
 pub const FEATURE_PACKED_RECORDS: u64 = 2;
+/// Bit of [`Identity::required_features`]: there may be events of Python objects among those of blocks.
+pub const FEATURE_OBJECT_EVENTS: u64 = 4;
+/// All bits of [`Identity::required_features`] that this version knows.
+pub const KNOWN_FEATURES: u64 =
+    FEATURE_PACKED_EVENTS | FEATURE_PACKED_RECORDS | FEATURE_OBJECT_EVENTS;
 
 /// In [`Identity::options`]: requests to Python's own allocators are recorded.
 pub const PYTHON_ALLOCATORS: u32 = 1;
@@ -27,7 +32,8 @@ pub const NOTHING_KEPT: u32 = 2;
 /// and what was temporary (captures made from Memray's aggregated ones).
 pub const TOTALS_UNKNOWN: u32 = 4;
 
-/// In [`Identity::options`]: which Python objects survive is written when tracking ends, see [`crate::Survivor`].
+/// In [`Identity::options`]: the lives of Python objects are tracked. Which of them survive is written when tracking ends, see
+/// [`crate::Survivor`]; whether each creation and destruction is an event, [`FEATURE_OBJECT_EVENTS`] says.
 pub const PYTHON_OBJECTS: u32 = 8;
 
 /// Byte offsets of the blocks of the header page.
@@ -54,7 +60,7 @@ pub struct Identity {
     pub version: u32,
     /// [`HEADER_BYTES`]; a reader finds the first segment here.
     pub header_bytes: u32,
-    /// Bits a reader must know, or refuse the file: [`FEATURE_PACKED_EVENTS`], [`FEATURE_PACKED_RECORDS`].
+    /// Bits a reader must know, or refuse the file: [`KNOWN_FEATURES`].
     pub required_features: u64,
     /// Bits a reader may ignore.
     pub optional_features: u64,
@@ -237,6 +243,12 @@ impl Identity {
     #[must_use]
     pub const fn tracks_objects(&self) -> bool {
         self.options & PYTHON_OBJECTS != 0
+    }
+
+    /// Are creations and destructions of Python objects among the events?
+    #[must_use]
+    pub const fn holds_object_events(&self) -> bool {
+        self.required_features & FEATURE_OBJECT_EVENTS != 0
     }
 
     /// Are requests to Python's own allocators recorded?

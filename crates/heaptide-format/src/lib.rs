@@ -35,9 +35,10 @@ pub use event::{
     next_shared_turn, turn_is_shared,
 };
 pub use header::{
-    FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord,
-    Identity, Lifecycle, MAGIC, Mode, NOTHING_KEPT, Origin, Outcome, OwnCost, PYTHON_ALLOCATORS,
-    PYTHON_OBJECTS, PythonAllocator, State, StopReason, TOTALS_UNKNOWN, offsets,
+    FEATURE_OBJECT_EVENTS, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, FORMAT_VERSION,
+    HEADER_BYTES, Header, HeapWord, Identity, KNOWN_FEATURES, Lifecycle, MAGIC, Mode, NOTHING_KEPT,
+    Origin, Outcome, OwnCost, PYTHON_ALLOCATORS, PYTHON_OBJECTS, PythonAllocator, State,
+    StopReason, TOTALS_UNKNOWN, offsets,
 };
 pub use live::{
     LIVE_BYTES, LIVE_ENDED, LIVE_MAGIC, LIVE_MOST_PIECES, LIVE_NOTHING, LIVE_PIECE_BYTES,
@@ -49,8 +50,9 @@ pub use packed::{
     PackedBlock, Packing, RECORD_BLOCK_BYTES, RecordBlock, RecordPacking,
 };
 pub use record::{
-    Allocator, Cell, CellKind, HISTOGRAM_BINS, NO_CODE, NO_STRING, NODE_OVERFLOW, NODE_ROOT, Node,
-    PythonDomain, Sample, Slot, Survivor, THREAD_OVERFLOW, Thread, histogram_bin, histogram_bounds,
+    Allocator, Cell, CellKind, HISTOGRAM_BINS, NO_CODE, NO_STRING, NO_THREAD, NODE_OVERFLOW,
+    NODE_ROOT, Node, PythonDomain, Sample, Slot, Survivor, THREAD_OVERFLOW, Thread, histogram_bin,
+    histogram_bounds,
 };
 pub use segment::{
     SEGMENT_HEADER_BYTES, SEGMENT_IN_BLOCKS, SEGMENT_MAGIC, SegmentHeader, SegmentKind,

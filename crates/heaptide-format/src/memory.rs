@@ -80,6 +80,18 @@ pub(crate) const fn site_word(place: u64, size: u64) -> Option<u64> {
     }
 }
 
+/// What tells of an object that was made stands where an allocation has its site: the name of its type is in the
+/// place of the size, and the allocator is none.
+#[inline(always)]
+pub(crate) const fn object_site(node: u32, type_name: u32) -> Site {
+    Site {
+        node,
+        allocator: 0,
+        // Number 0xffff_ffff, which is none, becomes 0.
+        size: type_name.wrapping_add(1) as u64,
+    }
+}
+
 /// Slot of a site in the table that both sides keep.
 #[inline(always)]
 pub(crate) const fn site_slot(word: u64) -> usize {
@@ -110,10 +122,13 @@ pub(crate) struct Memory {
     pub(crate) slot: u16,
     /// Node and allocator of the last allocation.
     pub(crate) place: u64,
-    /// The last address that was told as a delta; this one and the next two are rotated.
+    /// The last address that was told as a delta; this one and the next four are rotated.
     pub(crate) last_address: u64,
     pub(crate) last_allocated: u64,
     pub(crate) last_freed: u64,
+    /// Of objects.
+    pub(crate) last_made: u64,
+    pub(crate) last_gone: u64,
     pub(crate) last_unmapped: u64,
     pub(crate) turn: u64,
     pub(crate) stamp: u64,
@@ -130,6 +145,8 @@ impl Memory {
             last_address: 0,
             last_allocated: 0,
             last_freed: 0,
+            last_made: 0,
+            last_gone: 0,
             last_unmapped: 0,
             turn: 0,
             stamp: 0,
@@ -146,6 +163,8 @@ impl Memory {
         self.last_address = 0;
         self.last_allocated = 0;
         self.last_freed = 0;
+        self.last_made = 0;
+        self.last_gone = 0;
         self.last_unmapped = 0;
         self.turn = 0;
         self.stamp = 0;

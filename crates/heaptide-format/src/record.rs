@@ -190,7 +190,7 @@ pub struct Survivor {
     pub address: u64,
     /// Node of the stack that made it.
     pub node: u32,
-    /// Number of the thread that made it.
+    /// Number of the thread that made it, or [`NO_THREAD`].
     pub thread: u32,
     /// String number of the name of its type, or [`NO_STRING`].
     pub type_name: u32,
@@ -200,6 +200,8 @@ pub struct Survivor {
 
 /// In [`Survivor::type_name`]: the name is not known.
 pub const NO_STRING: u32 = u32::MAX;
+/// In [`Survivor::thread`]: the thread is not known.
+pub const NO_THREAD: u32 = u32::MAX;
 
 const _: () = {
     assert!(size_of::<Survivor>() == 24);

@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use heaptide_capture::{Capture, Liveness, signal_name};
+use heaptide_capture::{Capture, Liveness, Table, signal_name};
 use heaptide_engine::{Entry, Profile, StackId};
 use heaptide_format::{
-    Mode, Origin, Outcome, PythonAllocator, PythonDomain, SegmentKind, State, StopReason,
-    histogram_bounds,
+    Event, Mode, NO_THREAD, Origin, Outcome, PythonAllocator, PythonDomain, SegmentKind, State,
+    StopReason, histogram_bounds,
 };
 use serde_json::Value;
 
@@ -127,6 +127,7 @@ pub(crate) fn for_each_record(
             "cgroup_limit_bytes": sample.cgroup_limit_bytes,
         })?;
     }
+    objects(capture, emit)?;
     for entry in &profile.entries {
         emit(cell(profile, entry, options))?;
     }
@@ -134,6 +135,50 @@ pub(crate) fn for_each_record(
         let mut record = object! { "record": "warning" };
         record.0.extend(warning.0);
         emit(record)?;
+    }
+    Ok(())
+}
+
+/// Creations and destructions of Python objects in their order, and those that survived.
+fn objects(capture: &Capture, emit: &mut dyn FnMut(Object) -> io::Result<()>) -> io::Result<()> {
+    if capture.identity.holds_object_events() {
+        for placed in capture.events.in_order() {
+            match placed.event {
+                Event::ObjectMade {
+                    address,
+                    node,
+                    type_name,
+                } => emit(object! {
+                    "record": "object_record",
+                    "address": format!("{address:#x}"),
+                    "is_created": true,
+                    "thread": placed.thread,
+                    "node": node,
+                    "type": capture.definitions.string(type_name),
+                })?,
+                Event::ObjectGone { address } => emit(object! {
+                    "record": "object_record",
+                    "address": format!("{address:#x}"),
+                    "is_created": false,
+                    "thread": placed.thread,
+                })?,
+                Event::Allocated { .. }
+                | Event::Freed { .. }
+                | Event::FreeUndone
+                | Event::Unmapped { .. }
+                | Event::UnmapUndone => {}
+            }
+        }
+    }
+    for (number, survivor) in capture.survivors.iter().flat_map(Table::iter) {
+        emit(object! {
+            "record": "surviving_object",
+            "id": number,
+            "address": format!("{:#x}", survivor.address),
+            "thread": (survivor.thread != NO_THREAD).then_some(survivor.thread),
+            "node": survivor.node,
+            "type": capture.definitions.string(survivor.type_name),
+        })?;
     }
     Ok(())
 }
@@ -172,6 +217,7 @@ fn header(capture: &Capture) -> Object {
         "temporary_threshold": identity.temporary_threshold,
         "stack_node_budget": identity.stack_node_budget,
         "trace_python_allocators": identity.traces_python_allocators(),
+        "track_object_lifetimes": identity.tracks_objects(),
         "group_id": (identity.group_id != [0; 16]).then(|| hex(&identity.group_id)),
         "origin": Origin::from_raw(identity.origin).map(Origin::name),
         "origin_unix_ns": identity.origin_unix_ns,

@@ -26,9 +26,30 @@ fn killed_service() -> Loaded {
     }
 }
 
+/// With creations and destructions of Python objects.
+fn objects() -> Loaded {
+    let bytes = fixtures::tiny_object_events().build();
+    let capture = Capture::from_bytes(&bytes, "o.tide").expect("readable");
+    let profile = Profile::new(&capture);
+    let liveness = capture.liveness_given(|| ProcessState::Gone);
+    Loaded {
+        capture,
+        profile,
+        liveness,
+    }
+}
+
 fn check(name: &str, write: impl FnOnce(&Loaded, &mut dyn Write) -> io::Result<()>) {
+    check_of(&killed_service(), name, write);
+}
+
+fn check_of(
+    loaded: &Loaded,
+    name: &str,
+    write: impl FnOnce(&Loaded, &mut dyn Write) -> io::Result<()>,
+) {
     let mut actual = Vec::new();
-    write(&killed_service(), &mut actual).expect("memory takes everything");
+    write(loaded, &mut actual).expect("memory takes everything");
     let actual = String::from_utf8(actual).expect("reports are UTF-8");
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
@@ -165,6 +186,12 @@ fn parse() {
         report::parse_text(&it.capture, &it.profile, &it.liveness, options, out)
     });
     check("parse.jsonl", |it, out| {
+        report::parse_json(&it.capture, &it.profile, &it.liveness, options, out)
+    });
+    check_of(&objects(), "parse_objects.txt", |it, out| {
+        report::parse_text(&it.capture, &it.profile, &it.liveness, options, out)
+    });
+    check_of(&objects(), "parse_objects.jsonl", |it, out| {
         report::parse_json(&it.capture, &it.profile, &it.liveness, options, out)
     });
 }

@@ -10,6 +10,10 @@ fn main() -> std::io::Result<()> {
     write("tiny.tide", fixtures::tiny().build())?;
     write("tiny_events.tide", fixtures::tiny_events().build())?;
     write("tiny_objects.tide", fixtures::tiny_objects().build())?;
+    write(
+        "tiny_object_events.tide",
+        fixtures::tiny_object_events().build(),
+    )?;
     write("killed_service.tide", fixtures::killed_service().build())?;
     write("hostile.tide", fixtures::wide_tree(200, true).build())?;
     let wide = std::env::args().find_map(|argument| argument.strip_prefix("--wide=")?.parse().ok());

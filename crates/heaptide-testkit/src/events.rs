@@ -102,6 +102,12 @@ impl EventWriter {
                 encoder.unmapped(&mut out, address, length, stamp)
             }
             Event::UnmapUndone => encoder.unmap_undone(&mut out, stamp),
+            Event::ObjectMade {
+                address,
+                node,
+                type_name,
+            } => encoder.object_made(&mut out, address, node, type_name, stamp),
+            Event::ObjectGone { address } => encoder.object_gone(&mut out, address, stamp),
         };
         stream.chunk.extend_from_slice(&out[..length]);
     }

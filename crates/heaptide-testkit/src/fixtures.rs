@@ -1,8 +1,8 @@
 //! Captures with known answers, shared by the tests of several crates.
 
 use heaptide_format::{
-    Allocator, Event, MetadataKey, NO_STRING, Outcome, PYTHON_OBJECTS, Sample, Site, State,
-    Survivor,
+    Allocator, Event, FEATURE_OBJECT_EVENTS, MetadataKey, NO_STRING, Outcome, PYTHON_OBJECTS,
+    Sample, Site, State, Survivor,
 };
 
 use crate::EventWriter;
@@ -194,6 +194,63 @@ pub fn tiny_events() -> CaptureBuilder {
     writer.finish(&mut capture);
     capture
 }
+
+/// The smallest capture with events of Python objects among those of blocks, in own and in shared turns: one survives, one
+/// is destroyed by another thread, and one that is destroyed was made before.
+#[must_use]
+pub fn tiny_object_events() -> CaptureBuilder {
+    let mut capture = CaptureBuilder::new();
+    capture.metadata(MetadataKey::CommandLine, b"python\0o.py\0");
+    capture.header.identity.options |= PYTHON_OBJECTS;
+    capture.header.identity.required_features |= FEATURE_OBJECT_EVENTS;
+    let threads = [
+        capture.thread(4711, "python", ""),
+        capture.thread(4712, "python", "w"),
+    ];
+    let module = capture.function("<module>", "/o.py", 1, 4);
+    let outer = capture.frame(0, module, 0);
+    let inner = capture.frame(outer, module, 1);
+    let kept = capture.string("Kept");
+    let mut writer = EventWriter::new(&threads, 4096);
+    let made = |address, node, type_name| Event::ObjectMade {
+        address,
+        node,
+        type_name,
+    };
+    let gone = |address| Event::ObjectGone { address };
+    let block = Event::Allocated {
+        address: OBJECTS,
+        site: Site {
+            node: inner,
+            allocator: Allocator::Malloc as u8,
+            size: 4 * KIB,
+        },
+    };
+    writer.event(0, block);
+    writer.event(0, made(OBJECTS + 0x10, inner, kept));
+    writer.event(0, made(OBJECTS + 0x40, outer, kept));
+    writer.event(0, gone(OBJECTS + 0x8000));
+    writer.share_turns(true);
+    writer.event(1, gone(OBJECTS + 0x10));
+    writer.event(0, made(OBJECTS + 0x80, inner, NO_STRING));
+    writer.event(1, made(OBJECTS + 0x10, outer, NO_STRING));
+    writer.share_turns(false);
+    writer.event(1, gone(OBJECTS + 0x10));
+    writer.event(0, gone(OBJECTS + 0x80));
+    writer.event(0, Event::Freed { address: 0x3000 });
+    writer.finish(&mut capture);
+    capture.survivors = Some(vec![Survivor {
+        address: OBJECTS + 0x40,
+        node: outer,
+        thread: threads[0],
+        type_name: kept,
+        reserved: 0,
+    }]);
+    capture
+}
+
+/// Where the objects of [`tiny_object_events`] lie.
+pub const OBJECTS: u64 = 0x7f00_0000_0000;
 
 /// A tree of about `nodes` stacks with names as hostile as they come when `hostile` is set.
 #[must_use]

@@ -11,6 +11,7 @@ fn the_seeds_are_fresh() {
         ("tiny", fixtures::tiny().build()),
         ("tiny_events", fixtures::tiny_events().build()),
         ("tiny_objects", fixtures::tiny_objects().build()),
+        ("tiny_object_events", fixtures::tiny_object_events().build()),
     ];
     for (name, expected) in expected {
         let path = seeds.join(name);

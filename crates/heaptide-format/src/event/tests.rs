@@ -81,7 +81,25 @@ fn random_chunk(seed: u64, events: usize) -> (Vec<u8>, Vec<(Moment, Event)>) {
                 chunk.add(|encoder, out| encoder.unmap_undone(out, stamp));
                 Event::UnmapUndone
             }
-            4..9 => {
+            4 => {
+                chunk.add(|encoder, out| encoder.object_gone(out, address, stamp));
+                Event::ObjectGone { address }
+            }
+            5 => {
+                let node = sites[(kind >> 16) as usize % 20].node;
+                let type_name = match kind >> 24 & 7 {
+                    0 => u32::MAX,
+                    1 => noise(&mut seed) as u32,
+                    some => some as u32,
+                };
+                chunk.add(|encoder, out| encoder.object_made(out, address, node, type_name, stamp));
+                Event::ObjectMade {
+                    address,
+                    node,
+                    type_name,
+                }
+            }
+            6..10 => {
                 chunk.add(|encoder, out| encoder.freed(out, address, stamp));
                 Event::Freed { address }
             }
@@ -305,7 +323,8 @@ fn columns_are_what_was_written() {
 
 #[test]
 fn every_column_counts_and_ends_where_it_ends() {
-    let (bytes, _) = random_chunk(11, 2000);
+    // Its last event is one of a single control byte.
+    let (bytes, _) = random_chunk(12, 2000);
     let (all, places) = sorted(&bytes).expect("events");
     let (events, _) = told(&mut InColumns::new(&all, places));
     for column in 0..COLUMNS {
@@ -373,4 +392,43 @@ fn a_loop_costs_four_bytes_a_pair() {
         chunk.add(|encoder, out| encoder.freed(out, address, 0));
     }
     assert!(chunk.bytes.len() < 41_000, "{}", chunk.bytes.len());
+}
+
+/// Objects that are made and destroyed again in a loop, among the blocks that they lie in.
+#[test]
+fn a_loop_of_objects_costs_few_bytes() {
+    let mut chunk = Chunk {
+        encoder: Encoder::new(),
+        bytes: Vec::new(),
+    };
+    chunk.add(|encoder, out| encoder.turn(out, 2));
+    for round in 0..10_000u64 {
+        let address = 0x7f00_0000_1000 + round % 50 * 0x40;
+        let node = 70_000 + (round % 3) as u32;
+        chunk.add(|encoder, out| encoder.object_made(out, address, node, 4, 0));
+        // From a free list, where it is given back to.
+        chunk.add(|encoder, out| encoder.object_made(out, 0x7f11_0000_0010, node, 9, 0));
+        chunk.add(|encoder, out| encoder.object_gone(out, 0x7f11_0000_0010, 0));
+        chunk.add(|encoder, out| encoder.object_gone(out, address, 0));
+    }
+    assert!(chunk.bytes.len() < 112_000, "{}", chunk.bytes.len());
+}
+
+#[test]
+fn an_object_is_no_turn_and_nothing_rare() {
+    for (bytes, cut_short) in [
+        (&[252, 2, 254][..], true),
+        (&[252, 2, 254, 252, 2], false),
+        (&[252, 2, 254, 253, 1], false),
+        (&[252, 2, 254, 254], false),
+        (&[252, 2, 254, 255], false),
+        (&[252, 2, 255], false),
+    ] {
+        let (events, end) = told(&mut Written::new(bytes, 0));
+        assert_eq!(
+            (events, end),
+            (Vec::new(), Err(BadEvent { cut_short })),
+            "{bytes:?}"
+        );
+    }
 }
