@@ -1,8 +1,9 @@
 //! The lives of Python objects, where a stretch asks for them: who is made, who is destroyed, who survives.
 //!
 //! The interpreter calls [`traced`] for both, with the GIL. A creation walks the stack as an allocation does, a
-//! destruction only takes the object out of a table of our own. At the end, before the GIL is let go for the first
-//! time, those that are left are given references, so that none can die any more, and are written to the capture.
+//! destruction only takes the object out of a table of our own. In captures of every event both are events, too. At the
+//! end, before the GIL is let go for the first time, those that are left are given references, so that none can die any
+//! more, and are written to the capture.
 //!
 //! The table holds addresses of objects, so it must hear of every destruction. From the moment at which it
 //! cannot be sure to (somebody else has taken the tracer's place, there was no memory) it is not believed at all.
@@ -15,8 +16,8 @@ use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-use heaptide_format::{NODE_ROOT, THREAD_OVERFLOW};
-use heaptide_recorder::{LiveObject, LiveObjects, Stop, TypeName};
+use heaptide_format::{MetadataKey, NODE_ROOT, THREAD_OVERFLOW};
+use heaptide_recorder::{KnownTypes, LiveObject, LiveObjects, Stop, TypeName};
 
 use crate::real::find;
 use crate::thread::Turn;
@@ -44,6 +45,13 @@ const FIRST_VERSION: u32 = 0x030d_0300;
 static OBJECTS: OnlyObjects = OnlyObjects(UnsafeCell::new(LiveObjects::new()));
 /// What it is at first. Never used, only copied.
 static BLANK: OnlyObjects = OnlyObjects(UnsafeCell::new(LiveObjects::new()));
+
+/// Types of objects that were made in this stretch. For whoever holds the GIL of [`HOME`].
+static TYPES: OnlyTypes = OnlyTypes(UnsafeCell::new(KnownTypes::new()));
+
+struct OnlyTypes(UnsafeCell<KnownTypes>);
+// SAFETY: used with the GIL of one interpreter.
+unsafe impl Sync for OnlyTypes {}
 
 struct OnlyObjects(UnsafeCell<LiveObjects>);
 // SAFETY: used with the GIL of one interpreter, and replaced only in a child that has one thread.
@@ -74,6 +82,13 @@ pub(crate) enum Refused {
 unsafe fn objects() -> &'static LiveObjects {
     // SAFETY: replaced only while nobody has a reference (`after_fork`).
     unsafe { &*OBJECTS.0.get() }
+}
+
+/// # Safety
+/// With the GIL of [`HOME`], and by whoever has no reference already.
+unsafe fn types() -> &'static mut KnownTypes {
+    // SAFETY: the caller's promise.
+    unsafe { &mut *TYPES.0.get() }
 }
 
 struct Access {
@@ -145,6 +160,9 @@ pub(crate) unsafe fn begin() -> Result<(), Refused> {
             return Err(Refused::Failed);
         }
     }
+    // Their names have other numbers in every capture.
+    // SAFETY: the GIL is held, and nothing is heard of objects yet.
+    unsafe { *types() = KnownTypes::new() };
     ASKED.store(true, Ordering::Relaxed);
     Ok(())
 }
@@ -163,8 +181,12 @@ pub(crate) unsafe fn end(keep: bool) {
     // SAFETY: the GIL is held; that of another interpreter is of no use.
     unsafe {
         let is_ours = access.is_ours();
-        let known = switch::is_on_for_objects() && is_ours && is_home();
+        let all_heard = switch::is_on_for_objects() && is_ours;
+        let known = all_heard && is_home();
         switch::turn_objects_off();
+        if !all_heard && !RECORDER.has_stopped() {
+            note_untold();
+        }
         if is_ours && (access.set)(core::ptr::null(), core::ptr::null_mut()) != 0 {
             clear_exception();
         }
@@ -247,15 +269,38 @@ unsafe fn happened(object: *mut c_void, event: c_int) {
         match event {
             CREATED if !is_home() || created(object as u64) => {}
             // There is no memory to remember it.
-            CREATED => switch::turn_objects_off(),
+            CREATED => lose(),
             DESTROYED if is_home() => {
                 objects().remove(object as u64);
+                if RECORDER.holds_events() {
+                    types().forget(object as usize);
+                    destroyed(object as u64);
+                }
             }
             // By somebody else: we switch ourselves off first.
-            REMOVED => switch::turn_objects_off(),
+            REMOVED => lose(),
             _ => {}
         }
     }
+}
+
+/// Nothing that is heard of objects from now on would be all of it.
+#[cold]
+#[inline(never)]
+fn lose() {
+    switch::turn_objects_off();
+    // Said at once: the program may be killed before it stops.
+    if let Some(mut turn) = Turn::begin() {
+        turn.state();
+        note_untold();
+    }
+}
+
+/// Tells readers that not all of it is in the capture. In a thread's turn, or when nobody else is in one.
+fn note_untold() {
+    let why = b"another tracer of objects was set, or there was no memory";
+    // Where there is no room for it the capture says that.
+    let _ = RECORDER.metadata(MetadataKey::ObjectsUntold, why);
 }
 
 /// Remembers an object with the stack that makes it. `false`: there is no memory.
@@ -272,15 +317,39 @@ unsafe fn created(address: u64) -> bool {
         return unsafe { objects.insert(address, NODE_ROOT, THREAD_OVERFLOW) };
     };
     let state = turn.state();
-    let node = match current_stack(state) {
-        Ok(node) => node,
-        Err(Stop) => {
-            switch::turn_off();
-            NODE_ROOT
+    let node = current_stack(state).and_then(|node| {
+        if RECORDER.holds_events() {
+            // SAFETY: as above; the object has its type, which lives as long as it does. The turn is this thread's.
+            unsafe {
+                let type_name = RECORDER.type_name(types(), type_of(address))?;
+                RECORDER.object_made(&mut state.record, node, type_name, address)?;
+            }
         }
-    };
+        Ok(node)
+    });
+    let node = node.unwrap_or_else(|Stop| {
+        switch::turn_off();
+        NODE_ROOT
+    });
     // SAFETY: as above.
     unsafe { objects.insert(address, node, state.record.number()) }
+}
+
+/// Records the end of an object, whenever it was made.
+///
+/// # Safety
+/// With the GIL of [`HOME`].
+#[inline(always)]
+unsafe fn destroyed(address: u64) {
+    // Without a turn tracking has ended by itself.
+    let Some(mut turn) = Turn::begin() else {
+        return;
+    };
+    let state = turn.state();
+    // SAFETY: the turn is this thread's.
+    if unsafe { RECORDER.object_gone(&mut state.record, address) } == Err(Stop) {
+        switch::turn_off();
+    }
 }
 
 /// Is this the interpreter that started?

@@ -319,6 +319,46 @@ impl Recorder {
         }
     }
 
+    /// A Python object was made; `type_name` is the number of a string or [`heaptide_format::NO_STRING`]. Mode "all" only.
+    ///
+    /// # Errors
+    /// No room.
+    ///
+    /// # Safety
+    /// As [`Recorder::allocated`].
+    #[inline]
+    pub unsafe fn object_made(
+        &self,
+        thread: &mut ThreadRecord,
+        node: u32,
+        type_name: u32,
+        address: u64,
+    ) -> Result<(), Stop> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.event(thread, |encoder, out, stamp| {
+                encoder.object_made(out, address, node, type_name, stamp)
+            })
+        }
+    }
+
+    /// A Python object is about to be destroyed. Mode "all" only.
+    ///
+    /// # Errors
+    /// No room.
+    ///
+    /// # Safety
+    /// As [`Recorder::allocated`].
+    #[inline]
+    pub unsafe fn object_gone(&self, thread: &mut ThreadRecord, address: u64) -> Result<(), Stop> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.event(thread, |encoder, out, stamp| {
+                encoder.object_gone(out, address, stamp)
+            })
+        }
+    }
+
     /// A range is about to be unmapped. Mode "all" only.
     ///
     /// # Errors

@@ -47,7 +47,7 @@ pub use file::{CaptureFile, Stop};
 pub use hash::mix;
 pub use lock::SpinLock;
 pub use memory::{Mapping, own_bytes};
-pub use objects::{LiveObject, LiveObjects, ObjectList, TypeName};
+pub use objects::{KnownTypes, LiveObject, LiveObjects, ObjectList, TypeName};
 pub use ranges::{MAX_PIECES, Piece, Pieces};
 pub use recorder::{ArmedError, Block, Recorder};
 pub use samples::{SampleTable, Seen};

@@ -1,4 +1,5 @@
-//! Python objects that live: who made them. Private memory; who is left at the end is written to the capture.
+//! Python objects that live: who made them. Private memory; who is left at the end is written to the capture. Where each creation
+//! and each destruction is an event, see `events.rs`.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use crate::recorder::Recorder;
 /// Survivors in a segment at most: 6 MiB, so that room is taken step by step.
 const SURVIVORS_PER_SEGMENT: usize = 1 << 18;
 /// Types whose names are remembered.
-const KNOWN_TYPES: usize = 64;
+const KNOWN_TYPES: usize = 256;
 
 /// An object that lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +38,52 @@ pub struct TypeName<'a> {
     pub key: usize,
     /// Its name, UTF-8.
     pub name: &'a [u8],
+}
+
+/// The numbers of the names of types that were met lately. For one thread at a time: whoever holds the GIL.
+///
+/// A type whose object is destroyed must be forgotten, for another may come to lie where it was.
+pub struct KnownTypes([(usize, u32); KNOWN_TYPES]);
+
+impl KnownTypes {
+    /// None.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self([(0, NO_STRING); KNOWN_TYPES])
+    }
+
+    const fn place(key: usize) -> usize {
+        key / 16 % KNOWN_TYPES
+    }
+
+    /// Whatever was a type here is none any more.
+    #[inline(always)]
+    pub fn forget(&mut self, key: usize) {
+        let place = &mut self.0[Self::place(key)];
+        if place.0 == key {
+            *place = (0, NO_STRING);
+        }
+    }
+
+    /// The number of a type's name, which `define` makes known.
+    #[inline(always)]
+    fn number(
+        &mut self,
+        key: usize,
+        define: impl FnOnce() -> Result<Option<u32>, Stop>,
+    ) -> Result<u32, Stop> {
+        let place = &mut self.0[Self::place(key)];
+        if place.0 != key {
+            *place = (key, define()?.unwrap_or(NO_STRING));
+        }
+        Ok(place.1)
+    }
+}
+
+impl Default for KnownTypes {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// The objects that live, by address. 22 to 31 bytes each.
@@ -166,7 +213,7 @@ impl Recorder {
         type_of: impl Fn(u64) -> TypeName<'a>,
     ) -> Result<(), Stop> {
         let _growth = self.growth.lock();
-        let mut known = [(0, NO_STRING); KNOWN_TYPES];
+        let mut known = KnownTypes::new();
         let mut written = 0;
         loop {
             let count = (objects.len() - written).min(SURVIVORS_PER_SEGMENT);
@@ -180,20 +227,14 @@ impl Recorder {
             let records = unsafe { segment.add(SEGMENT_HEADER_BYTES) }.cast::<Survivor>();
             for (position, object) in objects[written..written + count].iter().enumerate() {
                 let of = type_of(object.address);
-                let place = &mut known[of.key / 16 % KNOWN_TYPES];
-                if place.0 != of.key {
-                    let text = RawText {
-                        bytes: of.name,
-                        kind: 0,
-                    };
-                    let string = self.definitions.string(&self.file, text)?;
-                    *place = (of.key, string.unwrap_or(NO_STRING));
-                }
+                let type_name = known.number(of.key, || {
+                    self.definitions.string(&self.file, utf8(of.name))
+                })?;
                 let survivor = Survivor {
                     address: object.address,
                     node: object.node,
                     thread: u32::from(object.thread),
-                    type_name: place.1,
+                    type_name,
                     reserved: 0,
                 };
                 // SAFETY: as above.
@@ -206,6 +247,28 @@ impl Recorder {
             }
         }
     }
+}
+
+impl Recorder {
+    /// The number of the name of an object's type; [`NO_STRING`] where there is no room for it in the table.
+    ///
+    /// # Errors
+    /// No room in the file.
+    #[inline(always)]
+    pub fn type_name(&self, types: &mut KnownTypes, of: TypeName<'_>) -> Result<u32, Stop> {
+        types.number(of.key, || self.define_type(of.name))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn define_type(&self, name: &[u8]) -> Result<Option<u32>, Stop> {
+        let _growth = self.growth.lock();
+        self.definitions.string(&self.file, utf8(name))
+    }
+}
+
+fn utf8(bytes: &[u8]) -> RawText<'_> {
+    RawText { bytes, kind: 0 }
 }
 
 /// Readers may read so many bytes of the segment.
@@ -223,6 +286,35 @@ fn commit(segment: NonNull<u8>, bytes: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::cell::Cell;
+
+    #[test]
+    fn types_are_asked_for_once_and_forgotten_with_their_objects() {
+        let mut types = KnownTypes::new();
+        let asked = Cell::new(0);
+        let number = |types: &mut KnownTypes, key, answer| {
+            let define = || {
+                asked.set(asked.get() + 1);
+                Ok(answer)
+            };
+            types.number(key, define).unwrap()
+        };
+        assert_eq!(number(&mut types, 0x1000, Some(7)), 7);
+        assert_eq!(number(&mut types, 0x1000, None), 7);
+        assert_eq!(asked.get(), 1);
+        // Another that has the same place, and one that does not.
+        types.forget(0x1000 + 16 * KNOWN_TYPES);
+        types.forget(0x1010);
+        assert_eq!(number(&mut types, 0x1000, None), 7);
+        types.forget(0x1000);
+        assert_eq!(number(&mut types, 0x1000, Some(9)), 9);
+        assert_eq!(
+            number(&mut types, 0x1000 + 16 * KNOWN_TYPES, None),
+            NO_STRING
+        );
+        assert_eq!(number(&mut types, 0x1000, Some(9)), 9);
+        assert_eq!(asked.get(), 4);
+    }
 
     #[test]
     fn who_lives_is_told_in_order() {

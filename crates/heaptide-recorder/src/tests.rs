@@ -10,11 +10,11 @@ use std::{format, thread};
 use heaptide_format::{
     Allocator, Cell, CellKind, Decoder, Event, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, Mode,
     Moment, NODE_OVERFLOW, NODE_ROOT, Node, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader,
-    SegmentKind, Slot, State,
+    SegmentKind, Site, Slot, State,
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::{CodeText, RawText, Recorder, ThreadRecord};
+use crate::{CodeText, KnownTypes, RawText, Recorder, ThreadRecord, TypeName};
 
 /// A capture in a temporary directory, as the supervisor makes it.
 struct Fixture {
@@ -732,6 +732,69 @@ fn every_event_is_in_the_file_in_order() {
         })
         .collect();
     assert!(found == expected);
+    fixture.recorder.thread_end(&mut thread);
+}
+
+#[test]
+fn objects_are_events_among_those_of_blocks() {
+    let fixture = Fixture::in_mode(Mode::All, 1000);
+    let node = fixture.node("f");
+    let mut thread = fixture.thread();
+    let mut types = KnownTypes::new();
+    let mut expected = Vec::new();
+    for round in 0..100_000u64 {
+        let address = 0x1000 + (round * 7919 % 5000) * 16;
+        let (key, name) = [(16, "first"), (32, "second")][round as usize % 2];
+        let of = TypeName {
+            key,
+            name: name.as_bytes(),
+        };
+        // SAFETY: started, and the record is ours.
+        unsafe {
+            let recorder = &fixture.recorder;
+            let type_name = recorder.type_name(&mut types, of).unwrap();
+            recorder
+                .allocated(&mut thread, node, Allocator::Malloc, address, 64)
+                .unwrap();
+            recorder
+                .object_made(&mut thread, node, type_name, address + 16)
+                .unwrap();
+            recorder.object_gone(&mut thread, address + 16).unwrap();
+            recorder.freed(&mut thread, address).unwrap();
+            let site = Site {
+                node,
+                allocator: Allocator::Malloc as u8,
+                size: 64,
+            };
+            expected.extend([
+                Event::Allocated { address, site },
+                Event::ObjectMade {
+                    address: address + 16,
+                    node,
+                    type_name,
+                },
+                Event::ObjectGone {
+                    address: address + 16,
+                },
+                Event::Freed { address },
+            ]);
+        }
+    }
+    let found: Vec<_> = events(&fixture)
+        .into_iter()
+        .map(|(_, _, event)| event)
+        .collect();
+    assert!(found == expected);
+    let (
+        Event::ObjectMade { type_name: one, .. },
+        Event::ObjectMade {
+            type_name: other, ..
+        },
+    ) = (found[1], found[5])
+    else {
+        panic!("{:?}", &found[..8]);
+    };
+    assert_ne!(one, other);
     fixture.recorder.thread_end(&mut thread);
 }
 
