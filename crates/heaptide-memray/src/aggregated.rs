@@ -64,10 +64,11 @@ pub(crate) fn read(
                 translation.switch(thread)?;
             }
             13 if new => {
-                input.varint()?;
+                let address = input.varint()? << 3;
                 if header.native {
                     input.varint()?;
                 }
+                translation.survivor(address)?;
             }
             14 if new => read_code(input, &mut first_line, translation)?,
             15 => return Ok(()),

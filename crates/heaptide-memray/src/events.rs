@@ -72,10 +72,12 @@ pub(crate) fn read(
                 translation.push(code, offset);
             }
             2 => {
-                lately.address(input, token >> 1 & 15)?;
-                if header.native && token & 1 == 1 {
+                let address = lately.address(input, token >> 1 & 15)?;
+                let made = token & 1 == 1;
+                if header.native && made {
                     input.next_of(&mut native_frame)?;
                 }
+                translation.object(made, address)?;
             }
             3 => translation.pop(u64::from(token & 15) + 1),
             _ => match token {

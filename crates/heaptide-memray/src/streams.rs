@@ -18,13 +18,23 @@ struct Stream {
 }
 
 /// All streams.
-#[derive(Default)]
 pub(crate) struct Streams {
     /// The last turn that was taken.
     turn: u64,
     open: FxHashMap<u32, Stream>,
     /// How many chunks each stream has.
     sequences: FxHashMap<u32, u32>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self {
+            // Of no stream: the first one that writes takes the next.
+            turn: next_own_turn(0),
+            open: FxHashMap::default(),
+            sequences: FxHashMap::default(),
+        }
+    }
 }
 
 impl Streams {

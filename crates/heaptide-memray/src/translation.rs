@@ -5,9 +5,10 @@ use std::io;
 
 use heaptide_capture::{WarningKind, Warnings};
 use heaptide_format::{
-    Allocator, Cell, CellKind, FORMAT_VERSION, HEADER_BYTES, Header as OurHeader, MAGIC,
-    MetadataKey, Mode, NODE_ROOT, PYTHON_ALLOCATORS, Sample, SegmentKind, Site, State,
-    TOTALS_UNKNOWN, Thread,
+    Allocator, Cell, CellKind, FEATURE_OBJECT_EVENTS, FORMAT_VERSION, HEADER_BYTES,
+    Header as OurHeader, MAGIC, MetadataKey, Mode, NO_STRING, NO_THREAD, NODE_ROOT,
+    PYTHON_ALLOCATORS, PYTHON_OBJECTS, Sample, SegmentKind, Site, State, Survivor, TOTALS_UNKNOWN,
+    Thread,
 };
 use rustc_hash::FxHashMap;
 use zerocopy::FromZeros;
@@ -21,6 +22,8 @@ use crate::streams::Streams;
 const NANOSECONDS: u64 = 1_000_000;
 /// Samples are written out when there are so many.
 const SAMPLES: usize = 8192;
+/// Likewise survivors.
+const SURVIVORS: usize = 1 << 16;
 
 /// What an event does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +91,8 @@ pub(crate) struct Translation {
     skipped: u64,
     samples: Vec<Sample>,
     samples_written: u64,
+    survivors: Vec<Survivor>,
+    survivors_written: u64,
     last_ms: u64,
     cells: FxHashMap<(usize, u32, u32), Cell>,
     peak_bytes: u64,
@@ -126,6 +131,8 @@ impl Translation {
             skipped: header.skipped_frames,
             samples: Vec::new(),
             samples_written: 0,
+            survivors: Vec::new(),
+            survivors_written: 0,
             last_ms: header.start_ms,
             cells: FxHashMap::default(),
             peak_bytes: 0,
@@ -134,9 +141,6 @@ impl Translation {
         translation.thread = translation.thread_of(header.main_thread);
         if header.native {
             translation.foreign("native frames", "stacks are those of Python");
-        }
-        if header.object_lifetimes {
-            translation.foreign("lifetimes of objects", "they are left out");
         }
         if header.aggregated {
             translation.warnings.add(WarningKind::TotalsUnknown, None, || {
@@ -258,6 +262,42 @@ impl Translation {
         self.output.check().map_err(Problem::Write)
     }
 
+    /// An object is made, or destroyed.
+    pub(crate) fn object(&mut self, made: bool, address: u64) -> Result<()> {
+        let stack = &self.threads[self.thread].stack;
+        let node = stack.last().copied().unwrap_or(NODE_ROOT);
+        let number = self.thread as u32 + 1;
+        self.streams
+            .write(number, &mut self.output, |encoder, out| match made {
+                true => encoder.object_made(out, address, node, NO_STRING, 0),
+                false => encoder.object_gone(out, address, 0),
+            });
+        self.output.check().map_err(Problem::Write)
+    }
+
+    /// An object that is alive at the end, of which nothing else is known.
+    pub(crate) fn survivor(&mut self, address: u64) -> Result<()> {
+        self.survivors.push(Survivor {
+            address,
+            node: NODE_ROOT,
+            thread: NO_THREAD,
+            type_name: NO_STRING,
+            reserved: 0,
+        });
+        if self.survivors.len() >= SURVIVORS {
+            self.write_survivors();
+        }
+        self.output.check().map_err(Problem::Write)
+    }
+
+    fn write_survivors(&mut self) {
+        let first = self.survivors_written;
+        self.output
+            .records(SegmentKind::Survivors, first, &self.survivors);
+        self.survivors_written += self.survivors.len() as u64;
+        self.survivors.clear();
+    }
+
     /// Memory at a moment; `heap` is zero where the events tell it.
     pub(crate) fn sample(&mut self, unix_ms: u64, resident: u64, heap: u64) {
         self.last_ms = self.last_ms.max(unix_ms);
@@ -341,6 +381,10 @@ impl Translation {
     pub(crate) fn finish(mut self, header: &Header, ended: bool) -> io::Result<(File, Warnings)> {
         self.streams.close_all(&mut self.output);
         self.write_samples();
+        if header.object_lifetimes && header.aggregated {
+            // That none survived is said, too.
+            self.write_survivors();
+        }
         let mut threads = vec![thread_record(0, b"")];
         threads.extend(
             self.threads
@@ -401,6 +445,12 @@ fn our_header(header: &Header) -> OurHeader {
     }
     if header.aggregated {
         identity.options |= TOTALS_UNKNOWN;
+    }
+    if header.object_lifetimes {
+        identity.options |= PYTHON_OBJECTS;
+        if !header.aggregated {
+            identity.required_features |= FEATURE_OBJECT_EVENTS;
+        }
     }
     identity.checksum = identity.expected_checksum();
     let lifecycle = &mut ours.lifecycle;

@@ -4,7 +4,10 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use heaptide_capture::{Capture, WarningKind};
-use heaptide_engine::{EngineError, Profile, ProfileOptions};
+use heaptide_engine::{
+    EngineError, ObjectEvent, ObjectEventKind, ObjectEvents, Profile, ProfileOptions,
+    surviving_objects,
+};
 use heaptide_memray::{Error, open};
 use tempfile::TempDir;
 
@@ -15,6 +18,11 @@ struct File(Vec<u8>);
 
 impl File {
     fn new(version: i32, aggregated: bool) -> Self {
+        Self::with(version, aggregated, false)
+    }
+
+    /// `lifetimes`: with records of Python objects.
+    fn with(version: i32, aggregated: bool, lifetimes: bool) -> Self {
         let mut file = Self(b"memray\0".to_vec());
         file.0.extend(version.to_le_bytes());
         if version >= 12 {
@@ -31,10 +39,12 @@ impl File {
             file.0.extend(word.to_le_bytes());
         }
         file.0.push(1);
-        file.0.extend(vec![
-            0;
-            usize::from(version >= 11) + usize::from(version >= 12)
-        ]);
+        if version >= 11 {
+            file.0.push(0);
+        }
+        if version >= 12 {
+            file.0.push(u8::from(lifetimes));
+        }
         if version >= 13 {
             file.0.extend(b"/usr/lib/python3.12\0/site\0\0/path\0\0");
         }
@@ -144,6 +154,98 @@ fn stacks_threads_and_mappings() {
         let word = capture.liveness().word();
         assert_eq!(word, if ended { "finished" } else { "died" });
     }
+}
+
+/// The thread, the address and, of what was made, the stack.
+fn objects(profile: &Profile, events: &[ObjectEvent]) -> Vec<(u32, u64, Option<String>)> {
+    let stacks = &profile.stacks;
+    let told = events.iter().map(|event| {
+        let made = match event.kind {
+            ObjectEventKind::Gone => None,
+            ObjectEventKind::Made { stack, .. } => {
+                let labels = stacks.walk(stack).map(|node| {
+                    let frame = stacks.nodes[node.index()].frame;
+                    stacks.location_label(stacks.frames[frame.index()].location)
+                });
+                Some(labels.collect::<Vec<_>>().join(" < "))
+            }
+        };
+        let thread = profile.threads.get(event.thread as usize);
+        (thread.map_or(0, |it| it.thread_id), event.address, made)
+    });
+    told.collect()
+}
+
+#[test]
+fn objects_are_made_and_destroyed_among_blocks() {
+    for version in [12, 13] {
+        let mut file = File::with(version, false, true);
+        file.thread(1).code(1).code(2).code(3);
+        file.add(&[0b0100_0001, 1, 0, 0b0100_0001, 2, 0, 0b0100_0000, 3, 0]);
+        // An object at 0x1010, in a block at 0x1000.
+        file.add(&[0b1111_1110, 0x80, 0x08, 100]);
+        file.add(&[0b0011_1111, 4]);
+        file.thread(2);
+        // The other thread destroys it, by the first of the addresses that are remembered, and frees the block, by the second.
+        file.add(&[0b0010_0000, 0b1000_1101]);
+        // It destroys another at 0x1000, which is remembered, and makes one there without a stack.
+        file.add(&[0b0010_0010, 0b0010_0011]);
+        file.thread(1);
+        // f3 has returned.
+        file.add(&[0b0001_0000, 0b0011_1111, 4, 1]);
+        let capture = file.open().unwrap();
+        assert!(capture.identity.tracks_objects());
+        assert_eq!(capture.warnings, []);
+        let profile = Profile::new(&capture);
+        assert_eq!(profile.totals.figures.allocated.count, 1);
+        assert_eq!(profile.totals.figures.live.count, 0);
+        let events: Vec<_> = ObjectEvents::new(&capture, &profile).unwrap().collect();
+        let at = |stack: &str| Some(stack.to_owned());
+        assert_eq!(
+            objects(&profile, &events),
+            [
+                (1, 0x1010, at("f3:app.py:9 < f2:app.py:6")),
+                (2, 0x1010, None),
+                (2, 0x1000, None),
+                (2, 0x1000, at("")),
+                (1, 0x1020, at("f2:app.py:6")),
+            ]
+        );
+        assert_eq!(surviving_objects(&capture, &profile), None);
+    }
+}
+
+#[test]
+fn objects_that_survive_an_aggregated_capture() {
+    for addresses in [&[0x1000_u64, 0x7f00_0000_1010][..], &[]] {
+        let mut file = File::with(13, true, true);
+        for address in addresses {
+            file.add(&[13]);
+            let mut left = address >> 3;
+            while left >= 0x80 {
+                file.add(&[left as u8 | 0x80]);
+                left >>= 7;
+            }
+            file.add(&[left as u8]);
+        }
+        file.add(&[15]);
+        let capture = file.open().unwrap();
+        let profile = Profile::new(&capture);
+        let survivors = surviving_objects(&capture, &profile).expect("who survives is told");
+        let expected: Vec<_> = addresses
+            .iter()
+            .map(|&address| (0, address, Some(String::new())))
+            .collect();
+        assert_eq!(objects(&profile, &survivors), expected);
+    }
+    // Without its last record it is not known whether these are all.
+    let mut file = File::with(13, true, true);
+    file.add(&[13, 1]);
+    let capture = file.open().unwrap();
+    let profile = Profile::new(&capture);
+    assert_eq!(surviving_objects(&capture, &profile), None);
+    let without = File::new(13, true).add(&[15]).open().unwrap();
+    assert_eq!(surviving_objects(&without, &Profile::new(&without)), None);
 }
 
 /// More than a chunk of a stream holds, of two threads that take turns.
@@ -260,10 +362,10 @@ fn no_bytes_are_too_odd() {
         seed ^= seed << 17;
         seed
     };
-    let mut with_blocks = 0;
+    let (mut with_blocks, mut with_objects) = (0, 0);
     for round in 0..3000 {
         let version = 10 + (noise() % 4) as i32;
-        let mut file = File::new(version, noise() % 2 == 0);
+        let mut file = File::with(version, noise() % 2 == 0, noise() % 2 == 0);
         if round % 3 == 0 {
             file = example();
         }
@@ -278,8 +380,14 @@ fn no_bytes_are_too_odd() {
         }
         if let Ok(capture) = file.open() {
             let profile = Profile::new(&capture);
+            if let Ok(events) = ObjectEvents::new(&capture, &profile) {
+                with_objects += usize::from(events.count() > 0);
+            }
             with_blocks += usize::from(profile.totals.figures.allocated.count > 0);
         }
     }
-    assert!(with_blocks > 500, "{with_blocks}");
+    assert!(
+        with_blocks > 500 && with_objects > 50,
+        "{with_blocks} {with_objects}"
+    );
 }
