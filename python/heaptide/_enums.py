@@ -60,8 +60,7 @@ class SymbolicSupport(enum.IntEnum):
 
 
 class ObjectTrackingEvent(enum.IntEnum):
-    """What happened to a Python object. `FileReader.get_object_lifetime_events` tells of objects that were created and
-    live."""
+    """What happened to a Python object, see `FileReader.get_object_lifetime_events`."""
 
     OBJECT_CREATED = -1
     OBJECT_DESTROYED = -2

@@ -200,19 +200,22 @@ class FileReader:
     def get_object_lifetime_events(
         self, included_objects: Optional[Iterable[object]] = None
     ) -> Iterator[TrackedObjectRecord]:
-        """The objects that were made while tracking was on and were alive when it ended, in the order of their making.
-        (Memray has their creation, too, and in captures of every event also objects that were destroyed.)
+        """Every creation and destruction of a Python object, in the order in which they happened; of an aggregated
+        capture the creations of those that were alive when tracking ended.
 
         Args:
-            included_objects: Only these, which must be alive: they are known by their `id`.
+            included_objects: Only what happened at the addresses of these (their `id`). An address is used again and
+                again: some of it may be of others that lay there before.
+
+        Destroyed are also objects that were made before tracking began. Destructions have no stacks and no types.
 
         Raises:
-            RuntimeError: (from the iterator) when the capture does not say which survived: it was made without
-                ``track_object_lifetimes``, the program was killed or is not through yet, or another tracer of objects
-                was set meanwhile.
+            RuntimeError: (from the iterator) when the capture does not say: it was made without
+                ``track_object_lifetimes``; or, if it is aggregated, the program was killed or is not through yet. After
+                the last event, when not all that happened is there: another tracer of objects was set meanwhile.
         """
         reader = self._open
-        return reader.survivors(None if included_objects is None else {id(each) for each in included_objects})
+        return reader.object_events(None if included_objects is None else {id(each) for each in included_objects})
 
 
 def _metadata(reader: CaptureReader) -> Metadata:

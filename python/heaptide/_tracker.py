@@ -42,8 +42,9 @@ class Tracker:
         trace_python_allocators: Whether to record every request to Python's own allocators. Always so in a Python
             without the GIL, where nothing of its objects is seen otherwise.
         track_object_lifetimes: Whether to record which Python objects that are made in the block are alive when it
-            ends, see `get_surviving_objects`. Needs Python 3.13.3 or later, with the GIL. Forked children do not record
-            it.
+            ends, see `get_surviving_objects`; in captures of every event also each creation and destruction of an
+            object, see `FileReader.get_object_lifetime_events`. Needs Python 3.13.3 or later, with the GIL. Forked
+            children do not record it.
         file_format: Every event, or counters for each stack. Both can be read at any time, also while the block runs.
 
     Raises:
@@ -154,7 +155,8 @@ class Tracker:
         """The objects that were made in the block and were alive when it ended, in the order in which they were made.
 
         They are kept alive for as long as this tracker is. Where each was made is told by
-        `FileReader.get_object_lifetime_events`. Objects of other interpreters than the one of the block are left out.
+        `FileReader.get_object_lifetime_events`, most directly of an aggregated capture. Objects of other interpreters
+        than the one of the block are left out.
 
         Raises:
             RuntimeError: When ``track_object_lifetimes`` was not given; while the block has not ended; when it is not

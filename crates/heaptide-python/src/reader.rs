@@ -116,8 +116,8 @@ impl CaptureReader {
         Ok(py.detach(|| self.0.temporal())?.peak_bytes)
     }
 
-    /// The objects that survived, or of those the ones at the addresses `only`.
-    fn survivors(&self, only: Option<HashSet<u64>>) -> ObjectIterator {
+    /// What happened to Python objects, or to those at the addresses `only`.
+    fn object_events(&self, only: Option<HashSet<u64>>) -> ObjectIterator {
         ObjectIterator::new(Arc::clone(&self.0), only)
     }
 

@@ -1,71 +1,81 @@
 //! `TrackedObjectRecord`, and the iterator over those of a capture.
 
 use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use heaptide_capture::Capture;
-use heaptide_engine::StackId;
-use heaptide_format::{State, Survivor};
-use pyo3::exceptions::PyRuntimeError;
+use heaptide_engine::{ObjectEvent, ObjectEventKind, ObjectEvents, StackId, surviving_objects};
+use heaptide_format::{MetadataKey, State};
+use pyo3::exceptions::{PyNotImplementedError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
+use rustc_hash::FxHasher;
+use self_cell::self_cell;
 
+use crate::errors::cannot_answer;
 use crate::source::{Opened, Source};
 
-/// A Python object that was made while tracking was on, and was alive when it ended.
+/// The creation or the destruction of a Python object.
 #[pyclass(frozen, module = "heaptide._memray")]
 pub(crate) struct TrackedObjectRecord {
     source: Arc<Source>,
-    survivor: Survivor,
-    stack: StackId,
+    event: ObjectEvent,
 }
 
 impl TrackedObjectRecord {
-    fn stack(&self, py: Python<'_>, max_stacks: Option<usize>) -> PyResult<Py<PyList>> {
-        let (stack, thread) = (self.stack.0, self.survivor.thread);
-        let list = self.source.stack_trace(py, stack, thread, max_stacks)?;
-        Ok(list.unbind())
+    /// What tells records apart.
+    fn key(&self) -> (u32, u64, bool, u32) {
+        let created = self.is_created();
+        (self.tid(), self.event.address, created, self.stack_id())
     }
 }
 
 #[pymethods]
 impl TrackedObjectRecord {
-    /// The kernel's id of the thread that made it.
+    /// The kernel's id of the thread that made or destroyed it; 0 when it is not known.
     #[getter]
     fn tid(&self) -> u32 {
-        self.source.thread_id(self.survivor.thread)
+        self.source.thread_id(self.event.thread)
     }
 
     /// The name of that thread.
     #[getter]
     fn thread_name(&self) -> &str {
-        self.source.thread_name(self.survivor.thread)
+        self.source.thread_name(self.event.thread)
     }
 
-    /// Where it was: its `id()`.
+    /// Where it is: its `id()`.
     #[getter]
     const fn address(&self) -> u64 {
-        self.survivor.address
+        self.event.address
     }
 
-    /// Whether it is about its creation: always, as destructions are not recorded.
+    /// Whether it was made; else it is destroyed.
     #[getter]
     const fn is_created(&self) -> bool {
-        true
+        matches!(self.event.kind, ObjectEventKind::Made { .. })
     }
 
-    /// The name of its type, with the module for most of those that are not made by `class`; empty when it is not known.
+    /// Of its creation, the name of its type, with the module for most of those that are not made by `class`; empty when it is
+    /// not known.
     #[getter]
     fn type_name(&self) -> &str {
+        let ObjectEventKind::Made { type_name, .. } = self.event.kind else {
+            return "";
+        };
         let definitions = &self.source.capture.definitions;
-        let name = definitions.string(self.survivor.type_name);
-        name.unwrap_or_default()
+        definitions.string(type_name).unwrap_or_default()
     }
 
     /// Number of the stack within this capture; 0 is the empty one.
     #[getter]
     const fn stack_id(&self) -> u32 {
-        self.stack.0
+        match self.event.kind {
+            ObjectEventKind::Made { stack, .. } => stack.0,
+            ObjectEventKind::Gone => StackId::ROOT.0,
+        }
     }
 
     /// Number of the native stack: 0, since none are recorded.
@@ -81,9 +91,16 @@ impl TrackedObjectRecord {
     }
 
     /// The Python frames that made it, `(function, file, line)`, the innermost first; with `max_stacks` at most so many.
+    ///
+    /// Raises `NotImplementedError` for destructions.
     #[pyo3(signature = (max_stacks=None))]
     fn stack_trace(&self, py: Python<'_>, max_stacks: Option<usize>) -> PyResult<Py<PyList>> {
-        self.stack(py, max_stacks)
+        if !self.is_created() {
+            return Err(PyNotImplementedError::new_err(
+                "Stack traces for deallocations aren't captured.",
+            ));
+        }
+        self.hybrid_stack_trace(py, max_stacks)
     }
 
     /// The native frames: none are recorded, so the list is empty.
@@ -93,34 +110,110 @@ impl TrackedObjectRecord {
         PyList::empty(py).unbind()
     }
 
-    /// Python and native frames in one: without native frames, the same as `stack_trace`.
+    /// Python and native frames in one: without native frames those of `stack_trace`, and none of a destruction.
     #[pyo3(signature = (max_stacks=None))]
     fn hybrid_stack_trace(
         &self,
         py: Python<'_>,
         max_stacks: Option<usize>,
     ) -> PyResult<Py<PyList>> {
-        self.stack(py, max_stacks)
+        let (stack, thread) = (self.stack_id(), self.event.thread);
+        let list = self.source.stack_trace(py, stack, thread, max_stacks)?;
+        Ok(list.unbind())
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        let other = other.cast::<Self>();
+        other.is_ok_and(|other| self.key() == other.get().key())
+    }
+
+    fn __hash__(&self) -> u64 {
+        let mut hasher = FxHasher::default();
+        self.key().hash(&mut hasher);
+        hasher.finish()
     }
 
     fn __repr__(&self) -> String {
-        format!(
-            "TrackedObjectRecord<tid={:#x}, address={:#x}, type={}>",
-            self.tid(),
-            self.survivor.address,
-            self.type_name()
-        )
+        let (tid, address) = (self.tid(), self.event.address);
+        let what = match self.event.kind {
+            ObjectEventKind::Made { .. } => format!("type={}", self.type_name()),
+            ObjectEventKind::Gone => "is_created=False".to_owned(),
+        };
+        format!("TrackedObjectRecord<tid={tid:#x}, address={address:#x}, {what}>")
     }
 }
 
-/// Iterator over the objects that survived, in the order in which they were made.
+self_cell! {
+    /// Events with the capture that they are read from.
+    struct OwnedEvents {
+        owner: Arc<Source>,
+        #[not_covariant]
+        dependent: ObjectEvents,
+    }
+}
+
+/// What a capture tells.
+enum Answer {
+    /// All that happened.
+    Events(OwnedEvents),
+    /// Who survived.
+    Survivors(IntoIter<ObjectEvent>),
+}
+
+impl Answer {
+    fn of(opened: &Opened) -> PyResult<Self> {
+        let capture = &opened.capture;
+        if !capture.identity.tracks_objects() {
+            return Err(not_available(
+                "The file was not generated with track_object_lifetimes=True.",
+            ));
+        }
+        let source = opened.source();
+        if capture.identity.holds_object_events() {
+            let events = OwnedEvents::try_new(Arc::clone(source), |source| {
+                ObjectEvents::new(&source.capture, &source.profile)
+            });
+            let refuse = |error| cannot_answer("get object lifetime events from", error);
+            return Ok(Self::Events(events.map_err(refuse)?));
+        }
+        match surviving_objects(capture, &source.profile) {
+            Some(survivors) => Ok(Self::Survivors(survivors.into_iter())),
+            None => Err(not_available(why_unknown(capture))),
+        }
+    }
+
+    fn next(&mut self) -> Option<ObjectEvent> {
+        match self {
+            Self::Events(events) => events.with_dependent_mut(|_, events| events.next()),
+            Self::Survivors(survivors) => survivors.next(),
+        }
+    }
+
+    /// After the last event: is that all there was?
+    fn is_all(&self, capture: &Capture) -> PyResult<()> {
+        match capture.metadata.text(MetadataKey::ObjectsUntold) {
+            Some(why) if matches!(self, Self::Events(_)) => Err(PyRuntimeError::new_err(format!(
+                "Not all object lifetime events are in this capture file: {why}. Those that were recorded before have been given."
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Iterator over what happened to objects, in order.
 #[pyclass(module = "heaptide._heaptide")]
 pub(crate) struct ObjectIterator {
     opened: Arc<Opened>,
     /// Only those at these addresses.
     only: Option<HashSet<u64>>,
-    /// `None` until the first record is asked for.
-    survivors: Option<std::vec::IntoIter<Survivor>>,
+    progress: Progress,
+}
+
+/// How far the iteration is.
+enum Progress {
+    Asked,
+    Answered(Answer),
+    Done,
 }
 
 impl ObjectIterator {
@@ -128,8 +221,29 @@ impl ObjectIterator {
         Self {
             opened,
             only,
-            survivors: None,
+            progress: Progress::Asked,
         }
+    }
+
+    /// The next event that is wanted.
+    fn next(&mut self) -> PyResult<Option<ObjectEvent>> {
+        if matches!(self.progress, Progress::Asked) {
+            // As a generator: after an error there is nothing more.
+            self.progress = Progress::Done;
+            self.progress = Progress::Answered(Answer::of(&self.opened)?);
+        }
+        let Progress::Answered(answer) = &mut self.progress else {
+            return Ok(None);
+        };
+        while let Some(event) = answer.next() {
+            let only = self.only.as_ref();
+            if only.is_none_or(|only| only.contains(&event.address)) {
+                return Ok(Some(event));
+            }
+        }
+        let is_all = answer.is_all(&self.opened.capture);
+        self.progress = Progress::Done;
+        is_all.map(|()| None)
     }
 }
 
@@ -140,39 +254,26 @@ impl ObjectIterator {
     }
 
     fn __next__(&mut self, py: Python<'_>) -> PyResult<Option<TrackedObjectRecord>> {
-        if self.survivors.is_none() {
-            let mut survivors = survivors_of(&self.opened.capture)?;
-            if let Some(only) = &self.only {
-                survivors.retain(|survivor| only.contains(&survivor.address));
-            }
-            self.survivors = Some(survivors.into_iter());
-        }
-        let Some(survivor) = self.survivors.as_mut().and_then(Iterator::next) else {
-            return Ok(None);
-        };
-        let source = Arc::clone(py.detach(|| self.opened.source()));
-        let stack = source.profile.stack_of_node(survivor.node);
-        Ok(Some(TrackedObjectRecord {
-            source,
-            survivor,
-            stack: stack.unwrap_or(StackId::LOST),
+        let event = py.detach(|| self.next())?;
+        Ok(event.map(|event| TrackedObjectRecord {
+            source: Arc::clone(self.opened.source()),
+            event,
         }))
     }
 }
 
-/// Those that the capture tells of; an exception when it does not tell.
-fn survivors_of(capture: &Capture) -> PyResult<Vec<Survivor>> {
-    let why = if !capture.identity.tracks_objects() {
-        "The file was not generated with track_object_lifetimes=True."
-    } else if let Some(survivors) = &capture.survivors {
-        return Ok(survivors.iter().map(|(_, survivor)| *survivor).collect());
-    } else if capture.lifecycle.state != State::Finished as u32 {
+fn not_available(why: &str) -> PyErr {
+    PyRuntimeError::new_err(format!(
+        "Object lifetime events are not available in this capture file. {why}"
+    ))
+}
+
+/// Why a capture does not tell who survived.
+fn why_unknown(capture: &Capture) -> &'static str {
+    if capture.lifecycle.state == State::Finished as u32 {
+        "Which objects survived is not known: another tracer of objects was set meanwhile, or there was no memory."
+    } else {
         "Which objects survive is written when tracking ends, and it has not: the program still runs, was killed, or could \
          not be tracked to its end."
-    } else {
-        "Which objects survived is not known: another tracer of objects was set meanwhile, or there was no memory."
-    };
-    Err(PyRuntimeError::new_err(format!(
-        "Object lifetime events are not available in this capture file. {why}"
-    )))
+    }
 }
