@@ -8,9 +8,11 @@ use anyhow::{Context, Result};
 use crate::interpreters::{self, Interpreter};
 use crate::{project, shell, venv};
 
-/// What the package is compared with. One version of Python will do: what is compared does not depend on that.
+/// What the package is compared with. One version of Python will do, but for objects: what is compared does not depend on that.
 const MEMRAY: &str = "memray==1.20.0";
 const EVERYTHING_ON_MINOR: u32 = 12;
+/// Where Memray records objects (from 3.13.3 on), and there are wheels of it: `test_lifetimes_memray.py`.
+const OBJECTS_ON_MINOR: u32 = 13;
 /// The last version of Python that all packages which read columns have wheels for.
 const LAST_WITH_COLUMNS: u32 = 13;
 /// What runs on heaptide in Memray's place; it wants Memray, so it is installed without what it wants.
@@ -98,6 +100,9 @@ fn test(interpreter: &Interpreter, wheel: &Path) -> Result<()> {
     if interpreter.minor == EVERYTHING_ON_MINOR {
         packages.extend([MEMRAY, "ipython", "pytest-asyncio", "pytest-xdist"]);
         packages.extend(["duckdb", "polars", "pandas"]);
+    }
+    if interpreter.minor == OBJECTS_ON_MINOR && !interpreter.free_threaded {
+        packages.push(MEMRAY);
     }
     if interpreter.minor <= LAST_WITH_COLUMNS {
         packages.push("pyarrow");

@@ -1,10 +1,12 @@
 //! Tracking that starts and stops inside a program, by the functions that the agent exports.
 
+use std::collections::HashMap;
+
 use heaptide_e2e::{
     Capture, Counters, Finished, Mode, Sandbox, Stretches, each_python, ground_truth_from_inside,
     modes, run,
 };
-use heaptide_format::{MetadataKey, State};
+use heaptide_format::{Event, MetadataKey, State};
 use serde_json::{Value, json};
 
 /// Programs with known answers, tracked from inside: what `heaptide run` sees is what a stretch sees.
@@ -556,6 +558,50 @@ fn check_restarts(sandbox: &Sandbox, name: &str) {
     assert!(late < early + LEFT_BYTES, "{name}: {own_bytes:?}");
 }
 
+/// What the events of a capture say of Python objects.
+#[derive(Default)]
+struct Happened {
+    /// Those that are left, in the order of their making.
+    left: Vec<u64>,
+    /// How many were made, by type.
+    made: HashMap<String, usize>,
+    /// How many are destroyed, by type; of those that were made before it is empty.
+    gone: HashMap<String, usize>,
+    /// Why that is not all.
+    untold: Option<String>,
+}
+
+fn happened_to_objects(capture: &heaptide_capture::Capture) -> Happened {
+    let mut happened = Happened::default();
+    let mut alive = HashMap::new();
+    for (place, placed) in capture.events.in_order().enumerate() {
+        match placed.event {
+            Event::ObjectMade {
+                address,
+                type_name,
+                node,
+            } => {
+                assert!(capture.nodes.get(node).is_some(), "stack {node}");
+                let name = capture.definitions.string(type_name).expect("a type");
+                *happened.made.entry(name.to_owned()).or_default() += 1;
+                let before = alive.insert(address, (place, name));
+                assert_eq!(before, None, "{address:#x} is alive");
+            }
+            Event::ObjectGone { address } => {
+                let (_, name) = alive.remove(&address).unwrap_or_default();
+                *happened.gone.entry(name.to_owned()).or_default() += 1;
+            }
+            _ => {}
+        }
+    }
+    let mut left: Vec<_> = alive.into_iter().collect();
+    left.sort_by_key(|&(_, (place, _))| place);
+    happened.left = left.into_iter().map(|(address, _)| address).collect();
+    let untold = capture.metadata.text(MetadataKey::ObjectsUntold);
+    happened.untold = untold;
+    happened
+}
+
 #[test]
 fn objects_that_survive() {
     each_python(|python| {
@@ -608,6 +654,23 @@ fn objects_that_survive() {
             let written = survivors(1).expect("survivors");
             let ghosts = written.iter().filter(|(_, name)| name == "Made").count();
             assert_eq!(ghosts, 1, "{name}");
+            let events = |number| {
+                let capture = heaptide_capture::Capture::open(sandbox.stretch(number));
+                happened_to_objects(&capture.expect("a capture"))
+            };
+            if mode == Mode::All {
+                let happened = events(0);
+                assert_eq!(json!(happened.left), told["ids"], "{name}");
+                let of_made = (happened.made["Made"], happened.gone["Made"]);
+                assert_eq!(of_made, (1005, 1000), "{name}");
+                // The three that were made before, and what else was.
+                assert!(happened.gone[""] >= 3, "{name}");
+                assert_eq!(happened.untold, None, "{name}");
+                let why = events(3).untold.expect("a reason");
+                assert!(why.starts_with("another tracer"), "{name}: {why}");
+            } else {
+                assert!(events(0).made.is_empty(), "{name}");
+            }
             assert_eq!(survivors(2), None, "{name}");
             assert_eq!(survivors(3), None, "{name}");
         }
