@@ -574,7 +574,7 @@ struct Happened {
 fn happened_to_objects(capture: &heaptide_capture::Capture) -> Happened {
     let mut happened = Happened::default();
     let mut alive = HashMap::new();
-    for (place, placed) in capture.events.in_order().enumerate() {
+    for (place, placed) in capture.events.in_order().collect().iter().enumerate() {
         match placed.event {
             Event::ObjectMade {
                 address,

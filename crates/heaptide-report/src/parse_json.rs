@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use heaptide_capture::{Capture, Liveness, Table, signal_name};
+use heaptide_capture::{Capture, EventVisitor, Liveness, Table, signal_name};
 use heaptide_engine::{Entry, Profile, StackId};
 use heaptide_format::{
-    Event, Mode, NO_THREAD, Origin, Outcome, PythonAllocator, PythonDomain, SegmentKind, State,
-    StopReason, histogram_bounds,
+    Event, Mode, Moment, NO_THREAD, Origin, Outcome, PythonAllocator, PythonDomain, Receiver,
+    SegmentKind, Site, State, StopReason, histogram_bounds,
 };
 use serde_json::Value;
 
@@ -142,33 +142,15 @@ pub(crate) fn for_each_record(
 /// Creations and destructions of Python objects in their order, and those that survived.
 fn objects(capture: &Capture, emit: &mut dyn FnMut(Object) -> io::Result<()>) -> io::Result<()> {
     if capture.identity.holds_object_events() {
-        for placed in capture.events.in_order() {
-            match placed.event {
-                Event::ObjectMade {
-                    address,
-                    node,
-                    type_name,
-                } => emit(object! {
-                    "record": "object_record",
-                    "address": format!("{address:#x}"),
-                    "is_created": true,
-                    "thread": placed.thread,
-                    "node": node,
-                    "type": capture.definitions.string(type_name),
-                })?,
-                Event::ObjectGone { address } => emit(object! {
-                    "record": "object_record",
-                    "address": format!("{address:#x}"),
-                    "is_created": false,
-                    "thread": placed.thread,
-                })?,
-                Event::Allocated { .. }
-                | Event::Freed { .. }
-                | Event::FreeUndone
-                | Event::Unmapped { .. }
-                | Event::UnmapUndone => {}
-            }
-        }
+        let mut order = capture.events.in_order();
+        let mut objects = Objects {
+            capture,
+            emit: &mut *emit,
+            thread: 0,
+            emitted: Ok(()),
+        };
+        while objects.emitted.is_ok() && order.visit_some(&mut objects) {}
+        objects.emitted?;
     }
     for (number, survivor) in capture.survivors.iter().flat_map(Table::iter) {
         emit(object! {
@@ -181,6 +163,64 @@ fn objects(capture: &Capture, emit: &mut dyn FnMut(Object) -> io::Result<()>) ->
         })?;
     }
     Ok(())
+}
+
+/// Tells the events of objects as records.
+struct Objects<'a> {
+    capture: &'a Capture,
+    emit: &'a mut dyn FnMut(Object) -> io::Result<()>,
+    /// Who is told of.
+    thread: u32,
+    emitted: io::Result<()>,
+}
+
+impl Receiver for Objects<'_> {
+    fn allocated(&mut self, _address: u64, _site: &Site) {}
+
+    fn freed(&mut self, _address: u64) {}
+
+    fn has_room(&self) -> bool {
+        self.emitted.is_ok()
+    }
+}
+
+impl EventVisitor for Objects<'_> {
+    fn place(&mut self, _moment: Moment, _stream: usize, thread: u32) {
+        self.thread = thread;
+    }
+
+    fn rare(&mut self, event: Event) {
+        let record = match event {
+            Event::ObjectMade {
+                address,
+                node,
+                type_name,
+            } => object! {
+                "record": "object_record",
+                "address": format!("{address:#x}"),
+                "is_created": true,
+                "thread": self.thread,
+                "node": node,
+                "type": self.capture.definitions.string(type_name),
+            },
+            Event::ObjectGone { address } => object! {
+                "record": "object_record",
+                "address": format!("{address:#x}"),
+                "is_created": false,
+                "thread": self.thread,
+            },
+            Event::Allocated { .. }
+            | Event::Freed { .. }
+            | Event::FreeUndone
+            | Event::Unmapped { .. }
+            | Event::UnmapUndone => return,
+        };
+        if self.emitted.is_ok() {
+            self.emitted = (self.emit)(record);
+        }
+    }
+
+    fn read(&mut self, _bytes: u64) {}
 }
 
 fn padded(bytes: &[u8]) -> String {
