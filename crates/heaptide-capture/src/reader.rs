@@ -14,7 +14,7 @@ use zerocopy::{FromBytes, FromZeros};
 
 use crate::definitions::{Definitions, Metadata, parse_stream};
 use crate::records::{Budget, read_stream, read_table};
-use crate::segments::list_segments;
+use crate::segments::{SegmentSummary, list_segments};
 use crate::source::Source;
 use crate::table::Table;
 use crate::warning::{WarningKind, Warnings};
@@ -36,17 +36,18 @@ pub(crate) fn read_capture(source: &dyn Source, path: &Path) -> Result<Capture, 
     let identity = checked_identity(&header.identity, path, &mut warnings)?;
     let mut budget = Budget(source.budget().map_err(failed)?);
 
-    let (heap, cells) =
+    let (heap, cells, first_walk) =
         read_heap_and_cells(source, &header, &mut budget, &mut warnings).map_err(failed)?;
     let lifecycle: Lifecycle = read_block(source, offsets::LIFECYCLE).map_err(failed)?;
     // The second walk is the one that is kept: it sees everything that the cells name.
-    let segments = list_segments(
+    let mut segments = list_segments(
         source,
         HEADER_BYTES as u64,
         lifecycle.allocated_end,
         &mut warnings,
     )
     .map_err(failed)?;
+    keep_events_of(&first_walk, &mut segments);
     let read = read_rest(source, &segments, &mut budget, &mut warnings).map_err(failed)?;
     let own: OwnCost = read_block(source, offsets::OWN).map_err(failed)?;
     if State::from_raw(lifecycle.state).is_none() {
@@ -201,6 +202,17 @@ fn read_heap_word(source: &dyn Source) -> io::Result<HeapWord> {
     Ok(word)
 }
 
+/// Events name stacks and threads, as cells do: those that came after the first walk may name what the second one has passed.
+fn keep_events_of(first_walk: &[SegmentSummary], segments: &mut [SegmentSummary]) {
+    for segment in segments {
+        if segment.kind == Some(SegmentKind::Events) {
+            let before = first_walk.binary_search_by_key(&segment.offset, |each| each.offset);
+            let readable = before.map_or(0, |index| first_walk[index].readable);
+            segment.readable = segment.readable.min(readable);
+        }
+    }
+}
+
 /// Reads the cells and the heap word that belongs to them: while `epoch` stays the same, the
 /// figures at the peak of all cells stay the same.
 fn read_heap_and_cells(
@@ -208,7 +220,7 @@ fn read_heap_and_cells(
     header: &Header,
     budget: &mut Budget,
     warnings: &mut Warnings,
-) -> io::Result<(HeapWord, Table<Cell>)> {
+) -> io::Result<(HeapWord, Table<Cell>, Vec<SegmentSummary>)> {
     let budget_before = budget.0;
     let mut attempt = 1;
     loop {
@@ -238,7 +250,7 @@ fn read_heap_and_cells(
                 });
             }
             warnings.append(own_warnings);
-            return Ok((after, cells));
+            return Ok((after, cells, segments));
         }
         attempt += 1;
     }
@@ -257,7 +269,7 @@ struct Rest {
 
 fn read_rest(
     source: &dyn Source,
-    segments: &[crate::SegmentSummary],
+    segments: &[SegmentSummary],
     budget: &mut Budget,
     warnings: &mut Warnings,
 ) -> io::Result<Rest> {
@@ -319,6 +331,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
     use super::*;
+    use heaptide_format::SegmentHeader;
     use heaptide_testkit::fixtures;
     use zerocopy::IntoBytes;
 
@@ -383,6 +396,51 @@ mod tests {
         let capture = read_capture(&source, Path::new("moving")).unwrap();
         assert_eq!(source.reads_of_cells.into_inner(), 3);
         assert_eq!(capture.warnings, []);
+    }
+
+    /// A file in which an event is committed between two readings of the header of its segment.
+    struct Growing {
+        bytes: Vec<u8>,
+        events_offset: u64,
+        reads_of_events: AtomicUsize,
+    }
+
+    impl Source for Growing {
+        fn length(&self) -> io::Result<u64> {
+            Ok(self.bytes.len() as u64)
+        }
+
+        fn budget(&self) -> io::Result<u64> {
+            Ok(u64::MAX)
+        }
+
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = crate::source::BytesSource(&self.bytes).read_at(offset, buffer)?;
+            if offset == self.events_offset {
+                let mut header = SegmentHeader::read_from_bytes(buffer).unwrap();
+                header.committed -= 8;
+                header.committed += self.reads_of_events.fetch_add(8, Ordering::Relaxed) as u64;
+                buffer.copy_from_slice(header.as_bytes());
+            }
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn events_that_came_while_it_was_read_are_left_for_the_next_time() {
+        let bytes = fixtures::tiny_events().build();
+        let capture = Capture::from_bytes(&bytes, "x").unwrap();
+        let is_events = |segment: &&SegmentSummary| segment.kind == Some(SegmentKind::Events);
+        let events = |capture: &Capture| *capture.segments.iter().find(is_events).unwrap();
+        let source = Growing {
+            events_offset: events(&capture).offset,
+            bytes,
+            reads_of_events: AtomicUsize::new(0),
+        };
+        let read = read_capture(&source, Path::new("growing")).unwrap();
+        assert_eq!(source.reads_of_events.into_inner(), 16, "two walks");
+        assert_eq!(events(&read).readable, events(&capture).readable - 8);
+        assert_eq!(read.segments.len(), capture.segments.len());
     }
 
     #[test]
