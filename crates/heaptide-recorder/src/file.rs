@@ -473,15 +473,6 @@ impl CaptureFile {
         });
     }
 
-    /// Lets go of the whole pages within a part of the capture that is hardly looked at any more.
-    pub(crate) fn let_pages_go(&self, start: *mut u8, bytes: usize) {
-        let page = self.page.load(Ordering::Relaxed);
-        let skipped = start.align_offset(page);
-        let whole = bytes.saturating_sub(skipped) / page * page;
-        // SAFETY: the pages lie within the part.
-        unsafe { drop_pages(start.wrapping_add(skipped), whole) };
-    }
-
     /// Makes the file `bytes` longer at `start`, its end, and maps them.
     fn extend(&self, start: usize, bytes: usize) -> Result<NonNull<u8>, Stop> {
         let unmapped =

@@ -85,9 +85,6 @@ impl Index {
                 }
                 // Readers still in the old table miss what comes now and ask again under the lock.
                 self.table.store(bigger, Ordering::Release);
-                if !table.is_null() {
-                    file.let_pages_go(table.cast(), table_bytes((*table).mask + 1));
-                }
                 table = bigger;
             }
             place(table, hash, number);
