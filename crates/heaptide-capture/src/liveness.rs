@@ -73,6 +73,8 @@ pub enum DeathCause {
         /// The exit code of the other program.
         code: i32,
     },
+    /// It is gone, nobody saw how, and tracking had not started.
+    NeverTracked,
     /// It ended before tracking had started.
     BeforeTracking {
         /// The exit code, or 128 + the signal, as a shell has it.
@@ -138,6 +140,7 @@ pub(crate) fn decide(
                         tracking,
                         asked_for_exec,
                     },
+                    ProcessState::Gone if !tracking => Liveness::Died(DeathCause::NeverTracked),
                     ProcessState::Gone => Liveness::Died(DeathCause::Unseen),
                     ProcessState::NotVisible => Liveness::Unknown,
                 },
@@ -254,6 +257,7 @@ impl fmt::Display for DeathCause {
                 )
             }
             Self::Unseen => f.write_str("killed, cause unknown (nobody was left to see it)"),
+            Self::NeverTracked => f.write_str("tracking never began, and its process is gone"),
         }
     }
 }

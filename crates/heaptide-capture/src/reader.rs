@@ -34,7 +34,7 @@ pub(crate) fn read_capture(source: &dyn Source, path: &Path) -> Result<Capture, 
     let mut warnings = Warnings::default();
     let header = read_header(source, path)?;
     let identity = checked_identity(&header.identity, path, &mut warnings)?;
-    let mut budget = Budget(source.budget().map_err(failed)?);
+    let mut budget = Budget::new(source.budget().map_err(failed)?);
 
     let (heap, cells, first_walk) =
         read_heap_and_cells(source, &header, &mut budget, &mut warnings).map_err(failed)?;
@@ -221,12 +221,12 @@ fn read_heap_and_cells(
     budget: &mut Budget,
     warnings: &mut Warnings,
 ) -> io::Result<(HeapWord, Table<Cell>, Vec<SegmentSummary>)> {
-    let budget_before = budget.0;
+    let budget_before = *budget;
     let mut attempt = 1;
     loop {
         // Damage in the list is reported by the second walk, damage of cells by the last attempt.
         let mut own_warnings = Warnings::default();
-        budget.0 = budget_before;
+        *budget = budget_before;
         let before = read_heap_word(source)?;
         let segments = list_segments(
             source,

@@ -11,11 +11,35 @@ use crate::source::Source;
 use crate::table::Table;
 use crate::warning::{WarningKind, Warnings};
 
+/// Blocks expand up to sixteen times, all of what a file has, and only a sparse file made to exhaust memory expands eight times itself.
+const MORE_WHERE_UNPACKED: u64 = 8;
 /// Reads go through a buffer of this size, so a claim of the file is never an allocation.
 const CHUNK_BYTES: usize = 256 << 10;
 
+/// Damaged blocks that are passed over. More are no accident, and each leaves a gap in a table.
+const MOST_DAMAGED_BLOCKS: u32 = 64;
+
 /// What is left of the memory that the payload of a file may take.
-pub(crate) struct Budget(pub(crate) u64);
+#[derive(Clone, Copy)]
+pub(crate) struct Budget {
+    /// Where records stand in the file as they are.
+    stored: u64,
+    /// Where they come out of blocks.
+    unpacked: u64,
+    /// More blocks that may be damaged.
+    damaged_blocks: u32,
+}
+
+impl Budget {
+    /// Of so many bytes; what is packed may be more.
+    pub(crate) const fn new(bytes: u64) -> Self {
+        Self {
+            stored: bytes,
+            unpacked: bytes.saturating_mul(MORE_WHERE_UNPACKED),
+            damaged_blocks: MOST_DAMAGED_BLOCKS,
+        }
+    }
+}
 
 /// The records of all segments of `kind`.
 pub(crate) fn read_table<T: FromBytes + IntoBytes + Immutable + Clone>(
@@ -103,21 +127,21 @@ fn for_each_piece(
     consume: impl FnMut(u64, &[u8]),
 ) -> io::Result<()> {
     let mut readable = segment.readable;
-    if readable > budget.0 {
+    if readable > budget.stored {
         warnings.add(WarningKind::SparseSegment, Some(segment.offset), || {
             format!("a segment claims {readable} bytes, far more than the file has on disk; it was read in part")
         });
-        readable = budget.0;
+        readable = budget.stored;
     }
-    budget.0 -= readable;
+    budget.stored -= readable;
     let read = Read {
         source,
         start: segment.payload_offset(),
         readable,
     };
     if segment.in_blocks {
-        // A small multiple of what is read, as blocks do not expand without bound.
-        read.for_each_block(segment.record_bytes as usize, warnings, consume)
+        let stride = segment.record_bytes as usize;
+        read.for_each_block(stride, budget, warnings, consume)
     } else {
         read.for_each_chunk(unit, warnings, consume)
     }
@@ -156,6 +180,7 @@ impl Read<'_> {
     fn for_each_block(
         &self,
         stride: usize,
+        budget: &mut Budget,
         warnings: &mut Warnings,
         mut consume: impl FnMut(u64, &[u8]),
     ) -> io::Result<()> {
@@ -170,12 +195,24 @@ impl Read<'_> {
                 });
                 break;
             };
+            let Some(left) = budget.unpacked.checked_sub(u64::from(head.unpacked_bytes)) else {
+                warnings.add(WarningKind::SparseSegment, Some(self.start + at), || {
+                    "blocks of records claim far more than the file has on disk; they were read in part"
+                        .to_owned()
+                });
+                break;
+            };
+            budget.unpacked = left;
             if unpacked.read(&head, stride, &packed) {
                 consume(offset, &unpacked.records);
             } else {
                 warnings.add(WarningKind::DamagedSegment, Some(self.start + at), || {
                     "a block of records is damaged; what it held is lost".to_owned()
                 });
+                let Some(left) = budget.damaged_blocks.checked_sub(1) else {
+                    break;
+                };
+                budget.damaged_blocks = left;
             }
             offset += u64::from(head.unpacked_bytes);
             at += u64::from(head.total_bytes);

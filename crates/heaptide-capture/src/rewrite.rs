@@ -30,6 +30,9 @@ pub enum RewriteError {
     /// It is no whole capture of this version; what is there is better left alone.
     #[error("the capture is damaged: {0}")]
     Damaged(String),
+    /// It has been written anew already.
+    #[error("it is compressed already")]
+    DoneBefore,
     /// The caller wanted no more of it.
     #[error("interrupted")]
     Interrupted,
@@ -142,7 +145,8 @@ fn is_continued(one: &SegmentSummary, next: &SegmentSummary) -> bool {
     alike && is_packed(one) && follows
 }
 
-fn read_header(source: &FileSource) -> Result<Header, RewriteError> {
+/// Of a whole capture that has not been written anew.
+pub(crate) fn read_header(source: &FileSource) -> Result<Header, RewriteError> {
     let damaged = |what: &str| RewriteError::Damaged(what.to_owned());
     let mut bytes = [0; HEADER_BYTES];
     if source.read_at(0, &mut bytes)? < bytes.len() {
@@ -157,7 +161,7 @@ fn read_header(source: &FileSource) -> Result<Header, RewriteError> {
         return Err(damaged("its identity is not whole"));
     }
     if identity.required_features & (FEATURE_PACKED_EVENTS | FEATURE_PACKED_RECORDS) != 0 {
-        return Err(damaged("it has been written anew before"));
+        return Err(RewriteError::DoneBefore);
     }
     if identity.required_features & !KNOWN_FEATURES != 0 {
         return Err(damaged("it uses features that this version does not know"));
@@ -237,8 +241,8 @@ impl Writer<'_> {
     fn pack_records(&mut self, segments: &[&SegmentSummary]) -> Result<(), RewriteError> {
         let mut table = PackedTable::new(segments[0]);
         for segment in segments {
-            // Where a block is lost a stream can be taken up again, as blocks begin where segments began.
-            if table.stride == 0 && segment.readable > table.wanted() {
+            // Where a block is lost a stream can be taken up again: blocks begin where segments began.
+            if table.stride == 0 {
                 table.finish_block();
                 self.write_table(&mut table, SEGMENT_BYTES)?;
             }

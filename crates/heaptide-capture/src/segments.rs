@@ -5,11 +5,12 @@ use std::io;
 use std::ops::Range;
 
 use heaptide_format::{
-    HEADER_BYTES, Header, SEGMENT_HEADER_BYTES, SEGMENT_IN_BLOCKS, SEGMENT_MAGIC, SegmentHeader,
+    HEADER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_IN_BLOCKS, SEGMENT_MAGIC, SegmentHeader,
     SegmentKind,
 };
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::FromBytes;
 
+use crate::rewrite::{RewriteError, read_header as read_whole_header};
 use crate::source::{FileSource, Source};
 use crate::warning::{WarningKind, Warnings};
 
@@ -46,14 +47,17 @@ impl SegmentSummary {
 }
 
 /// Ranges of bytes of a capture, which nobody writes any more, that say nothing: tables of working memory and room that was not
-/// used. Whole pages; none where something in the file is damaged.
+/// used. Whole pages; none where something in the file is damaged, and in what is no such capture or was written anew.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn spare_room(capture: &File) -> io::Result<Vec<Range<u64>>> {
     let source = FileSource::from(capture.try_clone()?);
-    let mut header = Header::new_zeroed();
-    source.read_at(0, header.as_mut_bytes())?;
+    let header = match read_whole_header(&source) {
+        Ok(header) => header,
+        Err(RewriteError::Io(error)) => return Err(error),
+        Err(_) => return Ok(Vec::new()),
+    };
     let mut warnings = Warnings::default();
     let segments = list_segments(
         &source,

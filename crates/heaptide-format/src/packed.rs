@@ -51,7 +51,7 @@ code_enum! {
 /// Blocks of records are never larger than this when they are unpacked.
 pub const LARGEST_RECORD_BLOCK_BYTES: u32 = 256 << 10;
 /// A block of records unpacks to at most so many times its `total_bytes`, so that a small file cannot ask for all memory.
-pub const MOST_EXPANSION: u64 = 64;
+pub const MOST_EXPANSION: u64 = 16;
 
 /// The head of a block of a segment of records, or of definitions, that is [`crate::SEGMENT_IN_BLOCKS`]. The packed
 /// bytes follow it, then zeros.

@@ -120,8 +120,14 @@ pub(crate) fn compress_one(
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path);
     let original = match opened {
-        // The program has taken it away.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // The program has taken it away, or put a link in its place.
+        Err(error)
+            if [libc::ENOENT, libc::ELOOP]
+                .map(Some)
+                .contains(&error.raw_os_error()) =>
+        {
+            return Ok(());
+        }
         opened => system::out_of_the_way(opened?),
     };
     if !has_ended_well(&original, waited_for)? {
@@ -129,7 +135,11 @@ pub(crate) fn compress_one(
     }
     let mut target = Replacement::new(path, &original)?;
     let bytes = original.metadata()?.len();
-    let rewritten = rewrite(&original, &target.file, &mut |_, _| go_on(bytes))?;
+    let rewritten = match rewrite(&original, &target.file, &mut |_, _| go_on(bytes)) {
+        // By whoever recorded into the same file.
+        Err(RewriteError::DoneBefore) => return Ok(()),
+        rewritten => rewritten?,
+    };
     if rewritten.bytes_after < rewritten.bytes_before {
         target.take_place_of(path, &original)?;
     }
