@@ -34,6 +34,6 @@ pub(crate) fn cannot_read(error: &Error) -> PyErr {
 /// A question that a capture of counters has no answer for.
 pub(crate) fn cannot_answer(question: &str, error: EngineError) -> PyErr {
     PyNotImplementedError::new_err(format!(
-        "Can't {question} a pre-aggregated capture file.: {error}"
+        "Can't {question} a pre-aggregated capture file. ({error})"
     ))
 }

@@ -106,7 +106,7 @@ impl Session {
             watch.problems.extend(mirrors.take_problem());
             if cut_off > 0 {
                 watch.problems.push(format!(
-                    "{cut_off} followed processes go on; their captures end here (--buffered-file-io)"
+                    "followed processes that go on: {cut_off}; their captures end here (--buffered-file-io)"
                 ));
             }
         }
