@@ -11,7 +11,8 @@ use crate::source::Source;
 use crate::table::Table;
 use crate::warning::{WarningKind, Warnings};
 
-/// Blocks expand up to sixteen times, all of what a file has, and only a sparse file made to exhaust memory expands eight times itself.
+/// Blocks expand by a bounded factor, twice this one; what they come to is bounded by what is on disk as well, since they may stand
+/// in a sparse file.
 const MORE_WHERE_UNPACKED: u64 = 8;
 /// Reads go through a buffer of this size, so a claim of the file is never an allocation.
 const CHUNK_BYTES: usize = 256 << 10;

@@ -137,6 +137,32 @@ fn it_can_be_left_out_and_a_trivial_capture_is_small() {
     });
 }
 
+#[test]
+fn a_capture_that_the_program_takes_away_is_said_to_be_gone() {
+    each_python(|python| {
+        let sandbox = Sandbox::new(python);
+        for option in ["--no-compress", "--compress-on-exit"] {
+            let mut command = sandbox.command(sandbox.heaptide());
+            command
+                .args(["run", option, "-f", "--python"])
+                .arg(&sandbox.python.path)
+                .arg("-o")
+                .arg(sandbox.inside("capture.tide"))
+                .arg("-c")
+                .arg(format!(
+                    "import os; os.unlink({:?})",
+                    sandbox.inside("capture.tide")
+                ));
+            let done = run(&mut command);
+            done.expect_success(option);
+            let text = done.errors();
+            assert!(text.contains("the program has taken it away"), "{text}");
+            assert!(!text.contains("could not be compressed"), "{text}");
+            assert!(!sandbox.capture().exists());
+        }
+    });
+}
+
 /// Does the supervisor have a file open in `directory` that has no name yet?
 fn compresses(supervisor: u32, directory: &Path) -> bool {
     let descriptors = std::fs::read_dir(format!("/proc/{supervisor}/fd"));

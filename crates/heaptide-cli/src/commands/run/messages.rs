@@ -92,10 +92,13 @@ impl<'a> Messages<'a> {
         } else if !self.quiet {
             self.death(ended);
             match &self.path {
-                Some(path) if !path.exists() => self.note(&format!(
-                    "the capture is not in {} any more: the program has taken it away",
-                    path.display()
-                )),
+                Some(path) if matches!(path.try_exists(), Ok(false)) => {
+                    self.note(&format!(
+                        "the capture is not in {} any more: the program has taken it away",
+                        path.display()
+                    ));
+                    self.followed(ended);
+                }
                 Some(path) => {
                     self.note(&format!("the capture is in {}", path.display()));
                     if !self.traces_python_allocators
