@@ -16,14 +16,14 @@ use core::sync::atomic::Ordering;
 
 use heaptide_cpython::{
     Family, Family39, Family311, Family313, FamilyWithoutGil, FrameFamily, Holder, Layout, Marks,
-    Stacks,
+    Stacks, Waits,
 };
 use heaptide_format::{NODE_OVERFLOW, NODE_ROOT};
 use heaptide_recorder::Stop;
 
 pub(crate) use self::memo::Memo;
 use self::memo::{Detail, Entry, Step};
-use self::watch::{Marked, NoMarks, StartOfChunk, Watch};
+use self::watch::{Marked, NoMarks, StartOfChunk, Waiting, Watch};
 use crate::early_stop::{self, EarlyStop};
 use crate::known_nodes;
 use crate::thread::ThreadState;
@@ -65,6 +65,9 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
     let node = unsafe {
         match early_stop {
             EarlyStop::AtChunks(stacks) => chunk_walk(stacks, layout, python, top, &mut state.memo),
+            EarlyStop::AtWaits(waits, stacks) => {
+                waiting_walk(waits, stacks, layout, python, top, &mut state.memo)
+            }
             EarlyStop::AtFrames(marks) => early_walk(marks, layout, python, top, &mut state.memo),
             EarlyStop::Nowhere => whole_walk(layout, top, &mut state.memo),
             EarlyStop::InParallel(stacks) => {
@@ -219,6 +222,35 @@ unsafe fn chunk_walk(
     }
 }
 
+/// A walk that ends at the first frame that has been waiting since it was marked, and marks those that it passes.
+/// (Frames that others called from C are passed, so that of many in a row only a chunk's are.)
+///
+/// # Safety
+/// As [`chunk_walk`], of an interpreter whose frames are [`FrameFamily::V3_11`].
+#[inline(always)]
+unsafe fn waiting_walk(
+    waits: &Waits,
+    stacks: &Stacks,
+    layout: &Layout,
+    python: *const u8,
+    top: *const u8,
+    memo: &mut Memo,
+) -> Result<u32, Stop> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !waits.are_valid(python) {
+            return whole_walk(layout, top, memo);
+        }
+        let mark = memo.mark();
+        let chunk = (memo.length >= DEEP)
+            .then(|| stacks.newest(python, mark))
+            .flatten()
+            .map(StartOfChunk);
+        let watch = Waiting { waits, mark, chunk };
+        walk::<Family311, _>(layout, &watch, top, memo)
+    }
+}
+
 /// A walk that ends at the first frame that has provably stayed on the stack, and marks those that
 /// it passes. A whole one where marks would not tell the truth.
 ///
@@ -242,7 +274,7 @@ unsafe fn early_walk(
 }
 
 /// Follows the frames for as long as they are the remembered ones (of which `ahead` are left), and
-/// returns where that ends. That a frame is to be shown was found out when it was remembered.
+/// returns where that ends: the last frame, the next one, and what is left. That a frame is to be shown was found out when it was remembered.
 ///
 /// This is the loop that costs by the frame, hence by value: offsets in registers. Each frame is
 /// read at its *remembered* address, once the chain is seen to lead there. The processor foresees
@@ -255,11 +287,12 @@ unsafe fn early_walk(
 unsafe fn in_step<F: Family, W: Watch<F>>(
     layout: Layout,
     watch: &W,
+    mut callee: *const u8,
     mut frame: *const u8,
     steps: *const Step,
     details: *const Detail,
     mut ahead: usize,
-) -> (*const u8, usize) {
+) -> (*const u8, *const u8, usize) {
     // SAFETY: there is a step before the first, at which this ends: it equals no frame. A frame is
     // only read after it has equalled what the chain leads to, so the caller's promise holds for it.
     unsafe {
@@ -279,16 +312,17 @@ unsafe fn in_step<F: Family, W: Watch<F>>(
             {
                 break;
             }
-            if watch.has_stayed(&layout, here) {
+            if watch.has_stayed(&layout, callee, here) {
                 // And so has all that it stands on.
-                return (core::ptr::null(), 0);
+                return (here, core::ptr::null(), 0);
             }
             ahead -= 1;
             step = step.sub(1);
+            callee = here;
             frame = read.previous;
         }
     }
-    (frame, ahead)
+    (callee, frame, ahead)
 }
 
 /// The same address, of which the compiler does not know that it has just been compared with another,
@@ -317,10 +351,20 @@ unsafe fn walk<F: Family, W: Watch<F>>(
     let mut run = memo.length;
     let mut fresh = 0usize;
     let mut reaches = true;
+    let mut callee = core::ptr::null();
     loop {
         // SAFETY: `ahead <= length`, and the chain is that of this thread's frames.
-        (frame, ahead) =
-            unsafe { in_step::<F, W>(*layout, watch, frame, memo.steps(), memo.details(), ahead) };
+        (callee, frame, ahead) = unsafe {
+            in_step::<F, W>(
+                *layout,
+                watch,
+                callee,
+                frame,
+                memo.steps(),
+                memo.details(),
+                ahead,
+            )
+        };
         if frame.is_null() {
             break;
         }
@@ -329,7 +373,7 @@ unsafe fn walk<F: Family, W: Watch<F>>(
         let next = raw.previous;
         // SAFETY: the frame was just read.
         if !unsafe { F::is_shown(layout, &raw) } {
-            frame = next;
+            (callee, frame) = (frame, next);
             continue;
         }
         // Out of step: what was met in the row stands on something else now, so it is no prefix.
@@ -348,7 +392,7 @@ unsafe fn walk<F: Family, W: Watch<F>>(
         // SAFETY: the frame is on the stack and shown.
         let entry = unsafe { Entry::new::<F>(layout, frame, &raw, memo.holder.copy) };
         // SAFETY: the frame is shown; all of this walk will be remembered.
-        let has_stayed = unsafe { watch.has_stayed(layout, frame) };
+        let has_stayed = unsafe { watch.has_stayed(layout, callee, frame) };
         let mut met = memo.meet(frame, ahead, MEETING_REACH);
         if has_stayed {
             // Many callees may have returned. It may as well be remembered nowhere (marked by a walk of
@@ -377,7 +421,7 @@ unsafe fn walk<F: Family, W: Watch<F>>(
             if entry.equals(&known.step, &known.detail) {
                 run = ahead;
                 ahead -= 1;
-                frame = next;
+                (callee, frame) = (frame, next);
                 continue;
             }
             ahead = met;
@@ -386,7 +430,7 @@ unsafe fn walk<F: Family, W: Watch<F>>(
         // SAFETY: room was made above.
         unsafe { *memo.fresh().add(fresh) = entry };
         fresh += 1;
-        frame = next;
+        (callee, frame) = (frame, next);
     }
     let mut prefix = run;
     if ahead > 0 {

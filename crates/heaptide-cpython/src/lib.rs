@@ -47,6 +47,7 @@ pub mod linetable;
 mod mark;
 mod stack;
 mod unsupported;
+mod wait;
 
 pub use code::{CodeView, RawStr, read_code, read_str};
 pub use copies::{Holder, checked_read};
@@ -60,3 +61,4 @@ pub use linetable::{LineTableForm, Position, positions, resolve_position};
 pub use mark::{MarkLayout, Marking, Marks};
 pub use stack::{NewestChunk, StackLayout, Stacks, stack_chunk};
 pub use unsupported::Unsupported;
+pub use wait::{DeadWord, WaitLayout, Waits};

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use heaptide_cpython::layout::DebugOffsets;
-use heaptide_cpython::{FrameFamily, Layout, MarkLayout, StackLayout, stack_chunk};
+use heaptide_cpython::{FrameFamily, Layout, MarkLayout, StackLayout, WaitLayout, stack_chunk};
 
 #[test]
 fn tables_agree_with_the_headers() {
@@ -112,6 +112,10 @@ fn check(include: &Path, base_include: Option<&Path>) {
     if let Some(marks) = MarkLayout::for_version(hexversion) {
         compare("mark.field", marks.field);
         compare("mark.generator", marks.generator);
+    }
+    if let Some(waits) = WaitLayout::for_version(hexversion) {
+        compare("wait.stack_top", waits.stack_top);
+        compare("wait.entry", waits.entry);
     }
     let stack = StackLayout::for_version(hexversion).unwrap();
     compare("stack.tracing", stack.tracing);

@@ -38,6 +38,15 @@ const FULL: &[&str] = &[
     "test_io",
 ];
 
+/// What is on by default, compared.
+fn checked(minor: u32) -> &'static str {
+    if matches!(minor, 11 | 12) {
+        "check"
+    } else {
+        "check-chunks"
+    }
+}
+
 /// The names of failing tests, in the form `FAIL: test_x (…)`.
 fn failing(output: &str) -> BTreeSet<String> {
     let lines = output.lines();
@@ -65,7 +74,7 @@ fn check(python: &Python, module: &str) {
     let plain = ended(sandbox.plain());
     let mut command = sandbox.command(sandbox.heaptide());
     command
-        .env("HEAPTIDE_EARLY_STOP", "check-chunks")
+        .env("HEAPTIDE_EARLY_STOP", checked(python.minor))
         .args(["run", "--aggregate", "-q", "-f", "-o"])
         .arg(sandbox.inside("capture.tide"));
     command.arg("--").arg(&sandbox.python.path);

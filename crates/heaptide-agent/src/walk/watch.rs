@@ -1,6 +1,6 @@
 //! How a walk learns that a frame has been on the stack since it was remembered, so that it may end there.
 
-use heaptide_cpython::{Layout, Marking, Marks, NewestChunk};
+use heaptide_cpython::{Layout, Marking, Marks, NewestChunk, Waits};
 
 /// What a walk asks of the frames that it passes.
 pub(super) trait Watch<F> {
@@ -8,8 +8,9 @@ pub(super) trait Watch<F> {
     /// question to be answered next time.
     ///
     /// # Safety
-    /// The frame is on this thread's stack and shown, and will be remembered, or the memo emptied.
-    unsafe fn has_stayed(&self, layout: &Layout, frame: *const u8) -> bool;
+    /// The frame is on this thread's stack and shown, and will be remembered, or the memo emptied. `callee` is what the
+    /// chain led to it from; null at its start.
+    unsafe fn has_stayed(&self, layout: &Layout, callee: *const u8, frame: *const u8) -> bool;
 }
 
 /// Nothing.
@@ -17,7 +18,7 @@ pub(super) struct NoMarks;
 
 impl<F> Watch<F> for NoMarks {
     #[inline(always)]
-    unsafe fn has_stayed(&self, _layout: &Layout, _frame: *const u8) -> bool {
+    unsafe fn has_stayed(&self, _layout: &Layout, _callee: *const u8, _frame: *const u8) -> bool {
         false
     }
 }
@@ -27,7 +28,7 @@ pub(super) struct StartOfChunk(pub(super) NewestChunk);
 
 impl<F> Watch<F> for StartOfChunk {
     #[inline(always)]
-    unsafe fn has_stayed(&self, _layout: &Layout, frame: *const u8) -> bool {
+    unsafe fn has_stayed(&self, _layout: &Layout, _callee: *const u8, frame: *const u8) -> bool {
         // SAFETY: this thread stands still while it is in here.
         unsafe {
             if frame.addr() != self.0.first_frame() {
@@ -42,6 +43,33 @@ impl<F> Watch<F> for StartOfChunk {
     }
 }
 
+/// Whether it has been waiting, or begins the newest chunk.
+pub(super) struct Waiting<'a> {
+    pub(super) waits: &'a Waits,
+    /// See [`super::Memo::mark`].
+    pub(super) mark: usize,
+    pub(super) chunk: Option<StartOfChunk>,
+}
+
+impl<F> Watch<F> for Waiting<'_> {
+    #[inline(always)]
+    unsafe fn has_stayed(&self, layout: &Layout, callee: *const u8, frame: *const u8) -> bool {
+        // SAFETY: the caller's promise; this thread stands still while it is in here.
+        unsafe {
+            if let Some(word) = self.waits.dead_word(layout, callee, frame) {
+                if word.get() == self.mark {
+                    return true;
+                }
+                word.set(self.mark);
+            }
+            match &self.chunk {
+                Some(chunk) => Watch::<F>::has_stayed(chunk, layout, callee, frame),
+                None => false,
+            }
+        }
+    }
+}
+
 /// Whether it is marked.
 pub(super) struct Marked<'a> {
     pub(super) marks: &'a Marks,
@@ -50,7 +78,7 @@ pub(super) struct Marked<'a> {
 
 impl<F: Marking> Watch<F> for Marked<'_> {
     #[inline(always)]
-    unsafe fn has_stayed(&self, layout: &Layout, frame: *const u8) -> bool {
+    unsafe fn has_stayed(&self, layout: &Layout, _callee: *const u8, frame: *const u8) -> bool {
         // SAFETY: the caller's promise; marks were found to be valid for this state.
         unsafe {
             if F::is_marked(self.marks, frame) {

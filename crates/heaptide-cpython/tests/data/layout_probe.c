@@ -91,6 +91,11 @@ static void marks(void)
     FIELD("mark.generator", PyFrameObject, f_gen);
 #elif PY_VERSION_HEX >= 0x030D0000
     FIELD("mark.field", _PyInterpreterFrame, f_locals);
+#else
+    FIELD("wait.stack_top", _PyInterpreterFrame, stacktop);
+#  if PY_VERSION_HEX < 0x030C0000
+    FIELD("wait.entry", _PyInterpreterFrame, is_entry);
+#  endif
 #endif
 }
 

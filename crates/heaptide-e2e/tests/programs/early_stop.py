@@ -336,6 +336,113 @@ def deep():
         recurse(200)
 
 
+# Not an attribute of a class: the interpreter would give up what it has specialized whenever that is set.
+failing = [False]
+
+
+class Attributes:
+    """Attributes, items and operators that are Python functions, and fail when told to."""
+
+    @property
+    def as_property(self):
+        fails()
+        return make
+
+    def __getitem__(self, index):
+        fails()
+        return recurse(1)
+
+    def __add__(self, other):
+        fails()
+        return recurse(1)
+
+
+class Watching(Attributes):
+    def __getattribute__(self, name):
+        fails()
+        return make
+
+
+def fails(*_):
+    make(1)
+    if failing[0]:
+        raise ValueError(make(1))
+    return 5
+
+
+def takes(*values, **named):
+    make(1)
+    return len(values)
+
+
+def waits(form, before, one, iterators):
+    """Waits with the same depth of the value stack in many ways, whose operands stay or go; after an exception nothing is pushed."""
+    # A call that fails, with as many words below as the form that follows, or others.
+    try:
+        if before == 1:
+            takes(1, 2, fails())
+        elif before == 2:
+            takes(1, 2, 3, fails())
+        elif before == 3:
+            takes(1, 2, 3, 4, fails())
+    except ValueError:
+        pass
+    try:
+        if form == 0:
+            takes(1, 2, 3, one.as_property())
+        elif form == 1:
+            takes(1, 2, 3, one[1], one.as_property)
+        elif form == 2:
+            takes(1, 2, 3, 4, one + 1)
+        elif form == 3:
+            takes(1, 2, *[3, 4, fails()], key=fails())
+        elif form == 4:
+            # Nothing is allocated on the way to the generator, which waits with no operand gone.
+            first, second, third, last = iterators
+            for a in first:
+                for b in second:
+                    for c in third:
+                        for d in last:
+                            pass
+        elif form == 5:
+            takes(1, [d for d in iterators[-1]])
+        elif form == 6:
+            takes(1, 2, 3, (lambda: fails)()(1), one.as_property(2))
+        else:
+            takes(1, 2, 3, f"{one.as_property} {one[2]}")
+    except ValueError:
+        pass
+
+
+def waits_here(form, before, one, iterators):
+    waits(form, before, one, iterators)
+
+
+def waits_there(form, before, one, iterators):
+    waits(form, before, one, iterators)
+
+
+def yields():
+    yield fails()
+    yield fails()
+
+
+def all_waits():
+    for one in (Attributes(), Watching()):
+        for form in range(8):
+            for before in (1, 2, 3):
+                # Often enough that the interpreter has specialized all.
+                for turn in range(40):
+                    failing[0] = turn > 20 and turn % 3 > 0
+                    its = [(iter((1,)), iter((2,)), iter((3,)), yields()) for _ in range(5)]
+                    waits_here(form, before, one, its[0])
+                    waits_there(form, 0, one, its[1])
+                    waits_here(form, 0, one, its[2])
+                    waits_there(form, turn % 4, one, its[3])
+                    waits_here(form, 0, one, its[4])
+    failing[0] = False
+
+
 def everything():
     for number in range(ROUNDS):
         recurse(20)
@@ -358,6 +465,8 @@ def everything():
 
 sys.setrecursionlimit(5000)
 everything()
+all_waits()
+at_depth(40, all_waits)
 deep()
 if threading.current_thread() is threading.main_thread():
     signals()
