@@ -36,7 +36,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["heaptide-capture", "heaptide-cpython", "heaptide-format"],
     ),
     ("heaptide-remote", &["heaptide-capture", "heaptide-format"]),
-    ("heaptide-memray", &["heaptide-capture", "heaptide-format"]),
+    ("heaptide-symbols", &[]),
+    (
+        "heaptide-memray",
+        &["heaptide-capture", "heaptide-format", "heaptide-symbols"],
+    ),
     (
         "heaptide-report",
         &["heaptide-capture", "heaptide-engine", "heaptide-format"],
@@ -81,6 +85,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heaptide-format",
             "heaptide-memray",
             "heaptide-session",
+            "heaptide-symbols",
             "heaptide-testkit",
         ],
     ),
