@@ -9,10 +9,17 @@ use self_cell::self_cell;
 
 use crate::demangle::demangle;
 use crate::elf_file::{Contents, ElfFile};
+use crate::nesting::Nesting;
 use crate::problem::Problem;
 
-type Reader<'a> = EndianSlice<'a, RunTimeEndian>;
-type Lookup<'a> = Context<Reader<'a>>;
+pub(crate) type Reader<'a> = EndianSlice<'a, RunTimeEndian>;
+
+/// All that refers to the sections.
+struct Lookup<'a> {
+    context: Context<Reader<'a>>,
+    dwarf: Arc<Dwarf<Reader<'a>>>,
+    nesting: Nesting,
+}
 
 /// The sections of a file and, if it has one, of its alternate file.
 struct Sections {
@@ -58,7 +65,12 @@ impl DebugInfo {
             if let Some(alternate) = &sections.alternate {
                 dwarf.load_sup(|id| Ok::<_, gimli::Error>(alternate.reader(id)))?;
             }
-            Context::from_dwarf(dwarf)
+            let dwarf = Arc::new(dwarf);
+            Ok(Lookup {
+                nesting: Nesting::new(&dwarf)?,
+                context: Context::from_arc_dwarf(Arc::clone(&dwarf))?,
+                dwarf,
+            })
         });
         cell.map(Self)
             .map_err(|error: gimli::Error| Problem::BrokenDebugInfo {
@@ -69,20 +81,25 @@ impl DebugInfo {
 
     /// The functions that `address` is in, innermost first.
     pub(crate) fn find(&self, address: u64) -> Result<Vec<Frame>, Problem> {
-        let found = self.0.with_dependent(|_, context| frames(context, address));
-        found.map_err(|error| Problem::BrokenDebugInfo {
+        // The last address is in no function, and addr2line counts one further.
+        if address == u64::MAX {
+            return Ok(Vec::new());
+        }
+        let found = self.0.with_dependent(|_, lookup| {
+            if lookup.nesting.is_too_deep(&lookup.dwarf, address) {
+                return Err("it is nested deeper than any compiler nests".to_owned());
+            }
+            frames(&lookup.context, address).map_err(|error| error.to_string())
+        });
+        found.map_err(|reason| Problem::BrokenDebugInfo {
             path: self.0.borrow_owner().main.file.path.clone(),
-            reason: error.to_string(),
+            reason,
         })
     }
 }
 
-fn frames(context: &Lookup<'_>, address: u64) -> Result<Vec<Frame>, gimli::Error> {
+fn frames(context: &Context<Reader<'_>>, address: u64) -> Result<Vec<Frame>, gimli::Error> {
     let mut found = Vec::new();
-    // The last address is in no function, and addr2line counts one further.
-    if address == u64::MAX {
-        return Ok(found);
-    }
     let mut frames = context.find_frames(address).skip_all_loads()?;
     while let Some(frame) = frames.next()? {
         let function = match &frame.function {

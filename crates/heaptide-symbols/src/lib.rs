@@ -13,7 +13,21 @@
 //! # Addresses of callers
 //! An instruction pointer on a stack is where the call *returns to*, which may be another line, another inlined
 //! function or, after a call that never returns, another function. Whoever has a stack asks for the address minus one,
-//! for each frame but one that was interrupted there. See `tests` of `heaptide-e2e` for what Memray's reader does.
+//! for each frame but one that was interrupted there.
+//!
+//! Memray subtracts that one when it records, from every frame, and its reader looks up what was recorded as it is.
+//! So the `ip` of its captures is asked for unchanged.
+//!
+//! # Beside Memray's reader
+//! A test of `heaptide-e2e` compares each frame. They differ in this:
+//! - Files have their whole path here; Memray leaves out the directory of the compilation if the path is relative to it.
+//! - For some functions Memray knows the name only, and we have file and line.
+//! - `cpp_demangle` takes the first parameter of a constructor that is a template for its result and does not show it,
+//!   and it drops the `&&` of parameters that come from a pack (`Args&&...`).
+//! - What nothing is known of is no frame here and one of `<unknown>`, line 0, in Memray; so is a file that is not known.
+//!
+//! Either gives functions that other files cannot see (`static`) in C++ without namespace and parameters if it has
+//! them from DWARF, where they have no linkage name.
 //!
 //! # Cost
 //! Files are mapped, not read: of a library with gigabytes of DWARF only the headers of its units are looked at, then
@@ -27,6 +41,7 @@ mod debug_info;
 mod demangle;
 mod elf_file;
 mod module;
+mod nesting;
 mod problem;
 mod separate;
 mod table;

@@ -219,3 +219,77 @@ fn what_is_no_library_gives_nothing_and_says_why() {
     problem(&path("empty"));
     assert!(problem(Path::new("/dev/zero")).starts_with("NotAFile"));
 }
+
+/// The name is in the alternate file, as `dwz` leaves what several debug files have in common.
+#[test]
+fn an_alternate_file_is_read_if_it_is_the_right_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path
+    };
+    let names = write(
+        "names.s",
+        r#"
+        .section .debug_str, "MS", @progbits, 1
+        .string "unused"
+        .string "of_the_alternate_file"
+        "#,
+    );
+    let alternate = Library::build_from(&names, &[]);
+    let id = alternate.build_id();
+    let bytes: Vec<String> = id.iter().map(u8::to_string).collect();
+    let source = format!(
+        r#"
+        .text
+        .globl named
+        .type named, @function
+named:  nop
+        ret
+        .size named, . - named
+.Lend:
+        .section .debug_abbrev, "", @progbits
+.Labbrev:
+        .byte 1, 0x11, 1, 0x11, 1, 0x12, 7, 0, 0
+        .byte 2, 0x2e, 0, 0x03
+        .uleb128 0x1f21
+        .byte 0x11, 1, 0x12, 7, 0, 0
+        .byte 0
+        .section .debug_info, "", @progbits
+        .long .Lafter - .Lbefore
+.Lbefore:
+        .short 4
+        .long .Labbrev
+        .byte 8
+        .byte 1
+        .quad named, .Lend - named
+        .byte 2
+        .long 7
+        .quad named, .Lend - named
+        .byte 0
+.Lafter:
+        .section .gnu_debugaltlink, "", @progbits
+        .string "{}"
+        .byte {}
+        "#,
+        alternate.path.display(),
+        bytes.join(", "),
+    );
+    let library = Library::build_from(&write("named.s", &source), &[]);
+    let mut symbolizer = Symbolizer::new();
+    assert_eq!(
+        library.at(&mut symbolizer, "named"),
+        ["of_the_alternate_file"]
+    );
+    assert!(said(&symbolizer).is_empty());
+    // Another file in its place.
+    fs::copy(&library.path, &alternate.path).expect("a copy");
+    let mut symbolizer = Symbolizer::new();
+    assert_eq!(library.at(&mut symbolizer, "named"), ["named"]);
+    let problems: Vec<&Problem> = symbolizer.problems().map(|(_, problem)| problem).collect();
+    assert!(
+        matches!(problems[..], [Problem::OtherBuildId { .. }, ..]),
+        "{problems:?}"
+    );
+}

@@ -1,5 +1,7 @@
 //! A library whose functions, inlines and lines are known, in all the forms that debug information comes in.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -36,11 +38,15 @@ pub(crate) fn run<A: AsRef<OsStr>>(
 
 impl Library {
     pub(crate) fn build(options: &[&str]) -> Self {
+        Self::build_from(Path::new(SOURCE), options)
+    }
+
+    pub(crate) fn build_from(source: &Path, options: &[&str]) -> Self {
         let directory = TempDir::new().expect("a directory");
         let path = directory.path().join("libknown.so");
         let mut arguments = vec!["-shared", "-fPIC", "-O2", "-Wl,--build-id=sha1", "-o"];
         arguments.push(path.to_str().expect("UTF-8"));
-        arguments.push(SOURCE);
+        arguments.push(source.to_str().expect("UTF-8"));
         arguments.extend(options);
         run("g++", arguments);
         let mut marks = BTreeMap::new();
