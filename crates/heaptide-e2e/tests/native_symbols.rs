@@ -211,7 +211,7 @@ fn names_files_and_lines_are_those_of_memrays_reader() {
     let mut seen = BTreeSet::new();
     let mut differences: BTreeMap<Difference, BTreeSet<(Frame, Frame)>> = BTreeMap::new();
     let mut functions = BTreeSet::new();
-    // Of frames whose line or name would be another if what Memray recorded were one less than it is.
+    // Frames that would be others one byte further, at the address that the call returns to.
     let mut off_by_one = 0;
     for (&(node, maps), answer) in parsed.records.iter().zip(&answers.records) {
         let Some(answer) = answer else {
