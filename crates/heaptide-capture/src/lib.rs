@@ -19,6 +19,7 @@ mod error;
 mod events;
 mod fingerprint;
 mod liveness;
+mod node_streams;
 mod packing;
 mod process;
 mod reader;

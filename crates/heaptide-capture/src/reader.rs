@@ -13,6 +13,7 @@ use heaptide_format::{
 use zerocopy::{FromBytes, FromZeros};
 
 use crate::definitions::{Definitions, Metadata, parse_stream};
+use crate::node_streams::read_node_streams;
 use crate::records::{Budget, read_stream, read_table};
 use crate::segments::{SegmentSummary, list_segments};
 use crate::source::Source;
@@ -286,7 +287,8 @@ fn read_rest(
     } else {
         None
     };
-    let nodes = read_table(source, segments, SegmentKind::Nodes, budget, warnings)?;
+    let mut nodes = read_table(source, segments, SegmentKind::Nodes, budget, warnings)?;
+    read_node_streams(source, segments, &mut nodes, budget, warnings)?;
     let mut metadata = Metadata::default();
     let mut definitions = Definitions::default();
     for segment in segments

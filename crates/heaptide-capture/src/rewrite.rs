@@ -1,19 +1,22 @@
 //! Writes a capture anew when its program has ended: events and records packed, and nothing that was only of use to the
 //! writer (tables of working memory, room that was not needed).
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 use heaptide_format::{
-    CHUNK_HEADER_BYTES, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, HEADER_BYTES, Header,
-    Identity, KNOWN_FEATURES, LARGEST_BLOCK_BYTES, LARGEST_RECORD_BLOCK_BYTES, MAGIC,
-    SEGMENT_HEADER_BYTES, SEGMENT_IN_BLOCKS, SegmentHeader, SegmentKind,
+    CHUNK_HEADER_BYTES, FEATURE_NODE_STREAM, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS,
+    HEADER_BYTES, Header, Identity, KNOWN_FEATURES, LARGEST_BLOCK_BYTES,
+    LARGEST_RECORD_BLOCK_BYTES, MAGIC, NODE_FOLDED, Node, SEGMENT_HEADER_BYTES, SEGMENT_IN_BLOCKS,
+    SegmentHeader, SegmentKind,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::batch::{Batch, Block};
 use crate::chunks::{ChunkBuffer, EventLog};
+use crate::node_streams::{NodeRun, is_node_stream};
 use crate::record_blocks;
 use crate::segments::{SegmentSummary, list_segments};
 use crate::source::{FileSource, Source};
@@ -98,8 +101,10 @@ pub fn rewrite(
             writer.copy(table[0])?;
         }
     }
+    in_blocks |= writer.pack_nodes(&segments)?;
     let packed = writer.pack_all(&log)?;
     header.lifecycle.allocated_end = writer.end;
+    header.identity.required_features &= !FEATURE_NODE_STREAM;
     for (is_there, feature) in [
         (packed, FEATURE_PACKED_EVENTS),
         (in_blocks, FEATURE_PACKED_RECORDS),
@@ -122,7 +127,7 @@ pub fn rewrite(
 /// What is not events says something to a reader?
 fn is_kept(segment: &SegmentSummary) -> bool {
     match segment.kind {
-        Some(SegmentKind::Events | SegmentKind::Scratch) => false,
+        Some(SegmentKind::Events | SegmentKind::Scratch | SegmentKind::NodeStream) => false,
         // Says that nothing has survived, where it is empty.
         Some(SegmentKind::Survivors) => true,
         _ => segment.readable > 0,
@@ -265,6 +270,64 @@ impl Writer<'_> {
         self.write_table(&mut table, 0)
     }
 
+    /// The nodes of all streams as a table; false when there are none.
+    fn pack_nodes(&mut self, segments: &[SegmentSummary]) -> Result<bool, RewriteError> {
+        let streams = || segments.iter().filter(|segment| is_node_stream(segment));
+        let mut folded = BTreeSet::new();
+        for segment in streams() {
+            folded.extend(self.read_nodes(segment)?.folds);
+        }
+        let mut table: Option<PackedTable> = None;
+        let mut next = None;
+        for segment in streams() {
+            let mut run = self.read_nodes(segment)?;
+            if next.is_some_and(|next| next != run.first) {
+                return Err(RewriteError::Damaged(
+                    "segments of stack nodes do not follow one another".to_owned(),
+                ));
+            }
+            next = run.first.checked_add(run.nodes.len() as u32);
+            for &number in folded.range(run.first..) {
+                match run.get_mut(number) {
+                    Some(node) => node.flags |= NODE_FOLDED,
+                    None => break,
+                }
+            }
+            let table = table.get_or_insert_with(|| PackedTable::of_nodes(run.first));
+            let mut bytes = run.nodes.as_bytes();
+            while !bytes.is_empty() {
+                let (records, rest) = bytes.split_at(bytes.len().min(table.wanted() as usize));
+                table.records.extend_from_slice(records);
+                bytes = rest;
+                if table.wanted() == 0 {
+                    table.finish_block();
+                    self.write_table(table, SEGMENT_BYTES)?;
+                }
+            }
+            self.advance(segment.readable)?;
+        }
+        let Some(mut table) = table else {
+            return Ok(false);
+        };
+        table.finish_block();
+        self.write_table(&mut table, 0)?;
+        Ok(true)
+    }
+
+    fn read_nodes(&self, segment: &SegmentSummary) -> Result<NodeRun, RewriteError> {
+        let length = segment.readable.min(u64::from(LARGEST_RECORD_BLOCK_BYTES));
+        let mut bytes = vec![0; length as usize];
+        self.original
+            .read_exact_at(&mut bytes, segment.payload_offset())?;
+        let run = NodeRun::decode(&bytes, segment.first_index);
+        if run.damaged || length < segment.readable {
+            return Err(RewriteError::Damaged(
+                "a segment of stack nodes says what cannot be".to_owned(),
+            ));
+        }
+        Ok(run)
+    }
+
     /// Writes the gathered blocks of records once there are `least` bytes of them.
     fn write_table(&mut self, table: &mut PackedTable, least: usize) -> Result<(), RewriteError> {
         // One without blocks is for a table that is empty.
@@ -361,6 +424,18 @@ impl PackedTable {
             kind: first.raw_kind,
             stride: first.record_bytes,
             first_index: first.first_index,
+            blocks: Vec::new(),
+            unpacked: 0,
+            records: Vec::new(),
+            is_written: false,
+        }
+    }
+
+    fn of_nodes(first: u32) -> Self {
+        Self {
+            kind: SegmentKind::Nodes as u32,
+            stride: size_of::<Node>() as u32,
+            first_index: u64::from(first),
             blocks: Vec::new(),
             unpacked: 0,
             records: Vec::new(),

@@ -45,15 +45,24 @@ impl<T> Table<T> {
     /// The record with this number.
     #[must_use]
     pub fn get(&self, number: u32) -> Option<&T> {
+        let (chunk, index) = self.place_of(number)?;
+        self.chunks[chunk].records.get(index)
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u32) -> Option<&mut T> {
+        let (chunk, index) = self.place_of(number)?;
+        self.chunks[chunk].records.get_mut(index)
+    }
+
+    /// The chunk that would have it, and where.
+    fn place_of(&self, number: u32) -> Option<(usize, usize)> {
         let number = u64::from(number);
-        let place = self
+        let chunk = self
             .chunks
             .partition_point(|chunk| chunk.first <= number)
             .checked_sub(1)?;
-        let chunk = &self.chunks[place];
-        chunk
-            .records
-            .get(usize::try_from(number - chunk.first).ok()?)
+        let index = usize::try_from(number - self.chunks[chunk].first).ok()?;
+        Some((chunk, index))
     }
 
     /// All records with their numbers, ascending. Numbers that do not fit 32 bits cannot be named

@@ -3,13 +3,14 @@
 use std::fs::File;
 
 use heaptide_capture::{
-    Capture, EventVisitor, PlacedEvent, RewriteError, Rewritten, WarningKind, rewrite,
+    Capture, EventVisitor, PlacedEvent, RewriteError, Rewritten, SegmentSummary, WarningKind,
+    rewrite,
 };
 use heaptide_format::{
     CHUNK_HEADER_BYTES, ChunkHeader, DefinitionHeader, DefinitionKind, Encoder, Event,
-    FEATURE_OBJECT_EVENTS, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS, HEADER_BYTES, Identity,
-    MOST_EVENT_BYTES, Mode, Moment, Node, Receiver, RecordBlock, SEGMENT_IN_BLOCKS, SegmentHeader,
-    SegmentKind, Site,
+    FEATURE_NODE_STREAM, FEATURE_OBJECT_EVENTS, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS,
+    HEADER_BYTES, Identity, MOST_EVENT_BYTES, Mode, Moment, NODE_FOLDED, Node, Receiver,
+    RecordBlock, SEGMENT_IN_BLOCKS, SegmentHeader, SegmentKind, Site,
 };
 use heaptide_testkit::builder::push_segment;
 use heaptide_testkit::{CaptureBuilder, fixtures};
@@ -192,12 +193,82 @@ fn events_of_objects_are_packed_with_the_others() {
     assert!(matches!(rewritten(&packed), Err(RewriteError::DoneBefore)));
 }
 
+/// As a running program writes them; a fold is told behind the node, here in another segment.
+#[test]
+fn streams_of_nodes_become_a_table() {
+    let mut builder = fixtures::killed_service();
+    builder.streams_nodes = true;
+    builder.nodes[2].flags = NODE_FOLDED;
+    builder.nodes[4].flags = NODE_FOLDED;
+    for number in 0..40_000 {
+        builder.nodes.push(Node {
+            parent: number / 3,
+            code: number % 1000,
+            last_instruction: (number % 50) as i32 * 2 - i32::from(number % 50 == 0),
+            flags: 0,
+        });
+    }
+    for per_segment in [2, 4096, usize::MAX] {
+        builder.records_per_segment = per_segment;
+        let bytes = builder.build();
+        let (packed, _) = rewritten(&bytes).unwrap();
+        let (before, after) = (read(&bytes), read(&packed));
+        assert_eq!(before.identity.required_features, FEATURE_NODE_STREAM);
+        assert_eq!(after.identity.required_features, FEATURE_PACKED_RECORDS);
+        for capture in [before, after] {
+            assert_eq!(capture.warnings, []);
+            let read = capture.nodes.iter().map(|(_, node)| node);
+            assert!(read.eq(&builder.nodes), "{per_segment} a segment");
+        }
+    }
+}
+
+#[test]
+fn damaged_streams_of_nodes_are_left_as_they_are() {
+    let mut builder = fixtures::killed_service();
+    builder.streams_nodes = true;
+    builder.records_per_segment = 3;
+    let good = builder.build();
+    let places: Vec<SegmentSummary> = read(&good)
+        .segments
+        .into_iter()
+        .filter(|segment| segment.kind == Some(SegmentKind::NodeStream))
+        .collect();
+    // No parent is so far away, and no node is here.
+    for (at, bytes) in [(0, [0x80, 0xff].as_slice()), (0, &[0, 0, 0])] {
+        let mut bad = good.clone();
+        let start = places[1].payload_offset() as usize + at;
+        bad[start..start + bytes.len()].copy_from_slice(bytes);
+        assert!(matches!(rewritten(&bad), Err(RewriteError::Damaged(_))));
+        let capture = read(&bad);
+        let kinds = capture.warnings.iter().map(|warning| warning.kind);
+        assert!(
+            kinds.eq([WarningKind::DamagedNode]),
+            "{:?}",
+            capture.warnings
+        );
+        assert_eq!(capture.nodes.get(3), None);
+        assert_eq!(capture.nodes.get(6), Some(&builder.nodes[6]));
+    }
+    // Numbers that are taken, or leave out some.
+    for first in [2u64, 4] {
+        let mut bad = good.clone();
+        let start = places[1].offset as usize;
+        let (mut header, _) = SegmentHeader::read_from_prefix(&bad[start..]).unwrap();
+        header.first_index = first;
+        header.checksum = header.expected_checksum();
+        bad[start..start + size_of::<SegmentHeader>()].copy_from_slice(header.as_bytes());
+        assert!(matches!(rewritten(&bad), Err(RewriteError::Damaged(_))));
+        assert!(!read(&bad).warnings.is_empty());
+    }
+}
+
 /// What is not known may mean anything.
 #[test]
 fn a_capture_of_other_features_is_left_as_it_is() {
     let mut bytes = with_events();
     let (mut identity, _) = Identity::read_from_prefix(&bytes).unwrap();
-    identity.required_features = 8;
+    identity.required_features = 1 << 63;
     identity.checksum = identity.expected_checksum();
     bytes[..size_of::<Identity>()].copy_from_slice(identity.as_bytes());
     assert!(matches!(rewritten(&bytes), Err(RewriteError::Damaged(_))));

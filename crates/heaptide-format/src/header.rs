@@ -19,9 +19,11 @@ pub const FEATURE_PACKED_EVENTS: u64 = 1;
 pub const FEATURE_PACKED_RECORDS: u64 = 2;
 /// Bit of [`Identity::required_features`]: there may be events of Python objects among those of blocks.
 pub const FEATURE_OBJECT_EVENTS: u64 = 4;
+/// Bit of [`Identity::required_features`]: stack nodes are in segments of [`crate::SegmentKind::NodeStream`].
+pub const FEATURE_NODE_STREAM: u64 = 16;
 /// All bits of [`Identity::required_features`] that this version knows.
 pub const KNOWN_FEATURES: u64 =
-    FEATURE_PACKED_EVENTS | FEATURE_PACKED_RECORDS | FEATURE_OBJECT_EVENTS;
+    FEATURE_PACKED_EVENTS | FEATURE_PACKED_RECORDS | FEATURE_OBJECT_EVENTS | FEATURE_NODE_STREAM;
 
 /// In [`Identity::options`]: requests to Python's own allocators are recorded.
 pub const PYTHON_ALLOCATORS: u32 = 1;

@@ -10,6 +10,8 @@ pub const NODE_ROOT: u32 = 0;
 pub const NODE_OVERFLOW: u32 = 1;
 /// `code` of nodes that have no code object (root and overflow).
 pub const NO_CODE: u32 = u32::MAX;
+/// In [`Node::flags`]: stands for a fold of recursive frames, so more than one depth shares it.
+pub const NODE_FOLDED: u32 = 1;
 /// Thread 0 stands for all threads for which the table had no room left.
 pub const THREAD_OVERFLOW: u32 = 0;
 
@@ -27,7 +29,7 @@ pub struct Node {
     pub code: u32,
     /// Offset of the current instruction in the byte code, in bytes; -1 before the first.
     pub last_instruction: i32,
-    /// Bit 0: stands for a fold of recursive frames, so more than one depth shares it.
+    /// [`NODE_FOLDED`]
     pub flags: u32,
 }
 

@@ -88,6 +88,8 @@ code_enum! {
         PackedEvents = 11 => "packed events",
         /// [`crate::Survivor`] records, in the order in which the objects were made. Written when tracking has ended.
         Survivors = 12 => "survivors",
+        /// Stack nodes while the program runs, as differences ([`crate::NodeDecoder`]).
+        NodeStream = 13 => "node stream",
     }
 }
 

@@ -18,11 +18,11 @@ const SEGMENT_PAYLOAD: usize = (64 << 10) - SEGMENT_HEADER_BYTES;
 /// Longer strings are cut, longer line tables left out (the line is then the first of the function).
 const LONGEST_STRING: usize = 16 << 10;
 const LONGEST_LINE_TABLE: usize = 1 << 20;
-/// How many strings and code objects may be described.
-const MOST_DEFINITIONS: u32 = 1 << 18;
+/// How many strings may be described, and how many code objects.
+pub(crate) const MOST_DEFINITIONS: u32 = (1 << 18) - 1;
 
 const DIRECTORY_SHIFT: u32 = 12;
-const DIRECTORY_CHUNKS: usize = (MOST_DEFINITIONS >> DIRECTORY_SHIFT) as usize;
+const DIRECTORY_CHUNKS: usize = (MOST_DEFINITIONS >> DIRECTORY_SHIFT) as usize + 1;
 
 /// A string as CPython stores it: code points of one, two or four bytes.
 #[derive(Clone, Copy, Debug)]

@@ -1,9 +1,14 @@
 //! The trie of stacks: a node is a frame on top of its caller's node, interned once.
 
+mod entry;
+mod stream;
+
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use heaptide_format::{NO_CODE, NODE_OVERFLOW, NODE_ROOT, Node, SegmentKind};
 
+use self::entry::{Entry, Frame, NUMBER_BITS};
+use self::stream::NodeStream;
 use crate::file::{CaptureFile, Stop};
 use crate::hash::mix;
 use crate::index::Index;
@@ -11,8 +16,6 @@ use crate::pool::Pool;
 
 /// How far up a fold looks for the same frame.
 const FOLD_REACH: u32 = 4096;
-/// Nodes under this flag stand for frames at several depths.
-const FLAG_FOLDED: u32 = 1;
 
 /// Children of a node and cells of a node that hang in a chain; those beyond are found by hash.
 ///
@@ -21,36 +24,11 @@ const FLAG_FOLDED: u32 = 1;
 /// all of them and make them all resident.
 pub(crate) const CHAIN: u32 = 8;
 
-/// Working data beside a node, in a scratch segment: as little as can be, since a walk through many stacks
-/// touches that of each. Numbers are of nodes, 0 for none (node 0 is nobody's child).
-#[repr(C)]
-pub(crate) struct Links {
-    /// Above [`NUMBER_BITS`], how many children there are, up to [`CHAIN`].
-    first_child: AtomicU32,
-    next_sibling: AtomicU32,
-}
-
-/// Enough for the number of any node.
-const NUMBER_BITS: u32 = 28;
-
-impl Links {
-    /// The first child, and how many there are; [`CHAIN`] for more.
-    #[inline(always)]
-    fn first_child(&self) -> (u32, u32) {
-        let word = self.first_child.load(Ordering::Acquire);
-        (word & ((1 << NUMBER_BITS) - 1), word >> NUMBER_BITS)
-    }
-
-    /// Under the growth lock.
-    fn set_first_child(&self, child: u32, children: u32) {
-        self.first_child
-            .store(children << NUMBER_BITS | child, Ordering::Release);
-    }
-}
-
 pub(crate) struct Stacks {
-    nodes: Pool<Node, 12, 1024>,
-    links: Pool<Links, 12, 1024>,
+    /// What readers have of the nodes.
+    stream: NodeStream,
+    /// The trie.
+    nodes: Pool<Entry, 12, 1024>,
     /// The first cell of each node plus one, or 0, where there are cells.
     first_cells: Pool<AtomicU32, 12, 1024>,
     has_cells: AtomicBool,
@@ -61,8 +39,8 @@ pub(crate) struct Stacks {
 impl Stacks {
     pub(crate) const fn new() -> Self {
         Self {
-            nodes: Pool::new(SegmentKind::Nodes),
-            links: Pool::new(SegmentKind::Scratch),
+            stream: NodeStream::new(),
+            nodes: Pool::new(SegmentKind::Scratch),
             first_cells: Pool::new(SegmentKind::Scratch),
             has_cells: AtomicBool::new(false),
             index: Index::new(),
@@ -72,7 +50,9 @@ impl Stacks {
 
     /// Makes the root and the overflow node. Under the growth lock, once.
     pub(crate) fn start(&self, file: &CaptureFile, budget: u32) -> Result<(), Stop> {
-        const { assert!(1 << NUMBER_BITS > (1 << 12) * 1024u32 && CHAIN < 1 << (32 - NUMBER_BITS)) };
+        const {
+            assert!(1 << NUMBER_BITS >= (1 << 12) * 1024u32 && CHAIN < 1 << (32 - NUMBER_BITS));
+        };
         self.has_cells
             .store(!file.holds_events(), Ordering::Relaxed);
         self.budget
@@ -98,21 +78,24 @@ impl Stacks {
         code: u32,
         last_instruction: i32,
     ) -> Option<u32> {
-        if self.flags_of(parent).load(Ordering::Relaxed) == FLAG_FOLDED
+        // SAFETY: `parent` is a node's number.
+        let parent_entry = unsafe { self.entry(parent) };
+        if parent_entry.is_folded()
             && let Some(earlier) = self.earlier(parent, code, last_instruction)
         {
             count_fold(file);
             return Some(earlier);
         }
-        let mut child = self.links_of(parent).first_child().0;
+        let frame = Frame::new(code, last_instruction);
+        let mut child = parent_entry.children().0;
         let mut length = 0;
         while child != 0 {
             // SAFETY: `child` is a node's number.
-            let node = unsafe { &*self.nodes.get(child) };
-            if node.code == code && node.last_instruction == last_instruction {
+            let (is_it, sibling) = unsafe { self.entry(child) }.is_of(frame);
+            if is_it {
                 return Some(child);
             }
-            child = self.links_of(child).next_sibling.load(Ordering::Acquire);
+            child = sibling;
             length += 1;
         }
         if length < CHAIN {
@@ -121,10 +104,8 @@ impl Stacks {
         self.index
             .find(hash(parent, code, last_instruction), |number| {
                 // SAFETY: numbers in the index were given out by the pool.
-                let node = unsafe { &*self.nodes.get(number) };
-                node.parent == parent
-                    && node.code == code
-                    && node.last_instruction == last_instruction
+                let entry = unsafe { self.entry(number) };
+                entry.parent() == parent && entry.is_of(frame).0
             })
     }
 
@@ -133,10 +114,13 @@ impl Stacks {
     /// their places in one order, so mostly it was; and the processor foresees that it is.
     #[inline]
     pub(crate) fn moved_on(&self, previous: u32, last_instruction: i32) -> Option<u32> {
-        let next = self.links_of(previous).next_sibling.load(Ordering::Acquire);
-        // SAFETY: both are nodes' numbers (0 is the root's).
-        let (before, after) = unsafe { (&*self.nodes.get(previous), &*self.nodes.get(next)) };
-        (after.last_instruction == last_instruction && after.code == before.code).then_some(next)
+        // SAFETY: a node's number.
+        let before = unsafe { self.entry(previous) };
+        let next = before.sibling();
+        // SAFETY: as above; 0 is the root's.
+        let after = unsafe { self.entry(next) };
+        (next != 0 && after.last_instruction() == last_instruction && after.code() == before.code())
+            .then_some(next)
     }
 
     /// The node for this frame, made if need be. Under the growth lock. When the budget runs low a
@@ -158,7 +142,7 @@ impl Stacks {
         let budget = self.budget.load(Ordering::Relaxed);
         let used = self.nodes.len();
         if used >= budget / 4 * 3 {
-            if let Some(earlier) = self.fold(parent, code, last_instruction) {
+            if let Some(earlier) = self.fold(file, parent, code, last_instruction)? {
                 count_fold(file);
                 return Ok(earlier);
             }
@@ -175,20 +159,22 @@ impl Stacks {
         let Some(number) = self.push(file, node)? else {
             return Ok(NODE_OVERFLOW);
         };
-        let links = self.links_of(parent);
-        let (first, siblings) = links.first_child();
+        // SAFETY: `parent` is a node's number.
+        let (first, siblings) = unsafe { self.entry(parent) }.children();
         if siblings < CHAIN {
-            // At the end of the chain, so that the first stay within reach. Release pairs with the Acquire in
-            // `find`: whoever finds the number finds the node.
-            if siblings == 0 {
-                links.set_first_child(number, 1);
-            } else {
-                let mut last = self.links_of(first);
-                while let next @ 1.. = last.next_sibling.load(Ordering::Relaxed) {
-                    last = self.links_of(next);
+            // At the end of the chain, so that the first stay within reach.
+            // SAFETY: all are nodes' numbers.
+            unsafe {
+                if siblings == 0 {
+                    self.entry(parent).set_children(number, 1);
+                } else {
+                    let mut last = self.entry(first);
+                    while let next @ 1.. = last.sibling() {
+                        last = self.entry(next);
+                    }
+                    last.set_sibling(number);
+                    self.entry(parent).set_children(first, siblings + 1);
                 }
-                last.next_sibling.store(number, Ordering::Release);
-                links.set_first_child(first, siblings + 1);
             }
         } else {
             self.index.insert(
@@ -197,8 +183,8 @@ impl Stacks {
                 number,
                 |other| {
                     // SAFETY: as in `find`.
-                    let node = unsafe { &*self.nodes.get(other) };
-                    hash(node.parent, node.code, node.last_instruction)
+                    let entry = unsafe { self.entry(other) };
+                    hash(entry.parent(), entry.code(), entry.last_instruction())
                 },
             )?;
         }
@@ -206,24 +192,24 @@ impl Stacks {
     }
 
     fn push(&self, file: &CaptureFile, node: Node) -> Result<Option<u32>, Stop> {
-        // The links first: a number that readers of the trie can meet has both.
-        let links = Links {
-            first_child: AtomicU32::new(0),
-            next_sibling: AtomicU32::new(0),
-        };
-        if self.links.push(file, links)?.is_none() {
+        let number = self.nodes.len();
+        if number == self.nodes.capacity() {
             return Ok(None);
         }
+        // What belongs to the node first: a number that readers of the trie can meet has it all.
         if self.has_cells.load(Ordering::Relaxed) {
             self.first_cells.push(file, AtomicU32::new(0))?;
         }
-        self.nodes.push(file, node)
+        self.stream.node(file, number, &node)?;
+        self.nodes.push(file, Entry::new(&node))
     }
 
-    #[inline]
-    fn links_of(&self, node: u32) -> &Links {
-        // SAFETY: every node has links under the same number; the mapping lasts for ever.
-        unsafe { &*self.links.get(node) }
+    /// # Safety
+    /// `number` was given out by the pool.
+    #[inline(always)]
+    unsafe fn entry(&self, number: u32) -> &Entry {
+        // SAFETY: the caller's promise; the mapping lasts for ever.
+        unsafe { &*self.nodes.get(number) }
     }
 
     /// The chain of a node's cells: the first one plus one, or 0.
@@ -240,33 +226,41 @@ impl Stacks {
     /// then all depths of a recursion meet in a few nodes near the root, and what is touched from
     /// there on is small.
     fn earlier(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
+        let frame = Frame::new(code, last_instruction);
         let mut at = parent;
         let mut found = None;
         for _ in 0..FOLD_REACH {
             if at == NODE_ROOT {
                 break;
             }
-            // SAFETY: `at` is a node's number; nodes are written once, only their flags change later.
-            let node = unsafe { &*self.nodes.get(at) };
-            if node.code == code && node.last_instruction == last_instruction {
+            // SAFETY: `at` is a node's number.
+            let entry = unsafe { self.entry(at) };
+            if entry.is_of(frame).0 {
                 found = Some(at);
             }
-            at = node.parent;
+            at = entry.parent();
         }
         found
     }
 
     /// Folds the frame onto [`Stacks::earlier`], and remembers there that more than one depth meets.
-    fn fold(&self, parent: u32, code: u32, last_instruction: i32) -> Option<u32> {
-        let earlier = self.earlier(parent, code, last_instruction)?;
-        self.flags_of(earlier).store(FLAG_FOLDED, Ordering::Relaxed);
-        Some(earlier)
-    }
-
-    #[inline]
-    fn flags_of(&self, node: u32) -> &AtomicU32 {
-        // SAFETY: the number is a node's; its flags are only used as this atomic.
-        unsafe { AtomicU32::from_ptr(&raw mut (*self.nodes.get(node)).flags) }
+    fn fold(
+        &self,
+        file: &CaptureFile,
+        parent: u32,
+        code: u32,
+        last_instruction: i32,
+    ) -> Result<Option<u32>, Stop> {
+        let Some(earlier) = self.earlier(parent, code, last_instruction) else {
+            return Ok(None);
+        };
+        // SAFETY: a node's number.
+        let entry = unsafe { self.entry(earlier) };
+        if !entry.is_folded() {
+            self.stream.fold(file, self.nodes.len(), earlier)?;
+            entry.set_folded();
+        }
+        Ok(Some(earlier))
     }
 }
 

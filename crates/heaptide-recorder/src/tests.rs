@@ -9,8 +9,8 @@ use std::{format, thread};
 
 use heaptide_format::{
     Allocator, Cell, CellKind, Decoder, Event, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, Mode,
-    Moment, NODE_OVERFLOW, NODE_ROOT, Node, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader,
-    SegmentKind, Site, Slot, State,
+    Moment, NODE_FOLDED, NODE_OVERFLOW, NODE_ROOT, Node, NodeDecoder, NodeEntry,
+    SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader, SegmentKind, Site, Slot, State,
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -116,7 +116,17 @@ impl Fixture {
             assert_eq!(segment.checksum, segment.expected_checksum());
             let payload = &bytes[at + SEGMENT_HEADER_BYTES..][..segment.committed as usize];
             match SegmentKind::from_raw(segment.kind) {
-                Some(SegmentKind::Nodes) => view.nodes.extend(records::<Node>(payload)),
+                Some(SegmentKind::NodeStream) => {
+                    assert_eq!(segment.first_index, view.nodes.len() as u64);
+                    for entry in NodeDecoder::new(payload, segment.first_index as u32) {
+                        match entry.unwrap() {
+                            NodeEntry::Node(node) => view.nodes.push(node),
+                            NodeEntry::Fold(number) => {
+                                view.nodes[number as usize].flags |= NODE_FOLDED;
+                            }
+                        }
+                    }
+                }
                 Some(SegmentKind::Cells) => view.cells.extend(records::<Cell>(payload)),
                 Some(SegmentKind::Slots) => view.slots.extend(records::<Slot>(payload)),
                 _ => {}

@@ -7,6 +7,7 @@ use std::io;
 
 use heaptide_capture::{Capture, Liveness, ProcessState, Table};
 use heaptide_engine::{Metric, ProcessHistory, Profile, StackId, Temporal, TemporalOptions};
+use heaptide_format::SegmentKind;
 use heaptide_report as report;
 use heaptide_testkit::fixtures;
 use rustc_hash::FxHasher;
@@ -220,6 +221,24 @@ fn every_single_bit_flipped() {
         told_apart.0 > 5000 && told_apart.1 > 10_000,
         "{told_apart:?}"
     );
+}
+
+#[test]
+fn every_single_bit_of_the_streamed_nodes_flipped() {
+    let mut builder = fixtures::tiny_objects();
+    builder.streams_nodes = true;
+    builder.records_per_segment = 3;
+    let bytes = builder.build();
+    let whole = Capture::from_bytes(&bytes, "whole.tide").unwrap();
+    assert_eq!(Profile::new(&whole).warnings, []);
+    let segments = whole.segments.iter();
+    let of_nodes = segments.filter(|segment| segment.kind == Some(SegmentKind::NodeStream));
+    let places = of_nodes.flat_map(|segment| {
+        let start = segment.offset as usize;
+        start..start + heaptide_format::SEGMENT_HEADER_BYTES + segment.readable as usize
+    });
+    let reporter = flip_each_bit(bytes, places.collect::<Vec<_>>());
+    assert!(reporter.profiles.len() > 50, "{}", reporter.profiles.len());
 }
 
 #[test]

@@ -9,9 +9,9 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use heaptide_format::{
-    DefinitionHeader, DefinitionKind, FEATURE_OBJECT_EVENTS, FORMAT_VERSION, HEADER_BYTES, Header,
-    HeapWord, Identity, Lifecycle, MAGIC, MetadataKey, Mode, Origin, Outcome, SEGMENT_HEADER_BYTES,
-    Sample, SegmentHeader, SegmentKind, State, offsets,
+    DefinitionHeader, DefinitionKind, FEATURE_NODE_STREAM, FEATURE_OBJECT_EVENTS, FORMAT_VERSION,
+    HEADER_BYTES, Header, HeapWord, Identity, Lifecycle, MAGIC, MetadataKey, Mode, Origin, Outcome,
+    SEGMENT_HEADER_BYTES, Sample, SegmentHeader, SegmentKind, State, offsets,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -315,8 +315,9 @@ fn header(facts: &Facts, page: usize, allocated_end: u64) -> Header {
     identity.temporary_threshold = TEMPORARY_THRESHOLD;
     identity.stack_node_budget = facts.stack_node_budget;
     identity.options = facts.options;
+    identity.required_features = FEATURE_NODE_STREAM;
     if facts.mode == Mode::All && identity.tracks_objects() {
-        identity.required_features = FEATURE_OBJECT_EVENTS;
+        identity.required_features |= FEATURE_OBJECT_EVENTS;
     }
     if facts.group_id != [0; 16] {
         identity.group_id = facts.group_id;

@@ -274,7 +274,7 @@ impl Mirror {
             match self.segments[index].kind {
                 Some(SegmentKind::Events) => self.write_events(index)?,
                 _ if self.given_up => {}
-                Some(SegmentKind::Definitions | SegmentKind::Nodes) => {}
+                Some(SegmentKind::Definitions | SegmentKind::NodeStream) => {}
                 // These change in place.
                 _ => self.write_changes(index)?,
             }
@@ -428,7 +428,7 @@ impl Mirror {
             });
             found.map(|(index, _)| index).collect()
         };
-        let nodes = of_kind(self, SegmentKind::Nodes)
+        let nodes = of_kind(self, SegmentKind::NodeStream)
             .into_iter()
             .map(|index| Ok((index, self.committed(index)?)))
             .collect::<io::Result<Vec<_>>>()?;

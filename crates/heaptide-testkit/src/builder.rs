@@ -1,10 +1,10 @@
 //! Makes captures byte for byte.
 
 use heaptide_format::{
-    Cell, CodeFixed, DefinitionHeader, DefinitionKind, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC,
-    MetadataKey, Mode, NO_CODE, NODE_OVERFLOW, NODE_ROOT, Node, Outcome, PythonAllocator,
-    SEGMENT_HEADER_BYTES, Sample, SegmentHeader, SegmentKind, Slot, State, StringEncoding,
-    Survivor, Thread, checksum,
+    Cell, CodeFixed, DefinitionHeader, DefinitionKind, FEATURE_NODE_STREAM, FORMAT_VERSION,
+    HEADER_BYTES, Header, MAGIC, MOST_NODE_BYTES, MetadataKey, Mode, NO_CODE, NODE_FOLDED,
+    NODE_OVERFLOW, NODE_ROOT, Node, NodeEncoder, Outcome, PythonAllocator, SEGMENT_HEADER_BYTES,
+    Sample, SegmentHeader, SegmentKind, Slot, State, StringEncoding, Survivor, Thread, checksum,
 };
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
@@ -24,6 +24,8 @@ pub struct CaptureBuilder {
     pub header: Header,
     /// Stack nodes; root and overflow are there from the start.
     pub nodes: Vec<Node>,
+    /// Are they written as a running program writes them ([`SegmentKind::NodeStream`])?
+    pub streams_nodes: bool,
     /// Counters.
     pub cells: Vec<Cell>,
     /// Threads; the overflow thread is there from the start.
@@ -91,6 +93,7 @@ impl CaptureBuilder {
                     ..root
                 },
             ],
+            streams_nodes: false,
             cells: Vec::new(),
             threads: vec![named_thread(0, 0, "", "")],
             slots: Vec::new(),
@@ -296,12 +299,16 @@ impl CaptureBuilder {
             &self.slots,
             self.records_per_segment,
         );
-        push_records(
-            &mut segments,
-            SegmentKind::Nodes,
-            &self.nodes,
-            self.records_per_segment,
-        );
+        if self.streams_nodes {
+            push_node_streams(&mut segments, &self.nodes, self.records_per_segment);
+        } else {
+            push_records(
+                &mut segments,
+                SegmentKind::Nodes,
+                &self.nodes,
+                self.records_per_segment,
+            );
+        }
         push_records(
             &mut segments,
             SegmentKind::Cells,
@@ -326,6 +333,9 @@ impl CaptureBuilder {
             push_segment(&mut segments, SegmentKind::Events, 0, 0, chunk);
         }
         let mut header = self.header;
+        if self.streams_nodes {
+            header.identity.required_features |= FEATURE_NODE_STREAM;
+        }
         header.identity.checksum = header.identity.expected_checksum();
         header.lifecycle.allocated_end = (HEADER_BYTES + segments.len()) as u64;
         [header.as_bytes(), &segments].concat()
@@ -377,4 +387,54 @@ pub fn push_segment(
     segments.extend_from_slice(header.as_bytes());
     segments.extend_from_slice(payload);
     segments.resize(end, 0);
+}
+
+/// Nodes as differences. Folds are told where a running program tells them: later, and perhaps in another segment.
+fn push_node_streams(segments: &mut Vec<u8>, nodes: &[Node], per_segment: usize) {
+    let mut at = 0;
+    let mut folded = Vec::new();
+    for nodes in nodes.chunks(per_segment.min(nodes.len()).max(1)) {
+        let mut payload = Vec::new();
+        let mut encoder = NodeEncoder::new();
+        let mut out = [0; MOST_NODE_BYTES];
+        let first = at;
+        for &node in nodes {
+            for number in folded.drain(..) {
+                let length = NodeEncoder::fold(&mut out, at, number);
+                payload.extend_from_slice(&out[..length]);
+            }
+            let plain = Node {
+                flags: node.flags & !NODE_FOLDED,
+                ..node
+            };
+            let length = encoder.node(&mut out, at, &plain);
+            payload.extend_from_slice(&out[..length]);
+            if node.flags & NODE_FOLDED != 0 {
+                folded.push(at);
+            }
+            at += 1;
+        }
+        push_segment(
+            segments,
+            SegmentKind::NodeStream,
+            u64::from(first),
+            0,
+            &payload,
+        );
+    }
+    if !folded.is_empty() {
+        let mut payload = Vec::new();
+        for number in folded {
+            let mut out = [0; MOST_NODE_BYTES];
+            let length = NodeEncoder::fold(&mut out, at, number);
+            payload.extend_from_slice(&out[..length]);
+        }
+        push_segment(
+            segments,
+            SegmentKind::NodeStream,
+            u64::from(at),
+            0,
+            &payload,
+        );
+    }
 }
