@@ -7,16 +7,20 @@ use heaptide_e2e::{Python, Sandbox, each_python, own_cost, run, with_package};
 const CHUNKS: u32 = 11;
 
 fn check(python: &Python, sandbox: &Sandbox, mode: &str) {
-    let program = sandbox.inside("early_stop.py");
-    let plain = run(sandbox.plain().arg(&program).arg("1"));
-    plain.expect_success("early_stop.py");
+    check_program(python, sandbox, mode, "early_stop.py", &["1"]);
+}
+
+fn check_program(python: &Python, sandbox: &Sandbox, mode: &str, name: &str, arguments: &[&str]) {
+    let program = sandbox.inside(name);
+    let plain = run(sandbox.plain().arg(&program).args(arguments));
+    plain.expect_success(name);
     let profiled = run(sandbox
         .profiled_with_small_objects()
         .env("HEAPTIDE_EARLY_STOP", mode)
         .args(["--stack-budget", "4000000"])
         .arg(&program)
-        .arg("1"));
-    profiled.expect_success("early_stop.py, under heaptide");
+        .args(arguments));
+    profiled.expect_success(&format!("{name}, under heaptide"));
     assert_eq!(profiled.text(), plain.text(), "stdout");
     assert_eq!(profiled.errors(), plain.errors(), "stderr");
     let own_cost = own_cost(&sandbox.capture());
@@ -43,6 +47,15 @@ fn early_stops_at_frames_are_right_whatever_happens_to_them() {
 #[test]
 fn early_stops_at_chunks_are_right_whatever_happens_to_the_frames() {
     each_python(|python| check(python, &Sandbox::new(python), "check-chunks"));
+}
+
+/// Of random functions that wait for one another in every way there is.
+#[test]
+fn early_stops_are_right_in_random_programs() {
+    each_python(|python| {
+        let sandbox = Sandbox::new(python);
+        check_program(python, &sandbox, "check", "waits.py", &["1", "8"]);
+    });
 }
 
 #[test]
