@@ -29,6 +29,7 @@ mod rewrite;
 mod segments;
 mod signal;
 mod source;
+mod symbols;
 mod table;
 mod text;
 mod warning;
@@ -37,7 +38,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use heaptide_format::{
-    Cell, HeapWord, Identity, Lifecycle, Node, OwnCost, Sample, Slot, Survivor, Thread,
+    Cell, HeapWord, Identity, Lifecycle, Module, NativeNode, Node, OwnCost, Sample, Slot, Survivor,
+    Thread,
 };
 
 pub use chunks::{EventChunk, EventLog, InBlock};
@@ -50,6 +52,7 @@ pub use rewrite::{RewriteError, Rewritten, rewrite};
 pub use segments::{SegmentSummary, spare_room};
 pub use signal::signal_name;
 pub use source::Source;
+pub use symbols::{NativeSymbol, Symbols};
 pub use table::Table;
 pub use text::{Text, bytes_text, escape_bytes, shell_quote};
 pub use warning::{Warning, WarningKind, Warnings};
@@ -79,6 +82,12 @@ pub struct Capture {
     pub definitions: Definitions,
     /// Stack nodes, by number.
     pub nodes: Table<Node>,
+    /// Loaded objects that native frames are in, by number.
+    pub modules: Table<Module>,
+    /// Nodes of native stacks, by number.
+    pub native_nodes: Table<NativeNode>,
+    /// What the native frames are called. Nothing, until somebody has looked into the modules' files.
+    pub symbols: Symbols,
     /// Counters, by number.
     pub cells: Table<Cell>,
     /// Threads, by number.

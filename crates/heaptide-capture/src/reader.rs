@@ -73,6 +73,9 @@ pub(crate) fn read_capture(source: &dyn Source, path: &Path) -> Result<Capture, 
         metadata: read.metadata,
         definitions: read.definitions,
         nodes: read.nodes,
+        modules: read.modules,
+        native_nodes: read.native_nodes,
+        symbols: crate::Symbols::default(),
         cells,
         threads: read.threads,
         slots: read.slots,
@@ -262,6 +265,8 @@ struct Rest {
     metadata: Metadata,
     definitions: Definitions,
     nodes: Table<heaptide_format::Node>,
+    modules: Table<heaptide_format::Module>,
+    native_nodes: Table<heaptide_format::NativeNode>,
     threads: Table<heaptide_format::Thread>,
     slots: Table<heaptide_format::Slot>,
     samples: Vec<Sample>,
@@ -289,6 +294,10 @@ fn read_rest(
     };
     let mut nodes = read_table(source, segments, SegmentKind::Nodes, budget, warnings)?;
     read_node_streams(source, segments, &mut nodes, budget, warnings)?;
+    // Native nodes are named by nodes, and name modules.
+    let kind = SegmentKind::NativeFrames;
+    let native_nodes = read_table(source, segments, kind, budget, warnings)?;
+    let modules = read_table(source, segments, SegmentKind::Modules, budget, warnings)?;
     let mut metadata = Metadata::default();
     let mut definitions = Definitions::default();
     for segment in segments
@@ -309,6 +318,8 @@ fn read_rest(
         metadata,
         definitions,
         nodes,
+        modules,
+        native_nodes,
         threads,
         slots,
         samples: sorted_samples(&samples),

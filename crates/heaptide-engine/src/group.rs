@@ -35,7 +35,7 @@ pub fn by_location(profile: &Profile) -> Vec<LocationRow> {
     for entry in &profile.entries {
         let location = profile
             .stacks
-            .innermost(entry.stack)
+            .innermost(profile.stacks.python(entry.stack))
             .map(|frame| frame.location);
         let index = *indices.entry(location).or_insert_with(|| {
             rows.push(LocationRow {

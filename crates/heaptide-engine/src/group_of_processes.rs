@@ -212,8 +212,11 @@ pub struct Merger {
     texts: HashMap<String, TextId>,
     locations: FxHashMap<Location, LocationId>,
     frames: FxHashMap<Frame, FrameId>,
-    nodes: FxHashMap<(StackId, FrameId, bool), StackId>,
+    nodes: FxHashMap<NodeKey, StackId>,
 }
+
+/// What tells nodes apart: caller, frame, whether it is folded, and of a combined stack the Python part.
+type NodeKey = (StackId, FrameId, bool, Option<StackId>);
 
 impl Merger {
     /// Starts with the profile of process `pid`.
@@ -234,7 +237,11 @@ impl Merger {
                 .map(|(index, frame)| (*frame, FrameId(number(index))))
                 .collect(),
             nodes: nodes
-                .map(|(index, node)| (key(node), StackId(number(index))))
+                .map(|(index, node)| {
+                    let stack = StackId(number(index));
+                    let python = stacks.parts.combined(stack).map(|combined| combined.python);
+                    (key(node, python), stack)
+                })
                 .collect(),
             profile,
         }
@@ -343,17 +350,24 @@ impl Merger {
             })
             .collect();
         let mut stacks: Vec<StackId> = vec![StackId::ROOT, StackId::LOST];
-        for node in theirs.nodes.iter().skip(INVENTED) {
+        for (index, node) in theirs.nodes.iter().enumerate().skip(INVENTED) {
+            let combined = theirs.parts.combined(StackId(index as u32));
+            // As a caller, it comes before.
+            let python = combined.map(|combined| stacks[combined.python.index()]);
             let node = StackNode {
                 // A parent comes before its children.
                 parent: stacks[node.parent.index()],
                 frame: frames[node.frame.index()],
                 ..*node
             };
-            let stack = *self.nodes.entry(key(&node)).or_insert_with(|| {
+            let stack = *self.nodes.entry(key(&node, python)).or_insert_with(|| {
                 ours.nodes.push(node);
                 StackId((ours.nodes.len() - 1) as u32)
             });
+            if let (Some(combined), Some(python)) = (combined, python) {
+                ours.parts
+                    .add_merged(stack, python, combined, &theirs.parts);
+            }
             stacks.push(stack);
         }
         stacks
@@ -363,8 +377,8 @@ impl Merger {
 /// The root and the lost stack are in every profile.
 const INVENTED: usize = 2;
 
-fn key(node: &StackNode) -> (StackId, FrameId, bool) {
-    (node.parent, node.frame, node.folded)
+fn key(node: &StackNode, python: Option<StackId>) -> NodeKey {
+    (node.parent, node.frame, node.folded, python)
 }
 
 fn name_threads(profile: &mut Profile, pid: u32) {

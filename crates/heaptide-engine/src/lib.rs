@@ -11,6 +11,7 @@ mod figures;
 mod group;
 mod group_of_processes;
 mod heap;
+mod hybrid;
 mod intervals;
 mod live_table;
 mod numbering;

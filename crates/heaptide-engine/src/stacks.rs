@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use heaptide_capture::{Capture, Code, WarningKind, Warnings};
-use heaptide_format::{NO_CODE, NODE_OVERFLOW, NODE_ROOT};
+use heaptide_capture::{Capture, Code, NativeSymbol, WarningKind, Warnings};
+use heaptide_format::{NO_CODE, NODE_COMBINED, NODE_FOLDED, NODE_OVERFLOW, NODE_ROOT};
 use rustc_hash::FxHashMap;
 
+use crate::hybrid::{Combiner, Parts};
 use crate::numbering::Numbering;
 use crate::position::{Position, position_of};
 
@@ -74,15 +75,16 @@ pub struct Frame {
 /// What a report shows of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Location {
-    /// `co_name`
+    /// `co_name`, or the name of a native function.
     pub function: TextId,
-    /// `co_filename`
+    /// `co_filename`, or the source of a native function.
     pub file: TextId,
     /// Line, zero when unknown.
     pub line: i32,
 }
 
-/// All stacks of a profile.
+/// All stacks of a profile. Where native stacks were recorded, those that allocated are of Python and native frames;
+/// [`Stacks::python`] and [`Stacks::native_frames`] lead to the parts.
 #[derive(Debug, Default)]
 pub struct Stacks {
     /// By [`StackId`]; the parent of each comes before it.
@@ -95,6 +97,8 @@ pub struct Stacks {
     pub texts: Vec<String>,
     /// Stands for the empty stack where a report needs a frame.
     pub frameless: FrameId,
+    /// What stacks with native frames are combined from.
+    pub(crate) parts: Parts,
 }
 
 impl Stacks {
@@ -143,8 +147,8 @@ const LINE_TABLE_BYTES_BUDGET: u64 = 1 << 30;
 
 /// Builds [`Stacks`] from the nodes of a capture.
 pub(crate) struct StackBuilder<'a> {
-    capture: &'a Capture,
-    stacks: Stacks,
+    pub(crate) capture: &'a Capture,
+    pub(crate) stacks: Stacks,
     text_ids: HashMap<String, TextId>,
     string_ids: FxHashMap<u32, TextId>,
     location_ids: FxHashMap<Location, LocationId>,
@@ -177,6 +181,12 @@ pub(crate) fn build_stacks(capture: &Capture, warnings: &mut Warnings) -> (Stack
         });
     }
     let mut map = NodeMap::default();
+    // Where there are no native stacks, the bit that means a combined one means nothing.
+    let mut combiner = None;
+    if capture.identity.holds_native_stacks() {
+        combiner = Some(Combiner::new(&mut builder, warnings));
+        map.stacks = Some(Vec::new());
+    }
     for (number, node) in capture.nodes.iter() {
         let parent = match node.parent {
             _ if number == NODE_ROOT || number == NODE_OVERFLOW => StackId::ROOT,
@@ -195,37 +205,75 @@ pub(crate) fn build_stacks(capture: &Capture, warnings: &mut Warnings) -> (Stack
                 StackId::LOST
             }),
         };
+        // A combined stack calls nothing.
+        let parent = match builder.stacks.parts.combined(parent) {
+            Some(combined) => {
+                warnings.add(WarningKind::DamagedNode, None, || {
+                    format!(
+                        "stack node {number} has node {} as its caller, which is no frame",
+                        node.parent
+                    )
+                });
+                combined.python
+            }
+            None => parent,
+        };
+        if let Some(combiner) = &mut combiner
+            && node.flags & NODE_COMBINED != 0
+            && number > NODE_OVERFLOW
+        {
+            let stack = combiner.combine(&mut builder.stacks, parent, node.code, warnings);
+            map.push(number, stack);
+            continue;
+        }
         let frame = match (number, node.code) {
             (NODE_OVERFLOW, _) => builder.invented_frame("<stacks beyond the budget>"),
             (NODE_ROOT, _) => lost,
             (_, NO_CODE) => builder.invented_frame(MISSING),
             (_, code) => builder.frame_of(code, node.last_instruction, warnings),
         };
-        map.0.push(number);
+        let stack = StackId(builder.stacks.nodes.len() as u32);
+        map.push(number, stack);
         builder.stacks.nodes.push(StackNode {
             parent,
             frame,
-            folded: node.flags & 1 != 0,
+            folded: node.flags & NODE_FOLDED != 0,
         });
+        if combiner.is_some() {
+            builder.stacks.parts.set_flags(stack, node.flags);
+        }
     }
     (builder.stacks, map)
 }
 
 /// Which stack a node number of the file is.
 #[derive(Debug, Default)]
-pub(crate) struct NodeMap(Numbering);
+pub(crate) struct NodeMap {
+    numbers: Numbering,
+    /// By index, where there are other stacks between those of the nodes.
+    stacks: Option<Vec<StackId>>,
+}
 
 impl NodeMap {
     /// The nodes of the file follow the two stacks that are always there.
     const INVENTED: usize = 2;
 
+    fn push(&mut self, number: u32, stack: StackId) {
+        self.numbers.push(number);
+        if let Some(stacks) = &mut self.stacks {
+            stacks.push(stack);
+        }
+    }
+
     pub(crate) fn stack_of(&self, number: u32) -> Option<StackId> {
         if number == NODE_ROOT {
             return Some(StackId::ROOT);
         }
-        u32::try_from(self.0.index_of(number)? + Self::INVENTED)
-            .ok()
-            .map(StackId)
+        let index = self.numbers.index_of(number)?;
+        match &self.stacks {
+            Some(stacks) => stacks.get(index).copied(),
+            None => u32::try_from(index + Self::INVENTED).ok().map(StackId),
+        }
     }
 }
 
@@ -270,6 +318,17 @@ impl StackBuilder<'_> {
             function,
             Position::default(),
         )
+    }
+
+    pub(crate) fn native_frame(&mut self, symbol: &NativeSymbol) -> FrameId {
+        let function = self.text(&symbol.function);
+        let file = self.text(&symbol.file);
+        let location = Location {
+            function,
+            file,
+            line: symbol.line,
+        };
+        self.intern(location, function, Position::of_line(symbol.line))
     }
 
     fn intern(

@@ -41,6 +41,9 @@ impl CallTree {
             frame: stacks.frameless,
         });
         of_stack.push(1);
+        // Native stacks of which nothing is known have that frame.
+        let frameless = stacks.frames.get(stacks.frameless.index());
+        children.extend(frameless.map(|frame| ((0, frame.location), 1)));
         for node in stacks.nodes.iter().skip(1) {
             let parent = match node.parent {
                 StackId::ROOT => 0,

@@ -19,11 +19,16 @@ pub const FEATURE_PACKED_EVENTS: u64 = 1;
 pub const FEATURE_PACKED_RECORDS: u64 = 2;
 /// Bit of [`Identity::required_features`]: there may be events of Python objects among those of blocks.
 pub const FEATURE_OBJECT_EVENTS: u64 = 4;
+/// Bit of [`Identity::required_features`]: native stacks are recorded, so nodes may be [`crate::NODE_COMBINED`].
+pub const FEATURE_NATIVE_STACKS: u64 = 8;
 /// Bit of [`Identity::required_features`]: stack nodes are in segments of [`crate::SegmentKind::NodeStream`].
 pub const FEATURE_NODE_STREAM: u64 = 16;
 /// All bits of [`Identity::required_features`] that this version knows.
-pub const KNOWN_FEATURES: u64 =
-    FEATURE_PACKED_EVENTS | FEATURE_PACKED_RECORDS | FEATURE_OBJECT_EVENTS | FEATURE_NODE_STREAM;
+pub const KNOWN_FEATURES: u64 = FEATURE_PACKED_EVENTS
+    | FEATURE_PACKED_RECORDS
+    | FEATURE_OBJECT_EVENTS
+    | FEATURE_NATIVE_STACKS
+    | FEATURE_NODE_STREAM;
 
 /// In [`Identity::options`]: requests to Python's own allocators are recorded.
 pub const PYTHON_ALLOCATORS: u32 = 1;
@@ -251,6 +256,12 @@ impl Identity {
     #[must_use]
     pub const fn holds_object_events(&self) -> bool {
         self.required_features & FEATURE_OBJECT_EVENTS != 0
+    }
+
+    /// Are native stacks recorded?
+    #[must_use]
+    pub const fn holds_native_stacks(&self) -> bool {
+        self.required_features & FEATURE_NATIVE_STACKS != 0
     }
 
     /// Are requests to Python's own allocators recorded?

@@ -22,6 +22,7 @@ mod event;
 mod header;
 mod live;
 mod memory;
+mod native;
 mod node_stream;
 mod packed;
 mod record;
@@ -36,25 +37,26 @@ pub use event::{
     next_shared_turn, turn_is_shared,
 };
 pub use header::{
-    FEATURE_NODE_STREAM, FEATURE_OBJECT_EVENTS, FEATURE_PACKED_EVENTS, FEATURE_PACKED_RECORDS,
-    FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, KNOWN_FEATURES, Lifecycle, MAGIC,
-    Mode, NOTHING_KEPT, Origin, Outcome, OwnCost, PYTHON_ALLOCATORS, PYTHON_OBJECTS,
-    PythonAllocator, State, StopReason, TOTALS_UNKNOWN, offsets,
+    FEATURE_NATIVE_STACKS, FEATURE_NODE_STREAM, FEATURE_OBJECT_EVENTS, FEATURE_PACKED_EVENTS,
+    FEATURE_PACKED_RECORDS, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity,
+    KNOWN_FEATURES, Lifecycle, MAGIC, Mode, NOTHING_KEPT, Origin, Outcome, OwnCost,
+    PYTHON_ALLOCATORS, PYTHON_OBJECTS, PythonAllocator, State, StopReason, TOTALS_UNKNOWN, offsets,
 };
 pub use live::{
     LIVE_BYTES, LIVE_ENDED, LIVE_MAGIC, LIVE_MOST_PIECES, LIVE_NOTHING, LIVE_PIECE_BYTES,
     LIVE_REQUEST, LIVE_SAME, LIVE_VERSION, LiveHello, LiveReply, LiveRequest, LiveWanted,
     live_hash,
 };
+pub use native::{BUILD_ID_BYTES, Module, NATIVE_ROOT, NO_MODULE, NativeNode};
 pub use node_stream::{BadNode, MOST_NODE_BYTES, NodeDecoder, NodeEncoder, NodeEntry};
 pub use packed::{
     LARGEST_BLOCK_BYTES, LARGEST_RECORD_BLOCK_BYTES, MOST_EXPANSION, PACKED_BLOCK_BYTES,
     PackedBlock, Packing, RECORD_BLOCK_BYTES, RecordBlock, RecordPacking,
 };
 pub use record::{
-    Allocator, Cell, CellKind, HISTOGRAM_BINS, NO_CODE, NO_STRING, NO_THREAD, NODE_FOLDED,
-    NODE_OVERFLOW, NODE_ROOT, Node, PythonDomain, Sample, Slot, Survivor, THREAD_OVERFLOW, Thread,
-    histogram_bin, histogram_bounds,
+    Allocator, Cell, CellKind, HISTOGRAM_BINS, NO_CODE, NO_STRING, NO_THREAD, NODE_BELOW,
+    NODE_COMBINED, NODE_ENTRY, NODE_FOLDED, NODE_OVERFLOW, NODE_ROOT, Node, PythonDomain, Sample,
+    Slot, Survivor, THREAD_OVERFLOW, Thread, histogram_bin, histogram_bounds,
 };
 pub use segment::{
     SEGMENT_HEADER_BYTES, SEGMENT_IN_BLOCKS, SEGMENT_MAGIC, SegmentHeader, SegmentKind,

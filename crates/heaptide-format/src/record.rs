@@ -12,6 +12,13 @@ pub const NODE_OVERFLOW: u32 = 1;
 pub const NO_CODE: u32 = u32::MAX;
 /// In [`Node::flags`]: stands for a fold of recursive frames, so more than one depth shares it.
 pub const NODE_FOLDED: u32 = 1;
+/// In [`Node::flags`]: no frame but a Python stack, the parent, together with a native one, whose node `code` is the number
+/// of. Its `last_instruction` is zero, and nothing has it as its parent.
+pub const NODE_COMBINED: u32 = 2;
+/// In [`Node::flags`], where native stacks are recorded: the interpreter was entered from C for this frame.
+pub const NODE_ENTRY: u32 = 4;
+/// In [`Node::flags`], where native stacks are recorded: the frame is older than tracking and is not shown.
+pub const NODE_BELOW: u32 = 8;
 /// Thread 0 stands for all threads for which the table had no room left.
 pub const THREAD_OVERFLOW: u32 = 0;
 
@@ -25,11 +32,11 @@ pub const THREAD_OVERFLOW: u32 = 0;
 pub struct Node {
     /// The caller's node.
     pub parent: u32,
-    /// Number of the code object.
+    /// Number of the code object; of a [`NODE_COMBINED`] that of a native node.
     pub code: u32,
     /// Offset of the current instruction in the byte code, in bytes; -1 before the first.
     pub last_instruction: i32,
-    /// [`NODE_FOLDED`]
+    /// [`NODE_FOLDED`], [`NODE_COMBINED`], [`NODE_ENTRY`], [`NODE_BELOW`].
     pub flags: u32,
 }
 

@@ -80,9 +80,9 @@ code_enum! {
         Scratch = 7 => "scratch",
         /// Events in order (mode "all").
         Events = 8 => "events",
-        /// Loaded objects with build-ids.
+        /// [`crate::Module`] records: loaded objects.
         Modules = 9 => "modules",
-        /// Native frames.
+        /// [`crate::NativeNode`] records.
         NativeFrames = 10 => "native frames",
         /// Events of a capture that is finished, in blocks ([`crate::PackedBlock`]).
         PackedEvents = 11 => "packed events",
@@ -105,6 +105,8 @@ impl SegmentKind {
                 | Self::Threads
                 | Self::Slots
                 | Self::Samples
+                | Self::Modules
+                | Self::NativeFrames
                 | Self::Survivors
         )
     }

@@ -1,6 +1,6 @@
 //! Files of what was live at the peak and at the end (`--aggregate`), header versions 10 to 13.
 
-use crate::events::{read_code, skip_segment, skip_segment_header};
+use crate::events::read_code;
 use crate::header::{Header, NEW_EVENTS};
 use crate::input::{Input, Problem, Result};
 use crate::translation::{Kind, Standing, Translation};
@@ -36,25 +36,26 @@ pub(crate) fn read(
                 let number = input.varint()?;
                 let code = input.varint()?;
                 let offset = input.signed()?;
-                input.byte()?;
-                translation.define_frame(number, code, offset);
+                let is_entry = input.byte()? != 0;
+                translation.define_frame(number, code, offset, is_entry);
             }
             4 => {
                 let number = input.u64()?;
                 let function = input.text()?;
                 let file = input.text()?;
                 let line = i32::from_le_bytes(input.array()?);
-                input.byte()?;
+                let is_entry = input.byte()? != 0;
                 translation.define_code(number, &function, &file, line, &[]);
-                translation.define_frame(number, number, 0);
+                translation.define_frame(number, number, 0, is_entry);
             }
             5 => {
-                input.next_of(&mut instruction)?;
-                input.next_of(&mut native_frame)?;
+                let instruction = input.next_of(&mut instruction)?;
+                let parent = input.next_of(&mut native_frame)?;
+                translation.native_frame(instruction, parent);
             }
-            6 => {}
-            7 => skip_segment_header(input)?,
-            8 => skip_segment(input)?,
+            6 => translation.mappings(),
+            7 => translation.module(input)?,
+            8 => translation.segment(input)?,
             10 => {
                 let name = input.text()?;
                 translation.name_thread(&name);
@@ -65,10 +66,11 @@ pub(crate) fn read(
             }
             13 if new => {
                 let address = input.varint()? << 3;
-                if header.native {
-                    input.varint()?;
-                }
-                translation.survivor(address)?;
+                let native = match header.native {
+                    true => input.varint()?,
+                    false => 0,
+                };
+                translation.survivor(address, native)?;
             }
             14 if new => read_code(input, &mut first_line, translation)?,
             15 => return Ok(()),
@@ -81,9 +83,9 @@ pub(crate) fn read(
 fn read_standing(input: &mut Input, new: bool, translation: &mut Translation) -> Result<()> {
     let thread = input.u64()?;
     let allocator = input.array::<8>()?[0];
-    let _native_frame = input.u64()?;
+    let native_frame = input.u64()?;
     let stack = input.u64()?;
-    let _generation = input.u64()?;
+    let generation = input.u64()?;
     let peak_count = input.u64()?;
     let live_count = input.u64()?;
     let peak_bytes = input.u64()?;
@@ -96,6 +98,7 @@ fn read_standing(input: &mut Input, new: bool, translation: &mut Translation) ->
     translation.standing(
         thread,
         stack,
+        (native_frame, generation),
         kind,
         Standing {
             peak_count,

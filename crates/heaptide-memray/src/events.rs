@@ -57,27 +57,28 @@ pub(crate) fn read(
                     known => known,
                 };
                 let allocates = allocator != FREE && allocator != PYMALLOC_FREE;
-                let mut size = 0;
+                let (mut size, mut native) = (0, 0);
                 if allocates {
                     if header.native {
-                        input.next_of(&mut native_frame)?;
+                        native = input.next_of(&mut native_frame)?;
                     }
                     size = input.varint()?;
                 }
-                translation.event(Kind::of(allocator)?, address, size)?;
+                translation.event(Kind::of(allocator)?, address, size, native)?;
             }
             1 => {
                 let code = input.varint()?;
                 let offset = input.signed()?;
-                translation.push(code, offset);
+                translation.push(code, offset, token & 1 == 1);
             }
             2 => {
                 let address = lately.address(input, token >> 1 & 15)?;
                 let made = token & 1 == 1;
-                if header.native && made {
-                    input.next_of(&mut native_frame)?;
-                }
-                translation.object(made, address)?;
+                let native = match header.native && made {
+                    true => input.next_of(&mut native_frame)?,
+                    false => 0,
+                };
+                translation.object(made, address, native)?;
             }
             3 => translation.pop(u64::from(token & 15) + 1),
             _ => match token {
@@ -89,12 +90,13 @@ pub(crate) fn read(
                     translation.sample(time, resident, 0);
                 }
                 5 => {
-                    input.next_of(&mut instruction)?;
-                    input.next_of(&mut native_frame)?;
+                    let instruction = input.next_of(&mut instruction)?;
+                    let parent = input.next_of(&mut native_frame)?;
+                    translation.native_frame(instruction, parent);
                 }
-                6 => {}
-                7 => skip_segment_header(input)?,
-                8 => skip_segment(input)?,
+                6 => translation.mappings(),
+                7 => translation.module(input)?,
+                8 => translation.segment(input)?,
                 10 => {
                     let name = input.text()?;
                     translation.name_thread(&name);
@@ -124,19 +126,5 @@ pub(crate) fn read_code(
     let length = input.varint()?;
     let table = input.bytes(length)?;
     translation.define_code(number, &function, &file, first, &table);
-    Ok(())
-}
-
-/// A loaded object; native frames are not shown.
-pub(crate) fn skip_segment_header(input: &mut Input) -> Result<()> {
-    input.text()?;
-    input.varint()?;
-    input.u64()?;
-    Ok(())
-}
-
-pub(crate) fn skip_segment(input: &mut Input) -> Result<()> {
-    input.u64()?;
-    input.varint()?;
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Files of every event, header versions 10 and 11: the kind of a record in the low half of its token, flags
 //! in the high half.
 
-use crate::events::{skip_segment, skip_segment_header};
+use rustc_hash::FxHashSet;
+
 use crate::header::Header;
 use crate::input::{Input, Problem, Result};
 use crate::translation::{Kind, Translation};
@@ -19,6 +20,8 @@ pub(crate) fn read(
     let mut instruction = 0;
     let mut frame = 0;
     let mut line = 0;
+    // The frames that the interpreter was not entered for.
+    let mut inner = FxHashSet::default();
     loop {
         let token = input.byte()?;
         let flags = token >> 4;
@@ -33,10 +36,11 @@ pub(crate) fn read(
                 } else {
                     0
                 };
-                if with_native {
-                    input.next_of(&mut native_frame)?;
-                }
-                translation.event(Kind::of_legacy(flags)?, address, size)?;
+                let native = match with_native {
+                    true => input.next_of(&mut native_frame)?,
+                    false => 0,
+                };
+                translation.event(Kind::of_legacy(flags)?, address, size, native)?;
             }
             3 => {
                 let number = input.next_of(&mut frame)?;
@@ -44,18 +48,22 @@ pub(crate) fn read(
                 let file = input.text()?;
                 let line = input.next_of(&mut line)? as i32;
                 translation.define_code(number, &function, &file, line, &[]);
+                if header.native && flags & 1 != 0 {
+                    inner.insert(number);
+                }
             }
             4 => {
                 let number = input.next_of(&mut frame)?;
-                translation.push(number, 0);
+                translation.push(number, 0, !inner.contains(&number));
             }
             5 => {
-                input.next_of(&mut instruction)?;
-                input.next_of(&mut native_frame)?;
+                let instruction = input.next_of(&mut instruction)?;
+                let parent = input.next_of(&mut native_frame)?;
+                translation.native_frame(instruction, parent);
             }
-            6 => {}
-            7 => skip_segment_header(input)?,
-            8 => skip_segment(input)?,
+            6 => translation.mappings(),
+            7 => translation.module(input)?,
+            8 => translation.segment(input)?,
             9 => translation.pop(u64::from(flags) + 1),
             10 => {
                 let name = input.text()?;

@@ -13,9 +13,11 @@ mod events;
 mod header;
 mod input;
 mod legacy;
+mod native;
 mod output;
 mod stacks;
 mod streams;
+mod symbols;
 mod translation;
 
 use std::fs::File;
@@ -41,11 +43,13 @@ const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
 /// As [`Capture::open`], and where a file of Memray cannot be translated.
 pub fn open(path: impl AsRef<Path>) -> Result<Capture, Error> {
     let path = path.as_ref();
-    match foreign(path) {
-        Some(file) => translate(file, path),
+    let mut capture = match foreign(path) {
+        Some(file) => translate(file, path)?,
         // Whatever is wrong with it is said by the reader of our own captures.
-        None => Ok(Capture::open(path)?),
-    }
+        None => Capture::open(path)?,
+    };
+    symbols::name_native_frames(&mut capture);
+    Ok(capture)
 }
 
 /// Is this a file that begins as Memray's do? An LZ4 frame counts as one.

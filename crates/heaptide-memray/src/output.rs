@@ -110,7 +110,7 @@ impl Output {
     }
 
     /// The number of a string.
-    fn string(&mut self, text: &[u8]) -> u32 {
+    pub(crate) fn string(&mut self, text: &[u8]) -> u32 {
         if let Some(&number) = self.strings.get(text) {
             return number;
         }

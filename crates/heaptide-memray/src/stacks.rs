@@ -1,6 +1,6 @@
 //! Stacks: nodes of a trie, each once.
 
-use heaptide_format::{NO_CODE, NODE_ROOT, Node};
+use heaptide_format::{NO_CODE, NODE_BELOW, NODE_COMBINED, NODE_ROOT, Node};
 use rustc_hash::FxHashMap;
 
 /// A place that a frame stood at.
@@ -10,6 +10,18 @@ pub(crate) struct Place {
     pub(crate) code: u32,
     /// Byte offset of the instruction.
     pub(crate) offset: i32,
+    /// As in [`Node::flags`].
+    pub(crate) flags: u32,
+}
+
+impl Place {
+    /// As a frame that is older than tracking.
+    pub(crate) const fn below(self) -> Self {
+        Self {
+            flags: self.flags | NODE_BELOW,
+            ..self
+        }
+    }
 }
 
 /// All stacks so far.
@@ -41,10 +53,22 @@ impl Stacks {
                 parent,
                 code: place.code,
                 last_instruction: place.offset,
-                flags: 0,
+                flags: place.flags,
             });
             u32::try_from(nodes.len() - 1).unwrap_or(NODE_ROOT)
         })
+    }
+
+    /// A Python stack together with a native one.
+    pub(crate) fn combined(&mut self, python: u32, native: u32) -> u32 {
+        self.node(
+            python,
+            Place {
+                code: native,
+                offset: 0,
+                flags: NODE_COMBINED,
+            },
+        )
     }
 
     pub(crate) fn nodes(&self) -> &[Node] {
@@ -98,23 +122,30 @@ impl NumberedStacks {
         Some(self.get(number)?.node)
     }
 
-    /// As [`NumberedStacks::node`], without the outermost `skipped` frames.
+    /// As [`NumberedStacks::node`], without the outermost `skipped` frames, or, with `keep`, with them as frames that are
+    /// older than tracking.
     pub(crate) fn node_without(
         &mut self,
         number: u64,
         skipped: u64,
+        keep: bool,
         all: &mut Stacks,
     ) -> Option<u32> {
         self.node(number)?;
         let mut number = usize::try_from(number).ok()?;
         let mut path = Vec::new();
         let mut node = NODE_ROOT;
-        while let Some(stack) = self.get(number).filter(|stack| stack.depth > skipped) {
+        let is_wanted = |stack: &&Numbered| keep || stack.depth > skipped;
+        while let Some(stack) = self.get(number).filter(is_wanted) {
             if let Some(&known) = self.of_main.get(&number) {
                 node = known;
                 break;
             }
-            path.push((number, stack.place));
+            let place = match stack.depth > skipped {
+                true => stack.place,
+                false => stack.place.below(),
+            };
+            path.push((number, place));
             number = stack.parent;
         }
         for (number, place) in path.into_iter().rev() {
@@ -130,7 +161,11 @@ mod tests {
     use super::*;
 
     fn place(code: u32) -> Place {
-        Place { code, offset: 0 }
+        Place {
+            code,
+            offset: 0,
+            flags: 0,
+        }
     }
 
     #[test]
@@ -151,13 +186,16 @@ mod tests {
             codes
         };
         assert_eq!(codes(numbered.node(3).unwrap(), &all), [12, 11, 10]);
-        let main = numbered.node_without(3, 1, &mut all).unwrap();
+        let main = numbered.node_without(3, 1, false, &mut all).unwrap();
         assert_eq!(codes(main, &all), [12, 11]);
-        let other = numbered.node_without(4, 1, &mut all).unwrap();
+        let other = numbered.node_without(4, 1, false, &mut all).unwrap();
         assert_eq!(codes(other, &all), [13, 11]);
-        assert_eq!(numbered.node_without(1, 1, &mut all), Some(NODE_ROOT));
+        assert_eq!(
+            numbered.node_without(1, 1, false, &mut all),
+            Some(NODE_ROOT)
+        );
         assert_eq!(codes(numbered.node(5).unwrap(), &all), [14]);
         assert_eq!(numbered.node(6), None);
-        assert_eq!(numbered.node_without(6, 1, &mut all), None);
+        assert_eq!(numbered.node_without(6, 1, false, &mut all), None);
     }
 }

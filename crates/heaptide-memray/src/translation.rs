@@ -5,16 +5,17 @@ use std::io;
 
 use heaptide_capture::{WarningKind, Warnings};
 use heaptide_format::{
-    Allocator, Cell, CellKind, FEATURE_OBJECT_EVENTS, FORMAT_VERSION, HEADER_BYTES,
-    Header as OurHeader, MAGIC, MetadataKey, Mode, NO_STRING, NO_THREAD, NODE_ROOT,
-    PYTHON_ALLOCATORS, PYTHON_OBJECTS, Sample, SegmentKind, Site, State, Survivor, TOTALS_UNKNOWN,
-    Thread,
+    Allocator, Cell, CellKind, FEATURE_NATIVE_STACKS, FEATURE_OBJECT_EVENTS, FORMAT_VERSION,
+    HEADER_BYTES, Header as OurHeader, MAGIC, MetadataKey, Mode, NATIVE_ROOT, NO_STRING, NO_THREAD,
+    NODE_ENTRY, NODE_ROOT, PYTHON_ALLOCATORS, PYTHON_OBJECTS, Sample, SegmentKind, Site, State,
+    Survivor, TOTALS_UNKNOWN, Thread,
 };
 use rustc_hash::FxHashMap;
 use zerocopy::FromZeros;
 
 use crate::header::Header;
-use crate::input::{Problem, Result};
+use crate::input::{Input, Problem, Result};
+use crate::native::Native;
 use crate::output::{Output, PAGE_BYTES};
 use crate::stacks::{NumberedStacks, Place, Stacks};
 use crate::streams::Streams;
@@ -81,6 +82,8 @@ pub(crate) struct Translation {
     streams: Streams,
     stacks: Stacks,
     numbered: NumberedStacks,
+    /// Where native stacks were recorded.
+    native: Option<Native>,
     frames: FxHashMap<u64, Place>,
     codes: FxHashMap<u64, u32>,
     threads: Vec<Tracked>,
@@ -122,6 +125,7 @@ impl Translation {
             streams: Streams::default(),
             stacks: Stacks::new(),
             numbered: NumberedStacks::default(),
+            native: header.native.then(|| Native::new(header.aggregated)),
             frames: FxHashMap::default(),
             codes: FxHashMap::default(),
             threads: Vec::new(),
@@ -139,9 +143,6 @@ impl Translation {
             live_bytes: 0,
         };
         translation.thread = translation.thread_of(header.main_thread);
-        if header.native {
-            translation.foreign("native frames", "stacks are those of Python");
-        }
         if header.aggregated {
             translation.warnings.add(WarningKind::TotalsUnknown, None, || {
                 "the capture was made by Memray with --aggregate: what was allocated in all and what was temporary \
@@ -150,12 +151,6 @@ impl Translation {
             });
         }
         translation
-    }
-
-    fn foreign(&mut self, what: &str, so: &str) {
-        self.warnings.add(WarningKind::Untranslated, None, || {
-            format!("the capture is Memray's and has {what}, which are not translated: {so}")
-        });
     }
 
     pub(crate) fn damaged(&mut self, position: u64, what: &str) {
@@ -215,22 +210,27 @@ impl Translation {
             .code(number, function, file, first_line, line_table);
     }
 
-    fn place(&mut self, code: u64, offset: i64) -> Place {
+    /// `is_entry`: the interpreter was entered from C for the frame, which only native stacks ask for.
+    fn place(&mut self, code: u64, offset: i64, is_entry: bool) -> Place {
+        let is_told = is_entry && self.native.is_some();
         Place {
             code: self.code(code),
             offset: i32::try_from(offset).unwrap_or(-1),
+            flags: if is_told { NODE_ENTRY } else { 0 },
         }
     }
 
     /// The thread has a new innermost frame.
-    pub(crate) fn push(&mut self, code: u64, offset: i64) {
-        let place = self.place(code, offset);
+    pub(crate) fn push(&mut self, code: u64, offset: i64, is_entry: bool) {
+        let place = self.place(code, offset, is_entry);
         let thread = &mut self.threads[self.thread];
-        let node = if thread.stack.len() < thread.skipped {
-            NODE_ROOT
-        } else {
-            let above = thread.stack.last().copied().unwrap_or(NODE_ROOT);
+        let above = thread.stack.last().copied().unwrap_or(NODE_ROOT);
+        let node = if thread.stack.len() >= thread.skipped {
             self.stacks.node(above, place)
+        } else if self.native.is_some() {
+            self.stacks.node(above, place.below())
+        } else {
+            NODE_ROOT
         };
         thread.stack.push(node);
     }
@@ -242,9 +242,69 @@ impl Translation {
         stack.truncate(left as usize);
     }
 
-    pub(crate) fn event(&mut self, kind: Kind, address: u64, size: u64) -> Result<()> {
+    /// The stack of the thread, with a native one where those are recorded.
+    fn stack(&mut self, native: u64) -> u32 {
         let stack = &self.threads[self.thread].stack;
-        let node = stack.last().copied().unwrap_or(NODE_ROOT);
+        let python = stack.last().copied().unwrap_or(NODE_ROOT);
+        let generation = self.native.as_ref().map_or(0, Native::generation);
+        self.combined(python, native, generation)
+    }
+
+    /// As it is where no native stacks are recorded.
+    fn combined(&mut self, python: u32, native: u64, generation: u64) -> u32 {
+        let Some(frames) = &mut self.native else {
+            return python;
+        };
+        let native = frames.node(native, generation).unwrap_or_else(|| {
+            self.warnings.add(WarningKind::DanglingReference, None, || {
+                format!("native frame {native} is named and was never defined")
+            });
+            NATIVE_ROOT
+        });
+        self.stacks.combined(python, native)
+    }
+
+    /// The next native frame; `parent` is the number of its caller's.
+    pub(crate) fn native_frame(&mut self, instruction: u64, parent: u64) {
+        if let Some(native) = &mut self.native {
+            native.add_frame(instruction, parent);
+        }
+    }
+
+    /// What was mapped is told anew.
+    pub(crate) fn mappings(&mut self) {
+        if let Some(native) = &mut self.native {
+            native.begin_mappings();
+        }
+    }
+
+    /// A loaded object, and how many segments of it follow.
+    pub(crate) fn module(&mut self, input: &mut Input) -> Result<()> {
+        let file_name = input.text()?;
+        input.varint()?;
+        let base = input.u64()?;
+        if let Some(native) = &mut self.native {
+            native.begin_module(self.output.string(&file_name), base);
+        }
+        Ok(())
+    }
+
+    /// A segment of it.
+    pub(crate) fn segment(&mut self, input: &mut Input) -> Result<()> {
+        let address = input.u64()?;
+        let length = input.varint()?;
+        if let Some(native) = &mut self.native {
+            native.add_segment(address, length);
+        }
+        Ok(())
+    }
+
+    /// `native`: the number of the innermost native frame.
+    pub(crate) fn event(&mut self, kind: Kind, address: u64, size: u64, native: u64) -> Result<()> {
+        let node = match kind {
+            Kind::Allocate(_) => self.stack(native),
+            Kind::Free | Kind::Unmap => NODE_ROOT,
+        };
         let number = self.thread as u32 + 1;
         self.streams
             .write(number, &mut self.output, |encoder, out| match kind {
@@ -263,9 +323,11 @@ impl Translation {
     }
 
     /// An object is made, or destroyed.
-    pub(crate) fn object(&mut self, made: bool, address: u64) -> Result<()> {
-        let stack = &self.threads[self.thread].stack;
-        let node = stack.last().copied().unwrap_or(NODE_ROOT);
+    pub(crate) fn object(&mut self, made: bool, address: u64, native: u64) -> Result<()> {
+        let node = match made {
+            true => self.stack(native),
+            false => NODE_ROOT,
+        };
         let number = self.thread as u32 + 1;
         self.streams
             .write(number, &mut self.output, |encoder, out| match made {
@@ -275,11 +337,13 @@ impl Translation {
         self.output.check().map_err(Problem::Write)
     }
 
-    /// An object that is alive at the end, of which nothing else is known.
-    pub(crate) fn survivor(&mut self, address: u64) -> Result<()> {
+    /// An object that is alive at the end, of which nothing is known but perhaps its native stack.
+    pub(crate) fn survivor(&mut self, address: u64, native: u64) -> Result<()> {
+        let generation = self.native.as_ref().map_or(0, Native::generation);
+        let node = self.combined(NODE_ROOT, native, generation);
         self.survivors.push(Survivor {
             address,
-            node: NODE_ROOT,
+            node,
             thread: NO_THREAD,
             type_name: NO_STRING,
             reserved: 0,
@@ -321,8 +385,8 @@ impl Translation {
         self.samples.clear();
     }
 
-    pub(crate) fn define_frame(&mut self, number: u64, code: u64, offset: i64) {
-        let place = self.place(code, offset);
+    pub(crate) fn define_frame(&mut self, number: u64, code: u64, offset: i64, is_entry: bool) {
+        let place = self.place(code, offset, is_entry);
         self.frames.insert(number, place);
     }
 
@@ -333,6 +397,7 @@ impl Translation {
             None => Place {
                 code: heaptide_format::NO_CODE,
                 offset: -1,
+                flags: 0,
             },
         };
         self.numbered.add(parent, place, &mut self.stacks);
@@ -342,6 +407,7 @@ impl Translation {
         &mut self,
         thread: u64,
         stack: u64,
+        (native, generation): (u64, u64),
         kind: Kind,
         standing: Standing,
     ) -> Result<()> {
@@ -349,12 +415,14 @@ impl Translation {
             return Ok(());
         };
         let node = if thread == self.main_thread {
-            let skipped = self.skipped;
-            self.numbered.node_without(stack, skipped, &mut self.stacks)
+            let (skipped, keep) = (self.skipped, self.native.is_some());
+            self.numbered
+                .node_without(stack, skipped, keep, &mut self.stacks)
         } else {
             self.numbered.node(stack)
         };
         let node = node.ok_or(Problem::Damaged("a stack that does not exist"))?;
+        let node = self.combined(node, native, generation);
         let thread = self.thread_of(thread);
         let cell = self
             .cells
@@ -394,6 +462,12 @@ impl Translation {
         self.output.records(SegmentKind::Threads, 0, &threads);
         self.output
             .records(SegmentKind::Nodes, 0, self.stacks.nodes());
+        if let Some(native) = &self.native {
+            self.output
+                .records(SegmentKind::Modules, 0, native.modules());
+            self.output
+                .records(SegmentKind::NativeFrames, 0, native.nodes());
+        }
         if header.aggregated {
             let mut cells: Vec<(_, Cell)> = self.cells.drain().collect();
             cells.sort_by_key(|&(key, _)| key);
@@ -445,6 +519,9 @@ fn our_header(header: &Header) -> OurHeader {
     }
     if header.aggregated {
         identity.options |= TOTALS_UNKNOWN;
+    }
+    if header.native {
+        identity.required_features |= FEATURE_NATIVE_STACKS;
     }
     if header.object_lifetimes {
         identity.options |= PYTHON_OBJECTS;

@@ -3,6 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use heaptide_engine::StackId;
 use heaptide_format::Allocator;
 use pyo3::exceptions::PyNotImplementedError;
 use pyo3::prelude::*;
@@ -43,9 +44,8 @@ pub(crate) struct AllocationRecord {
     /// How many allocations this is.
     #[pyo3(get)]
     pub(crate) n_allocations: u64,
-    /// Number of the stack within this capture; 0 is the empty one.
-    #[pyo3(get)]
-    pub(crate) stack_id: u32,
+    /// Where it was allocated.
+    pub(crate) stack: StackId,
     /// Index of the thread.
     pub(crate) thread: u32,
     /// The `AllocatorType`, as an integer.
@@ -63,17 +63,9 @@ impl AllocationRecord {
             address,
             size,
             self.allocator,
-            self.stack_id,
+            self.stack.0,
             self.n_allocations,
         )
-    }
-
-    fn stack(&self, py: Python<'_>, max_stacks: Option<usize>) -> PyResult<Py<PyList>> {
-        self.refuse_deallocations()?;
-        let list = self
-            .source
-            .stack_trace(py, self.stack_id, self.thread, max_stacks)?;
-        Ok(list.unbind())
     }
 
     fn refuse_deallocations(&self) -> PyResult<()> {
@@ -100,13 +92,19 @@ impl AllocationRecord {
         self.source.thread_name(self.thread)
     }
 
-    /// Number of the native stack: 0, since none are recorded.
+    /// Number of the Python stack within this capture; 0 is the empty one.
     #[getter]
-    const fn native_stack_id(&self) -> u32 {
-        0
+    fn stack_id(&self) -> u32 {
+        self.source.profile.stacks.python_whole(self.stack).0
     }
 
-    /// Number of the list of loaded libraries: 0, since none are recorded.
+    /// Number of the native stack within this capture; 0 where none was recorded.
+    #[getter]
+    fn native_stack_id(&self) -> u32 {
+        self.source.profile.stacks.native_number(self.stack)
+    }
+
+    /// Number of the list of loaded libraries: 0, since native frames say themselves which library they are in.
     #[getter]
     const fn native_segment_generation(&self) -> u32 {
         0
@@ -117,29 +115,39 @@ impl AllocationRecord {
     /// With `max_stacks` at most so many. Raises `NotImplementedError` for deallocations.
     #[pyo3(signature = (max_stacks=None))]
     fn stack_trace(&self, py: Python<'_>, max_stacks: Option<usize>) -> PyResult<Py<PyList>> {
-        self.stack(py, max_stacks)
+        self.refuse_deallocations()?;
+        let (stack, thread) = (self.stack, self.thread);
+        let list = self.source.stack_trace(py, stack, thread, max_stacks)?;
+        Ok(list.unbind())
     }
 
-    /// The native frames: none are recorded, so the list is empty.
+    /// The native functions, `(function, file, line)`, the innermost first; none where native stacks were not recorded.
+    ///
+    /// With `max_stacks` those of at most so many frames. Raises `NotImplementedError` for deallocations.
     #[pyo3(signature = (max_stacks=None))]
     fn native_stack_trace(
         &self,
         py: Python<'_>,
         max_stacks: Option<usize>,
     ) -> PyResult<Py<PyList>> {
-        let _ = max_stacks;
         self.refuse_deallocations()?;
-        Ok(PyList::empty(py).unbind())
+        let list = self.source.native_stack_trace(py, self.stack, max_stacks)?;
+        Ok(list.unbind())
     }
 
-    /// Python and native frames in one: without native frames, the same as `stack_trace`.
+    /// Python and native frames in one; where native stacks were not recorded, the same as `stack_trace`.
     #[pyo3(signature = (max_stacks=None))]
     fn hybrid_stack_trace(
         &self,
         py: Python<'_>,
         max_stacks: Option<usize>,
     ) -> PyResult<Py<PyList>> {
-        self.stack(py, max_stacks)
+        self.refuse_deallocations()?;
+        let (stack, thread) = (self.stack, self.thread);
+        let list = self
+            .source
+            .hybrid_stack_trace(py, stack, thread, max_stacks)?;
+        Ok(list.unbind())
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {

@@ -17,17 +17,26 @@ impl Frames {
         Self(stacks.frames.iter().map(|_| PyOnceLock::new()).collect())
     }
 
-    /// A stack as a list, the innermost frame first, at most `limit` frames.
+    /// The frames of nodes of a stack as a list.
+    pub(crate) fn list_of_nodes<'py>(
+        &self,
+        py: Python<'py>,
+        stacks: &Stacks,
+        nodes: impl Iterator<Item = StackId>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let frames = nodes.map(|node| stacks.nodes[node.index()].frame);
+        self.list(py, stacks, frames)
+    }
+
+    /// Frames as a list.
     pub(crate) fn list<'py>(
         &self,
         py: Python<'py>,
         stacks: &Stacks,
-        stack: StackId,
-        limit: usize,
+        frames: impl Iterator<Item = FrameId>,
     ) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        for node in stacks.walk(stack).take(limit) {
-            let frame = stacks.nodes[node.index()].frame;
+        for frame in frames {
             list.append(self.frame(py, stacks, frame)?)?;
         }
         Ok(list)

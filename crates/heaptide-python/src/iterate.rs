@@ -106,7 +106,7 @@ impl RecordIterator {
             address: event.address,
             size: event.bytes,
             n_allocations: 1,
-            stack_id: event.stack.0,
+            stack: event.stack,
             thread: event.thread,
             allocator: number_of(event.kind),
         }
@@ -118,7 +118,7 @@ impl RecordIterator {
             address: 0,
             size: row.amount.bytes,
             n_allocations: row.amount.count,
-            stack_id: row.stack.0,
+            stack: row.stack,
             thread: row.thread,
             allocator: row.allocator,
         }

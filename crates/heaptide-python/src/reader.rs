@@ -153,7 +153,8 @@ impl CaptureReader {
         facts.set_item("pid", capture.identity.pid)?;
         facts.set_item("main_thread_id", lifecycle.main_thread_id)?;
         facts.set_item("python_allocator", python_allocator(capture))?;
-        facts.set_item("has_native_traces", false)?;
+        let native = capture.identity.holds_native_stacks();
+        facts.set_item("has_native_traces", native)?;
         let tracing = capture.identity.traces_python_allocators();
         facts.set_item("trace_python_allocators", tracing)?;
         let tracking = capture.identity.tracks_objects();

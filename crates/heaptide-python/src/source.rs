@@ -129,28 +129,74 @@ impl Source {
         self.thread(thread).map_or("", |thread| &thread.name)
     }
 
-    /// How many frames of a stack are shown: as Memray, those from the frame on that started tracking.
+    /// How many frames of a stack are shown, of Python and native ones where it has both: as Memray, those from the frame
+    /// on that started tracking.
     pub(crate) fn frames_shown(&self, stack: StackId, thread: u32) -> usize {
+        let stacks = &self.profile.stacks;
         let main = self.capture.lifecycle.main_thread_id;
-        if self.skipped_frames > 0 && self.thread_id(thread) == main {
-            let frames = self.profile.stacks.walk(stack).count();
+        if stacks.is_empty_combined(stack) {
+            0
+        } else if self.skipped_frames > 0 && self.thread_id(thread) == main {
+            let frames = stacks.walk(stack).count();
             frames.saturating_sub(self.skipped_frames)
         } else {
             usize::MAX
         }
     }
 
-    /// With a limit, so many frames whatever they are, as Memray.
+    /// The Python frames of a stack. With a limit, so many whatever they are, as Memray.
     pub(crate) fn stack_trace<'py>(
         &self,
         py: Python<'py>,
-        stack: u32,
+        stack: StackId,
         thread: u32,
         max_stacks: Option<usize>,
     ) -> PyResult<Bound<'py, PyList>> {
-        let stack = StackId(stack);
-        let limit = max_stacks.unwrap_or_else(|| self.frames_shown(stack, thread));
-        self.frames.list(py, &self.profile.stacks, stack, limit)
+        let stacks = &self.profile.stacks;
+        match max_stacks {
+            Some(limit) => {
+                let whole = stacks.walk(stacks.python_whole(stack));
+                self.frames.list_of_nodes(py, stacks, whole.take(limit))
+            }
+            None => {
+                let python = stacks.python(stack);
+                let shown = self.frames_shown(python, thread);
+                let nodes = stacks.walk_python(python).take(shown);
+                self.frames.list_of_nodes(py, stacks, nodes)
+            }
+        }
+    }
+
+    /// What the native frames of a stack stand for. A limit is one of the frames: with functions that were inlined they
+    /// may stand for more.
+    pub(crate) fn native_stack_trace<'py>(
+        &self,
+        py: Python<'py>,
+        stack: StackId,
+        max_stacks: Option<usize>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let stacks = &self.profile.stacks;
+        let limit = max_stacks.unwrap_or(usize::MAX);
+        self.frames
+            .list(py, stacks, stacks.native_frames(stack, limit))
+    }
+
+    /// Python and native frames in one.
+    pub(crate) fn hybrid_stack_trace<'py>(
+        &self,
+        py: Python<'py>,
+        stack: StackId,
+        thread: u32,
+        max_stacks: Option<usize>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        if !self.capture.identity.holds_native_stacks() {
+            return self.stack_trace(py, stack, thread, max_stacks);
+        }
+        let stacks = &self.profile.stacks;
+        let limit = max_stacks.unwrap_or(usize::MAX);
+        let limit = limit.min(self.frames_shown(stack, thread));
+        self.frames
+            .list_of_nodes(py, stacks, stacks.walk(stack).take(limit))
     }
 }
 

@@ -44,19 +44,19 @@ impl TemporalAllocationRecord {
         self.row.allocator
     }
 
-    /// Number of the stack within this capture; 0 is the empty one.
+    /// Number of the Python stack within this capture; 0 is the empty one.
     #[getter]
-    const fn stack_id(&self) -> u32 {
-        self.row.stack.0
+    fn stack_id(&self) -> u32 {
+        self.source.profile.stacks.python_whole(self.row.stack).0
     }
 
-    /// Number of the native stack: 0, since none are recorded.
+    /// Number of the native stack within this capture; 0 where none was recorded.
     #[getter]
-    const fn native_stack_id(&self) -> u32 {
-        0
+    fn native_stack_id(&self) -> u32 {
+        self.source.profile.stacks.native_number(self.row.stack)
     }
 
-    /// Number of the list of loaded libraries: 0, since none are recorded.
+    /// Number of the list of loaded libraries: 0, since native frames say themselves which library they are in.
     #[getter]
     const fn native_segment_generation(&self) -> u32 {
         0
@@ -86,28 +86,30 @@ impl TemporalAllocationRecord {
     ) -> PyResult<Bound<'py, PyList>> {
         let row = &self.row;
         self.source
-            .stack_trace(py, row.stack.0, row.thread, max_stacks)
+            .stack_trace(py, row.stack, row.thread, max_stacks)
     }
 
-    /// The native frames: none are recorded, so the list is empty.
+    /// The native functions, `(function, file, line)`, the innermost first; with `max_stacks` those of at most so many frames.
     #[pyo3(signature = (max_stacks=None))]
     fn native_stack_trace<'py>(
         &self,
         py: Python<'py>,
         max_stacks: Option<usize>,
-    ) -> Bound<'py, PyList> {
-        let _ = max_stacks;
-        PyList::empty(py)
+    ) -> PyResult<Bound<'py, PyList>> {
+        self.source
+            .native_stack_trace(py, self.row.stack, max_stacks)
     }
 
-    /// Python and native frames in one: without native frames, the same as `stack_trace`.
+    /// Python and native frames in one; where native stacks were not recorded, the same as `stack_trace`.
     #[pyo3(signature = (max_stacks=None))]
     fn hybrid_stack_trace<'py>(
         &self,
         py: Python<'py>,
         max_stacks: Option<usize>,
     ) -> PyResult<Bound<'py, PyList>> {
-        self.stack_trace(py, max_stacks)
+        let row = &self.row;
+        self.source
+            .hybrid_stack_trace(py, row.stack, row.thread, max_stacks)
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {

@@ -28,7 +28,15 @@ impl TrackedObjectRecord {
     /// What tells records apart.
     fn key(&self) -> (u32, u64, bool, u32) {
         let created = self.is_created();
-        (self.tid(), self.event.address, created, self.stack_id())
+        (self.tid(), self.event.address, created, self.stack().0)
+    }
+
+    /// Where it was made; of a destruction the empty stack.
+    const fn stack(&self) -> StackId {
+        match self.event.kind {
+            ObjectEventKind::Made { stack, .. } => stack,
+            ObjectEventKind::Gone => StackId::ROOT,
+        }
     }
 }
 
@@ -69,22 +77,19 @@ impl TrackedObjectRecord {
         definitions.string(type_name).unwrap_or_default()
     }
 
-    /// Number of the stack within this capture; 0 is the empty one.
+    /// Number of the Python stack within this capture; 0 is the empty one.
     #[getter]
-    const fn stack_id(&self) -> u32 {
-        match self.event.kind {
-            ObjectEventKind::Made { stack, .. } => stack.0,
-            ObjectEventKind::Gone => StackId::ROOT.0,
-        }
+    fn stack_id(&self) -> u32 {
+        self.source.profile.stacks.python_whole(self.stack()).0
     }
 
-    /// Number of the native stack: 0, since none are recorded.
+    /// Number of the native stack within this capture; 0 where none was recorded.
     #[getter]
-    const fn native_stack_id(&self) -> u32 {
-        0
+    fn native_stack_id(&self) -> u32 {
+        self.source.profile.stacks.native_number(self.stack())
     }
 
-    /// Number of the list of loaded libraries: 0, since none are recorded.
+    /// Number of the list of loaded libraries: 0, since native frames say themselves which library they are in.
     #[getter]
     const fn native_segment_generation(&self) -> u32 {
         0
@@ -100,14 +105,23 @@ impl TrackedObjectRecord {
                 "Stack traces for deallocations aren't captured.",
             ));
         }
-        self.hybrid_stack_trace(py, max_stacks)
+        let (stack, thread) = (self.stack(), self.event.thread);
+        let list = self.source.stack_trace(py, stack, thread, max_stacks)?;
+        Ok(list.unbind())
     }
 
-    /// The native frames: none are recorded, so the list is empty.
+    /// The native functions that made it, `(function, file, line)`, the innermost first; with `max_stacks` those of at most
+    /// so many frames. None of a destruction.
     #[pyo3(signature = (max_stacks=None))]
-    fn native_stack_trace(&self, py: Python<'_>, max_stacks: Option<usize>) -> Py<PyList> {
-        let _ = max_stacks;
-        PyList::empty(py).unbind()
+    fn native_stack_trace(
+        &self,
+        py: Python<'_>,
+        max_stacks: Option<usize>,
+    ) -> PyResult<Py<PyList>> {
+        let list = self
+            .source
+            .native_stack_trace(py, self.stack(), max_stacks)?;
+        Ok(list.unbind())
     }
 
     /// Python and native frames in one: without native frames those of `stack_trace`, and none of a destruction.
@@ -117,8 +131,10 @@ impl TrackedObjectRecord {
         py: Python<'_>,
         max_stacks: Option<usize>,
     ) -> PyResult<Py<PyList>> {
-        let (stack, thread) = (self.stack_id(), self.event.thread);
-        let list = self.source.stack_trace(py, stack, thread, max_stacks)?;
+        let (stack, thread) = (self.stack(), self.event.thread);
+        let list = self
+            .source
+            .hybrid_stack_trace(py, stack, thread, max_stacks)?;
         Ok(list.unbind())
     }
 

@@ -43,7 +43,7 @@ pub fn by_module(capture: &Capture, profile: &Profile, metric: Metric) -> Vec<Mo
     let mut rows: Vec<ModuleRow> = Vec::new();
     let mut indices: FxHashMap<&str, usize> = FxHashMap::default();
     for entry in &profile.entries {
-        let module = of_stack[entry.stack.index()];
+        let module = of_stack[stacks.python(entry.stack).index()];
         let index = *indices.entry(module).or_insert_with(|| {
             rows.push(ModuleRow {
                 module: module.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use heaptide_capture::{Capture, EventVisitor, Liveness, Table, signal_name};
+use heaptide_capture::{Capture, EventVisitor, Liveness, NativeSymbol, Table, signal_name};
 use heaptide_engine::{Entry, Profile, StackId};
 use heaptide_format::{
     Event, Mode, Moment, NO_THREAD, Origin, Outcome, PythonAllocator, PythonDomain, Receiver,
@@ -93,7 +93,17 @@ pub(crate) fn for_each_record(
             "line_table_bytes": code.map(|code| code.line_table.len()),
         })?;
     }
+    let has_native = capture.identity.holds_native_stacks();
     for (number, node) in capture.nodes.iter() {
+        if has_native && node.flags & heaptide_format::NODE_COMBINED != 0 {
+            emit(object! {
+                "record": "combined_node",
+                "id": number,
+                "parent": node.parent,
+                "native_node": node.code,
+            })?;
+            continue;
+        }
         emit(object! {
             "record": "node",
             "id": number,
@@ -101,6 +111,26 @@ pub(crate) fn for_each_record(
             "code": (node.code != heaptide_format::NO_CODE).then_some(node.code),
             "last_instruction": node.last_instruction,
             "flags": node.flags,
+        })?;
+    }
+    for (number, module) in capture.modules.iter() {
+        emit(object! {
+            "record": "module",
+            "id": number,
+            "file": capture.definitions.string(module.file_name),
+            "base": format!("{:#x}", module.base),
+            "build_id": module.known_build_id().map(hex),
+        })?;
+    }
+    for (number, node) in capture.native_nodes.iter() {
+        let functions = capture.symbols.at(node.module, node.address).iter();
+        emit(object! {
+            "record": "native_node",
+            "id": number,
+            "parent": node.parent,
+            "module": (node.module != heaptide_format::NO_MODULE).then_some(node.module),
+            "address": format!("{:#x}", node.address),
+            "functions": Field::List(functions.map(native_function).collect()),
         })?;
     }
     for (number, thread) in capture.threads.iter() {
@@ -229,6 +259,14 @@ fn padded(bytes: &[u8]) -> String {
         .position(|&byte| byte == 0)
         .unwrap_or(bytes.len());
     heaptide_capture::escape_bytes(&bytes[..end])
+}
+
+fn native_function(symbol: &NativeSymbol) -> Object {
+    object! {
+        "function": symbol.function.clone(),
+        "file": symbol.file.clone(),
+        "line": symbol.line,
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

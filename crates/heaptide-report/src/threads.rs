@@ -48,6 +48,7 @@ impl ThreadFrames {
 pub fn split_by_thread(profile: &mut Profile) -> ThreadFrames {
     let mut frames = ThreadFrames::default();
     let stacks = &mut profile.stacks;
+    stacks.forget_parts();
     let first_two = stacks.nodes.iter().take(2).copied().collect();
     let old = std::mem::replace(&mut stacks.nodes, first_two);
     let file = TextId(stacks.texts.len() as u32);
