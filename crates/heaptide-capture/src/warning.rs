@@ -44,6 +44,8 @@ pub enum WarningKind {
     Untranslated,
     /// What was allocated in all and what was temporary is not in the capture.
     TotalsUnknown,
+    /// The file that native frames are in cannot be read, so nobody knows what they are called.
+    MissingSymbols,
 }
 
 impl WarningKind {
@@ -70,6 +72,7 @@ impl WarningKind {
             Self::UnsupportedMode => "unsupported_mode",
             Self::Untranslated => "untranslated",
             Self::TotalsUnknown => "totals_unknown",
+            Self::MissingSymbols => "missing_symbols",
         }
     }
 }

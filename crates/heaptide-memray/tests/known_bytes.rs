@@ -7,7 +7,7 @@ use heaptide_engine::{
     EngineError, ObjectEvent, ObjectEventKind, ObjectEvents, Profile, ProfileOptions,
     surviving_objects,
 };
-use heaptide_memray::{Error, open};
+use heaptide_memray::open;
 
 mod file;
 

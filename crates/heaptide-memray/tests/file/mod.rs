@@ -7,18 +7,18 @@ use heaptide_capture::Capture;
 use heaptide_memray::{Error, open};
 use tempfile::TempDir;
 
-pub const START_MS: u64 = 1_767_323_045_000;
+pub(crate) const START_MS: u64 = 1_767_323_045_000;
 
 /// A file under construction.
-pub struct File(pub Vec<u8>);
+pub(crate) struct File(pub(crate) Vec<u8>);
 
 impl File {
-    pub fn new(version: i32, aggregated: bool) -> Self {
+    pub(crate) fn new(version: i32, aggregated: bool) -> Self {
         Self::with(version, aggregated, false)
     }
 
     /// `lifetimes`: with records of Python objects.
-    pub fn with(version: i32, aggregated: bool, lifetimes: bool) -> Self {
+    pub(crate) fn with(version: i32, aggregated: bool, lifetimes: bool) -> Self {
         let mut file = Self(b"memray\0".to_vec());
         file.0.extend(version.to_le_bytes());
         if version >= 12 {
@@ -48,34 +48,34 @@ impl File {
     }
 
     /// With native stacks.
-    pub fn native(version: i32, aggregated: bool) -> Self {
+    pub(crate) fn native(version: i32, aggregated: bool) -> Self {
         let mut file = Self::new(version, aggregated);
         file.0[if version >= 12 { 15 } else { 11 }] = 1;
         file
     }
 
-    pub fn add(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
-    pub fn thread(&mut self, id: u64) -> &mut Self {
+    pub(crate) fn thread(&mut self, id: u64) -> &mut Self {
         self.add(&[12]).add(&id.to_le_bytes())
     }
 
     /// A function of one instruction, which is in its first line: line `3 * number`, by the difference.
-    pub fn code(&mut self, number: u8) -> &mut Self {
+    pub(crate) fn code(&mut self, number: u8) -> &mut Self {
         let name = [b"f", &[b'0' + number][..], b"\0app.py\0"].concat();
         self.add(&[14, number]).add(&name).add(&[6, 2, 0xe8, 0x00])
     }
 
-    pub fn open(&self) -> Result<Capture, Error> {
+    pub(crate) fn open(&self) -> Result<Capture, Error> {
         let (_directory, path) = written(&self.0);
         open(path)
     }
 }
 
-pub fn written(bytes: &[u8]) -> (TempDir, PathBuf) {
+pub(crate) fn written(bytes: &[u8]) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("memray-app.bin");
     std::fs::write(&path, bytes).unwrap();
