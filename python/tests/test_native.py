@@ -1,0 +1,296 @@
+"""Native stacks in captures of Memray, read by its reader and by ours."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heaptide import AllocatorType, FileFormat, FileReader
+from heaptide.commands import main
+from pages import Data
+
+compiler = shutil.which("cc") or shutil.which("gcc")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("memray") is None or compiler is None, reason="Memray and a C compiler are not both here"
+)
+
+PROGRAM = """
+import ctypes, json, mmap, re, sys, threading, zlib
+
+import memray
+
+library = ctypes.CDLL(sys.argv[1])
+library.any_way.argtypes = [ctypes.c_int, ctypes.c_size_t]
+library.fleeting.argtypes = [ctypes.c_size_t]
+Function = ctypes.CFUNCTYPE(None, ctypes.c_int)
+kept = []
+
+
+def native(rounds):
+    for number in range(rounds):
+        for way in (0, 1, 5):
+            library.any_way(way, 1000 + number)
+
+
+def called_back(number):
+    kept.append(bytearray(3000 + number))
+    library.any_way(1, 77)
+
+
+def from_c():
+    wrapped = Function(called_back)
+    for number in range(3):
+        library.call_back(wrapped, number)
+
+
+def work(number):
+    native(number + 1)
+    from_c()
+    kept.append(zlib.compress(bytes(50_000)))
+    kept.append(re.compile("(a|b)*c%d" % number))
+
+
+def down(depth):
+    if depth:
+        return down(depth - 1)
+    return sorted([3, 1, 2], key=lambda each: native(1) or each)
+
+
+def everything():
+    native(5)
+    from_c()
+    down(4)
+    threads = [threading.Thread(target=work, args=(number,), name="worker %d" % number) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for _ in range(30):
+        library.fleeting(5000)
+    kept.append(json.loads(json.dumps([{"number": number, "text": "x" * 600} for number in range(50)])))
+    # Libraries that are loaded while it is tracked
+    import array, decimal, sqlite3
+    kept.append(array.array("d", range(10_000)))
+    mappings = [mmap.mmap(-1, 4096 * (number + 1)) for number in range(5)]
+    for mapping in mappings[::2]:
+        mapping.close()
+    big = bytearray(20_000_000)
+    del big
+    native(3)
+
+
+def track():
+    # This frame and what it calls are shown, the module's is not.
+    with memray.Tracker(
+        destination=memray.FileDestination(sys.argv[2], overwrite=True),
+        native_traces=True,
+        file_format=memray.FileFormat(int(sys.argv[3])),
+    ):
+        everything()
+
+
+track()
+"""
+
+Frame = tuple[str, str, int]
+Stack = list[Frame]
+
+
+@pytest.fixture(scope="module")
+def captures(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """A capture of each format, by its number."""
+    directory = tmp_path_factory.mktemp("native")
+    source = Path(__file__).with_name("native_paths.c")
+    library = directory / "libpaths.so"
+    assert compiler is not None
+    subprocess.run([compiler, "-O2", "-g", "-shared", "-fPIC", "-o", library, source], check=True)
+    program = directory / "program.py"
+    program.write_text(PROGRAM)
+    made = {}
+    for file_format in (0, 1):
+        made[file_format] = directory / f"memray-{file_format}.bin"
+        arguments = [sys.executable, program, library, made[file_format], str(file_format)]
+        subprocess.run([str(argument) for argument in arguments], check=True, cwd=directory)
+    return made
+
+
+def expect_alike(theirs: Iterable[Frame], ours: Iterable[Frame]) -> None:
+    """We tell the whole path of a source, and more lines."""
+    theirs, ours = list(theirs), list(ours)
+    assert [frame[0] for frame in theirs] == [frame[0] for frame in ours]
+    for (_, path, line), (_, our_path, our_line) in zip(theirs, ours):
+        if (path, line) != ("<unknown>", 0):
+            assert line == our_line
+            assert our_path == path or (path[0] != "/" and our_path.endswith(f"/{path}"))
+
+
+def stacks_of(record: Any) -> list[Stack]:
+    methods = record.stack_trace, record.native_stack_trace, record.hybrid_stack_trace
+    traces = [method() for method in methods] + [method(max_stacks=3) for method in methods]
+    return [[(str(function), str(path), int(line)) for function, path, line in trace] for trace in traces]
+
+
+def renumbered(numbers: Iterable[int]) -> list[int]:
+    """Which are equal, by the order of their first appearance."""
+    seen: dict[int, int] = {}
+    return [seen.setdefault(number, len(seen)) for number in numbers]
+
+
+def allocates(record: Any) -> bool:
+    name = AllocatorType(record.allocator).name
+    return "FREE" not in name and name != "MUNMAP"
+
+
+def test_every_event_has_the_stacks_of_memrays_reader(captures: dict[int, Path]) -> None:
+    import memray
+
+    theirs, ours = (
+        list(package(captures[0]).get_allocation_records()) for package in (memray.FileReader, FileReader)
+    )
+    told = [
+        [(each.tid, each.address, each.size, each.allocator, each.n_allocations) for each in records]
+        for records in (theirs, ours)
+    ]
+    assert told[0] == told[1]
+    both = [(their, our) for their, our in zip(theirs, ours) if allocates(their)]
+    for their, our in both:
+        for their_stack, our_stack in zip(stacks_of(their), stacks_of(our)):
+            expect_alike(their_stack, our_stack)
+    for attribute in ("native_stack_id", "stack_id"):
+        numbers = [renumbered(getattr(pair[side], attribute) for pair in both) for side in (0, 1)]
+        assert numbers[0] == numbers[1]
+        assert len(set(numbers[0])) > 30
+    gone = next(record for record in ours if not allocates(record))
+    for method in (gone.native_stack_trace, gone.hybrid_stack_trace):
+        with pytest.raises(NotImplementedError):
+            method()
+
+
+Key = tuple[int, tuple[tuple[str, ...], ...]]
+
+
+def sums(records: Iterable[Any], merged: bool, counts: bool) -> dict[Key, Counter[str]]:
+    """By thread and by the functions of all three stacks."""
+    found: dict[Key, Counter[str]] = {}
+    for record in records:
+        traces = record.stack_trace(), record.native_stack_trace(), record.hybrid_stack_trace()
+        key = (0 if merged else record.tid, tuple(tuple(frame[0] for frame in trace) for trace in traces))
+        size = Counter(bytes=record.size, count=record.n_allocations if counts else 0)
+        found.setdefault(key, Counter()).update(size)
+    return {key: sum for key, sum in found.items() if any(sum.values())}
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("aggregated", [0, 1])
+def test_sums_are_those_of_memrays_reader(captures: dict[int, Path], aggregated: int, merged: bool) -> None:
+    import memray
+
+    readers = memray.FileReader(captures[aggregated]), FileReader(captures[aggregated])
+    assert [reader.metadata.has_native_traces for reader in readers] == [True, True]
+    for query in ("get_high_watermark_allocation_records", "get_leaked_allocation_records"):
+        records = [list(getattr(reader, query)(merge_threads=merged)) for reader in readers]
+        # Of aggregated captures Memray's reader gives one for each record that it merges.
+        theirs, ours = (sums(each, merged, counts=not aggregated) for each in records)
+        assert theirs == ours
+        assert len(ours) > 30
+        numbers = [{each.native_stack_id for each in of} for of in records]
+        assert len(numbers[0]) == len(numbers[1])
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_temporary_blocks_are_those_of_memrays_reader(captures: dict[int, Path], merged: bool) -> None:
+    import memray
+
+    theirs, ours = (
+        sums(package(captures[0]).get_temporary_allocation_records(merge_threads=merged), merged, counts=True)
+        for package in (memray.FileReader, FileReader)
+    )
+    # It also takes some for temporary that another thread had freed.
+    assert ours.keys() <= theirs.keys() and all(ours[key] <= theirs[key] for key in ours)
+    fleeting = {key: sum for key, sum in ours.items() if "fleeting" in key[1][1]}
+    assert [sum["bytes"] for sum in fleeting.values()] == [30 * 5000]
+
+
+def held(records: Iterable[Any], snapshots: int) -> dict[Key, Counter[int]]:
+    """Bytes by stacks and interval."""
+    found: dict[Key, Counter[int]] = {}
+    for record in records:
+        traces = record.stack_trace(), record.native_stack_trace(), record.hybrid_stack_trace()
+        key = (record.tid, tuple(tuple(frame[0] for frame in trace) for trace in traces))
+        of = found.setdefault(key, Counter())
+        for interval in record.intervals:
+            end = interval.deallocated_before_snapshot
+            for snapshot in range(interval.allocated_before_snapshot, snapshots + 1 if end is None else end):
+                of[snapshot] += interval.n_bytes
+    return {key: sum for key, of in found.items() if (sum := Counter({at: n for at, n in of.items() if n}))}
+
+
+def test_what_was_held_over_time_is_that_of_memrays_reader(captures: dict[int, Path]) -> None:
+    import memray
+
+    readers = memray.FileReader(captures[0]), FileReader(captures[0])
+    snapshots = len(list(readers[0].get_memory_snapshots()))
+    theirs, ours = (held(each.get_temporal_allocation_records(merge_threads=False), snapshots) for each in readers)
+    assert theirs == ours and ours
+    peaks = [each.get_temporal_high_water_mark_allocation_records(merge_threads=False) for each in readers]
+    assert list(peaks[0][1]) == list(peaks[1][1])
+    assert held(peaks[0][0], snapshots) == held(peaks[1][0], snapshots)
+
+
+def test_stacks_from_the_same_line_are_apart(captures: dict[int, Path]) -> None:
+    """Whatever Memray says: the program is known."""
+    records = [
+        record
+        for record in FileReader(captures[0]).get_leaked_allocation_records()
+        if [frame[0] for frame in record.stack_trace()] == ["native", "everything", "track"]
+    ]
+    told = []
+    for record in records:
+        native = [frame[0] for frame in record.native_stack_trace()]
+        way = native[: native.index("any_way")]
+        told.append((way, record.n_allocations, record.size))
+        hybrid = [frame[0] for frame in record.hybrid_stack_trace()]
+        assert hybrid[: len(way)] == way and hybrid[-3:] == ["native", "everything", "track"]
+        assert [frame[0] for frame in record.hybrid_stack_trace(max_stacks=2)] == hybrid[:2]
+    # Inlined functions have frames of their own; the right way takes a byte more.
+    right = ["inner", "outer", "by_the_right"]
+    ways = [["by_the_left"], right, ["by_the_left", *["down"] * 6], [*right, *["down"] * 6]]
+    assert sorted(told) == sorted(
+        (way, rounds, sum(1000 + number + (way[0] == "inner") for number in range(rounds)))
+        for way in ways
+        for rounds in (3, 5)
+    )
+    assert len({record.stack_id for record in records}) == 2
+    assert len({record.native_stack_id for record in records}) >= 4
+    assert len(set(records)) == 8
+
+
+@pytest.mark.parametrize("aggregated", [0, 1])
+def test_reports_show_native_functions(
+    captures: dict[int, Path], aggregated: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capture = str(captures[aggregated])
+    for command in (["flamegraph"], ["table"], ["transform", "csv"]):
+        output = tmp_path / "report"
+        assert not main([*command, "-f", "-o", str(output), capture])
+        text = output.read_text()
+        if command[0] != "transform":
+            text = json.dumps(Data(text).head)
+        assert "by_the_right" in text and "inner" in text or command == ["table"], command
+    for command in (["tree", "--focus", "by_the_right"], ["summary", "-r", "100000"]):
+        assert not main([*command, capture])
+        assert "by_the_right" in capsys.readouterr().out, command
+    if not aggregated:
+        # As Memray's, statistics are by lines of Python.
+        assert not main(["stats", "-n", "50", capture])
+        shown = capsys.readouterr().out
+        assert "by_the_right" not in shown and "native" in shown
