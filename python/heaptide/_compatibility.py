@@ -10,7 +10,7 @@ __all__ = ["get_symbolic_support", "greenlet_trace_function", "print_greenlet_wa
 
 
 def get_symbolic_support() -> SymbolicSupport:
-    """What this package can tell of the interpreter's native functions: nothing, since captures have no native stacks.
+    """What this package can record of the interpreter's native functions: nothing, its captures have no native stacks.
     Memray's looks for the symbols of the interpreter that it runs in."""
     return SymbolicSupport.NONE
 

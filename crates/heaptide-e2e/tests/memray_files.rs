@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use heaptide_capture::Capture;
 use heaptide_e2e::{Finished, Sandbox, pythons_of, run, virtual_environment};
-use heaptide_engine::{Amount, Profile, StackId};
+use heaptide_engine::{Amount, FrameId, Profile, StackId};
 use heaptide_format::{Allocator, Event, PythonAllocator};
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -85,15 +85,27 @@ fn theirs(rows: Vec<Row>) -> Sums {
     )
 }
 
+/// The Python frames, and where native ones were recorded the functions of the native and of the hybrid stack behind them.
 fn stack_of(profile: &Profile, stack: StackId) -> Vec<Frame> {
     let stacks = &profile.stacks;
-    let frame = |node: StackId| {
-        let frame = &stacks.frames[stacks.nodes[node.index()].frame.index()];
-        let location = stacks.locations[frame.location.index()];
+    let frame = |id: FrameId| {
+        let location = stacks.locations[stacks.frames[id.index()].location.index()];
         let text = |id| stacks.text(id).to_owned();
         (text(location.function), text(location.file), location.line)
     };
-    stacks.walk(stack).map(frame).collect()
+    let node = |node: StackId| stacks.nodes[node.index()].frame;
+    let mut frames: Vec<Frame> = stacks
+        .walk_python(stack)
+        .map(|at| frame(node(at)))
+        .collect();
+    if stacks.python_whole(stack) != stack {
+        let function = |kind: &str, id| (kind.to_owned(), frame(id).0, 0);
+        let native = stacks.native_frames(stack, usize::MAX);
+        frames.extend(native.map(|id| function("native", id)));
+        let hybrid = stacks.walk(stack).map(node);
+        frames.extend(hybrid.map(|id| function("hybrid", id)));
+    }
+    frames
 }
 
 fn ours(profile: &Profile, amount: impl Fn(&heaptide_engine::Figures) -> Amount) -> Sums {
@@ -271,7 +283,9 @@ impl Memray<'_> {
             heaptide_memray::open(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
         let profile = Profile::new(&capture);
         compare_facts(&name, &capture, &profile, &answers);
-        let foreign = usize::from(options.contains(&"--native")) + usize::from(aggregated);
+        let native = options.contains(&"--native");
+        assert_eq!(capture.identity.holds_native_stacks(), native, "{name}");
+        let foreign = usize::from(aggregated);
         assert_eq!(
             capture.warnings.len(),
             foreign,
@@ -462,7 +476,13 @@ fn captures_of_killed_programs_are_read_up_to_their_last_event() {
 #[test]
 fn damaged_captures_are_read_as_far_as_they_go() {
     each_memray(|memray| {
-        for options in [&["--no-compress"][..], &["--aggregate"], &[]] {
+        for options in [
+            &["--no-compress"][..],
+            &["--aggregate"],
+            &[],
+            &["--native", "--no-compress"],
+            &["--native", "--aggregate", "--no-compress"],
+        ] {
             let path = memray.run(options, false);
             let whole = std::fs::read(&path).expect("the capture");
             let damaged = path.with_extension("damaged");

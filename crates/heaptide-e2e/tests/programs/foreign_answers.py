@@ -14,10 +14,19 @@ def total(text, name):
     return sum(int(number) for number in re.findall(r"^AGGREGATED_ALLOCATION .*\b%s=(\d+)" % name, text, re.MULTILINE))
 
 
+def stack_of(record):
+    """The Python frames, and where native ones were recorded the functions of the native and of the hybrid stack behind them."""
+    stack = record.stack_trace()
+    if not reader.metadata.has_native_traces:
+        return stack
+    native = [("native", function, 0) for function, _, _ in record.native_stack_trace()]
+    return stack + native + [("hybrid", function, 0) for function, _, _ in record.hybrid_stack_trace()]
+
+
 def rows(records):
     sums = {}
     for record in records:
-        key = (tuple(record.stack_trace()), record.tid)
+        key = (tuple(stack_of(record)), record.tid)
         row = sums.setdefault(key, [0, 0])
         row[0] += record.n_allocations
         row[1] += record.size
@@ -27,7 +36,7 @@ def rows(records):
 
 def event(record):
     allocator = AllocatorType(record.allocator).name
-    stack = None if "FREE" in allocator or allocator == "MUNMAP" else record.stack_trace()
+    stack = None if "FREE" in allocator or allocator == "MUNMAP" else stack_of(record)
     return [record.tid, record.address, record.size, allocator, stack]
 
 
