@@ -92,10 +92,13 @@ fn what_is_no_capture_is_refused_by_name() {
         Error::NewerVersion { version: 2, .. }
     ));
     let mut bytes = fixtures::tiny().build();
-    with_identity(&mut bytes, |identity| identity.required_features = 8);
+    with_identity(&mut bytes, |identity| identity.required_features = 1 << 40);
     assert!(matches!(
         error(&bytes),
-        Error::UnknownFeatures { bits: 8, .. }
+        Error::UnknownFeatures {
+            bits: 0x100_0000_0000,
+            ..
+        }
     ));
     let mut bytes = fixtures::tiny().build();
     with_identity(&mut bytes, |identity| identity.optional_features = 4);

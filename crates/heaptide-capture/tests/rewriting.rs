@@ -113,6 +113,30 @@ fn events(capture: &Capture) -> Vec<PlacedEvent> {
 }
 
 #[test]
+fn native_stacks_are_the_same() {
+    for streams_nodes in [false, true] {
+        let mut builder = fixtures::tiny_native();
+        builder.streams_nodes = streams_nodes;
+        builder.records_per_segment = 2;
+        let bytes = builder.build();
+        let (packed, _) = rewritten(&bytes).unwrap();
+        let (before, after) = (read(&bytes), read(&packed));
+        assert_eq!(after.warnings, []);
+        assert!(before.nodes.iter().eq(after.nodes.iter()));
+        assert!(before.modules.iter().eq(after.modules.iter()));
+        assert!(before.native_nodes.iter().eq(after.native_nodes.iter()));
+        assert_eq!(
+            (
+                after.modules.iter().count(),
+                after.native_nodes.iter().count()
+            ),
+            (1, 4)
+        );
+        assert!(after.identity.holds_native_stacks());
+    }
+}
+
+#[test]
 fn every_record_and_every_event_is_the_same() {
     let bytes = with_events();
     let (packed, figures) = rewritten(&bytes).unwrap();

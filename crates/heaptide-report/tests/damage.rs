@@ -265,6 +265,7 @@ fn random_bytes_over_a_whole_capture() {
         fixtures::tiny_objects(),
         fixtures::tiny_events(),
         fixtures::tiny_object_events(),
+        fixtures::tiny_native(),
     ] {
         random_bytes_over(&capture.build());
     }

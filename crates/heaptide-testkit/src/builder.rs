@@ -1,10 +1,11 @@
 //! Makes captures byte for byte.
 
 use heaptide_format::{
-    Cell, CodeFixed, DefinitionHeader, DefinitionKind, FEATURE_NODE_STREAM, FORMAT_VERSION,
-    HEADER_BYTES, Header, MAGIC, MOST_NODE_BYTES, MetadataKey, Mode, NO_CODE, NODE_FOLDED,
-    NODE_OVERFLOW, NODE_ROOT, Node, NodeEncoder, Outcome, PythonAllocator, SEGMENT_HEADER_BYTES,
-    Sample, SegmentHeader, SegmentKind, Slot, State, StringEncoding, Survivor, Thread, checksum,
+    Cell, CodeFixed, DefinitionHeader, DefinitionKind, FEATURE_NATIVE_STACKS, FEATURE_NODE_STREAM,
+    FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, MOST_NODE_BYTES, MetadataKey, Mode, Module,
+    NO_CODE, NODE_FOLDED, NODE_OVERFLOW, NODE_ROOT, NativeNode, Node, NodeEncoder, Outcome,
+    PythonAllocator, SEGMENT_HEADER_BYTES, Sample, SegmentHeader, SegmentKind, Slot, State,
+    StringEncoding, Survivor, Thread, checksum,
 };
 use zerocopy::{FromZeros, Immutable, IntoBytes};
 
@@ -26,6 +27,10 @@ pub struct CaptureBuilder {
     pub nodes: Vec<Node>,
     /// Are they written as a running program writes them ([`SegmentKind::NodeStream`])?
     pub streams_nodes: bool,
+    /// Loaded objects.
+    pub modules: Vec<Module>,
+    /// Nodes of native stacks; with any of them nodes may be combined.
+    pub native_nodes: Vec<NativeNode>,
     /// Counters.
     pub cells: Vec<Cell>,
     /// Threads; the overflow thread is there from the start.
@@ -94,6 +99,8 @@ impl CaptureBuilder {
                 },
             ],
             streams_nodes: false,
+            modules: Vec::new(),
+            native_nodes: Vec::new(),
             cells: Vec::new(),
             threads: vec![named_thread(0, 0, "", "")],
             slots: Vec::new(),
@@ -315,6 +322,18 @@ impl CaptureBuilder {
             &self.cells,
             self.records_per_segment,
         );
+        push_records(
+            &mut segments,
+            SegmentKind::Modules,
+            &self.modules,
+            self.records_per_segment,
+        );
+        push_records(
+            &mut segments,
+            SegmentKind::NativeFrames,
+            &self.native_nodes,
+            self.records_per_segment,
+        );
         match self.survivors.as_deref() {
             // A segment without records says that none survived.
             Some([]) => {
@@ -333,6 +352,9 @@ impl CaptureBuilder {
             push_segment(&mut segments, SegmentKind::Events, 0, 0, chunk);
         }
         let mut header = self.header;
+        if !self.native_nodes.is_empty() {
+            header.identity.required_features |= FEATURE_NATIVE_STACKS;
+        }
         if self.streams_nodes {
             header.identity.required_features |= FEATURE_NODE_STREAM;
         }

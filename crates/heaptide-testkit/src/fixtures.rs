@@ -1,8 +1,9 @@
 //! Captures with known answers, shared by the tests of several crates.
 
 use heaptide_format::{
-    Allocator, Event, FEATURE_OBJECT_EVENTS, MetadataKey, NO_STRING, Outcome, PYTHON_OBJECTS,
-    Sample, Site, State, Survivor,
+    Allocator, Event, FEATURE_OBJECT_EVENTS, MetadataKey, Module, NATIVE_ROOT, NO_MODULE,
+    NO_STRING, NODE_COMBINED, NODE_ENTRY, NativeNode, Node, Outcome, PYTHON_OBJECTS, Sample, Site,
+    State, Survivor,
 };
 
 use crate::EventWriter;
@@ -117,6 +118,43 @@ pub fn tiny() -> CaptureBuilder {
         resident_bytes: MIB,
         ..Sample::default()
     });
+    capture
+}
+
+/// [`tiny`] with two native stacks, one of two frames, from which one Python line allocated.
+#[must_use]
+pub fn tiny_native() -> CaptureBuilder {
+    let mut capture = tiny();
+    let file_name = capture.string("/nowhere/python");
+    capture.modules.push(Module {
+        file_name,
+        build_id_bytes: 20,
+        base: 0x40_0000,
+        build_id: [7; 32],
+    });
+    let node = |parent, module, address| NativeNode {
+        parent,
+        module,
+        address,
+    };
+    capture.native_nodes = vec![
+        node(NATIVE_ROOT, NO_MODULE, 0),
+        node(NATIVE_ROOT, 0, 0x1000),
+        node(1, 0, 0x2000),
+        node(1, NO_MODULE, 0x7000_0000_3000),
+    ];
+    let inner = capture.nodes.len() as u32 - 1;
+    capture.nodes[inner as usize].flags |= NODE_ENTRY;
+    let mut program = Simulation::new();
+    for (native, size) in [(2, 64), (3, 32)] {
+        let stack = capture.node(Node {
+            parent: inner,
+            code: native,
+            last_instruction: 0,
+            flags: NODE_COMBINED,
+        });
+        program.allocate(&mut capture, 1, stack, Allocator::Malloc, size);
+    }
     capture
 }
 
