@@ -286,7 +286,7 @@ def test_reports_show_native_functions(
         if command[0] != "transform":
             text = json.dumps(Data(text).head)
         assert "by_the_right" in text and "inner" in text or command == ["table"], command
-    for command in (["tree", "--focus", "by_the_right"], ["summary", "-r", "100000"]):
+    for command in (["tree", "-p", "0"], ["summary", "-r", "100000"]):
         assert not main([*command, capture])
         assert "by_the_right" in capsys.readouterr().out, command
     if not aggregated:
