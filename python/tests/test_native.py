@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -123,10 +124,15 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return made
 
 
+def plain(name: str) -> str:
+    """Without parameters of C++, which demanglers print in their ways."""
+    return name if name.startswith("<") else re.split("[<(]", name)[0]
+
+
 def expect_alike(theirs: Iterable[Frame], ours: Iterable[Frame]) -> None:
     """We tell the whole path of a source, and more lines."""
     theirs, ours = list(theirs), list(ours)
-    assert [frame[0] for frame in theirs] == [frame[0] for frame in ours]
+    assert [plain(frame[0]) for frame in theirs] == [plain(frame[0]) for frame in ours]
     for (_, path, line), (_, our_path, our_line) in zip(theirs, ours):
         if (path, line) != ("<unknown>", 0):
             assert line == our_line
@@ -135,7 +141,7 @@ def expect_alike(theirs: Iterable[Frame], ours: Iterable[Frame]) -> None:
 
 def stacks_of(record: Any) -> list[Stack]:
     methods = record.stack_trace, record.native_stack_trace, record.hybrid_stack_trace
-    traces = [method() for method in methods] + [method(max_stacks=3) for method in methods]
+    traces = [method() for method in methods] + [method(max_stacks=3) for method in methods[:2]]
     return [[(str(function), str(path), int(line)) for function, path, line in trace] for trace in traces]
 
 
@@ -163,6 +169,8 @@ def test_every_event_has_the_stacks_of_memrays_reader(captures: dict[int, Path])
     for their, our in both:
         for their_stack, our_stack in zip(stacks_of(their), stacks_of(our)):
             expect_alike(their_stack, our_stack)
+        # Memray forgets the limit where an interpreter without symbols leaves Python's frames alone.
+        expect_alike(their.hybrid_stack_trace(max_stacks=3)[:3], our.hybrid_stack_trace(max_stacks=3))
     for attribute in ("native_stack_id", "stack_id"):
         numbers = [renumbered(getattr(pair[side], attribute) for pair in both) for side in (0, 1)]
         assert numbers[0] == numbers[1]
@@ -176,12 +184,17 @@ def test_every_event_has_the_stacks_of_memrays_reader(captures: dict[int, Path])
 Key = tuple[int, tuple[tuple[str, ...], ...]]
 
 
+def key_of(record: Any, thread: int) -> Key:
+    """The thread and the functions of all three stacks."""
+    traces = record.stack_trace(), record.native_stack_trace(), record.hybrid_stack_trace()
+    return thread, tuple(tuple(plain(name) for name, _, _ in trace) for trace in traces)
+
+
 def sums(records: Iterable[Any], merged: bool, counts: bool) -> dict[Key, Counter[str]]:
     """By thread and by the functions of all three stacks."""
     found: dict[Key, Counter[str]] = {}
     for record in records:
-        traces = record.stack_trace(), record.native_stack_trace(), record.hybrid_stack_trace()
-        key = (0 if merged else record.tid, tuple(tuple(frame[0] for frame in trace) for trace in traces))
+        key = key_of(record, 0 if merged else record.tid)
         size = Counter(bytes=record.size, count=record.n_allocations if counts else 0)
         found.setdefault(key, Counter()).update(size)
     return {key: sum for key, sum in found.items() if any(sum.values())}
@@ -222,8 +235,7 @@ def held(records: Iterable[Any], snapshots: int) -> dict[Key, Counter[int]]:
     """Bytes by stacks and interval."""
     found: dict[Key, Counter[int]] = {}
     for record in records:
-        traces = record.stack_trace(), record.native_stack_trace(), record.hybrid_stack_trace()
-        key = (record.tid, tuple(tuple(frame[0] for frame in trace) for trace in traces))
+        key = key_of(record, record.tid)
         of = found.setdefault(key, Counter())
         for interval in record.intervals:
             end = interval.deallocated_before_snapshot
@@ -244,8 +256,19 @@ def test_what_was_held_over_time_is_that_of_memrays_reader(captures: dict[int, P
     assert held(peaks[0][0], snapshots) == held(peaks[1][0], snapshots)
 
 
+def evaluates_python(captures: dict[int, Path]) -> bool:
+    """Whether the interpreter's functions have names; else hybrid stacks are Python's."""
+    return any(
+        "_PyEval_EvalFrameDefault" in frame[0] or frame[0].startswith("_TAIL_CALL_")
+        for record in FileReader(captures[0]).get_leaked_allocation_records()
+        for frame in record.native_stack_trace()
+    )
+
+
 def test_stacks_from_the_same_line_are_apart(captures: dict[int, Path]) -> None:
     """Whatever Memray says: the program is known."""
+    if not evaluates_python(captures):
+        pytest.skip("the interpreter has no symbols")
     records = [
         record
         for record in FileReader(captures[0]).get_leaked_allocation_records()
@@ -276,6 +299,8 @@ def test_stacks_from_the_same_line_are_apart(captures: dict[int, Path]) -> None:
 def test_reports_show_native_functions(
     captures: dict[int, Path], aggregated: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if not evaluates_python(captures):
+        pytest.skip("the interpreter has no symbols")
     capture = str(captures[aggregated])
     for command in (["flamegraph"], ["table"], ["transform", "csv"]):
         output = tmp_path / "report"
