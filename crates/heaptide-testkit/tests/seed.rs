@@ -12,6 +12,7 @@ fn the_seeds_are_fresh() {
         ("tiny_events", fixtures::tiny_events().build()),
         ("tiny_objects", fixtures::tiny_objects().build()),
         ("tiny_object_events", fixtures::tiny_object_events().build()),
+        ("tiny_native", fixtures::tiny_native().build()),
     ];
     for (name, expected) in expected {
         let path = seeds.join(name);
