@@ -127,3 +127,47 @@ impl Entry {
         self.parent.store(parent | FOLDED, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_into_a_word_stays_what_it_is() {
+        let most = NUMBER;
+        for code in [0, 1, 511, 512, MOST_DEFINITIONS - 1, NO_CODE] {
+            for parent in [0, 1, most - 1, most] {
+                for last_instruction in [-1, 0, i32::MIN, i32::MAX] {
+                    let entry = Entry::new(&Node {
+                        parent,
+                        code,
+                        last_instruction,
+                        flags: 0,
+                    });
+                    let check = |sibling: u32, children: (u32, u32), folded: bool| {
+                        let own = Frame::new(code, last_instruction);
+                        assert_eq!(entry.is_of(own), (true, sibling));
+                        for other in [1, 511, 512, 1 << 17] {
+                            let other = Frame::new(code ^ other, last_instruction);
+                            assert!(!entry.is_of(other).0);
+                        }
+                        let later = Frame::new(code, last_instruction.wrapping_add(2));
+                        assert!(!entry.is_of(later).0);
+                        assert_eq!((entry.code(), entry.parent()), (code, parent));
+                        assert_eq!(entry.last_instruction(), last_instruction);
+                        assert_eq!((entry.sibling(), entry.children()), (sibling, children));
+                        assert_eq!(entry.is_folded(), folded);
+                    };
+                    check(0, (0, 0), false);
+                    entry.set_folded();
+                    check(0, (0, 0), true);
+                    entry.set_sibling(most);
+                    entry.set_children(most - 1, 8);
+                    check(most, (most - 1, 8), true);
+                    entry.set_sibling(5);
+                    check(5, (most - 1, 8), true);
+                }
+            }
+        }
+    }
+}
