@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("heaptide-format", &[]),
     ("heaptide-elf", &[]),
     ("heaptide-cpython", &[]),
+    ("heaptide-unwind", &[]),
     // Inside the profiled process.
     ("heaptide-recorder", &["heaptide-format"]),
     ("heaptide-serve", &["heaptide-format"]),
@@ -25,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heaptide-format",
             "heaptide-recorder",
             "heaptide-serve",
+            "heaptide-unwind",
         ],
     ),
     // Outside of it.
@@ -97,6 +99,7 @@ const AGENT_TREE: &[&str] = &[
     "bitflags",
     "cfg-if",
     "crc32fast",
+    "gimli",
     "libc",
     "linux-raw-sys",
     "rustix",

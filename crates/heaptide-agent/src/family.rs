@@ -1,7 +1,7 @@
 //! The program's other processes: what was asked for, and the captures of children.
 //!
 //! `HEAPTIDE_FOLLOW=1;<what>;<mode>;<node budget>;<interval>;<options>;<root pid>;<group id>;<output>` with `what` 1 for
-//! forks, 3 for started programs too. See `docs/design/004-processes.md`.
+//! forks, 3 for started programs too, and 4 more for native stacks. See `docs/design/004-processes.md`.
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -10,15 +10,17 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use heaptide_elf::Hook;
 use heaptide_format::{
-    FORMAT_VERSION, HEADER_BYTES, Identity, MAGIC, MetadataKey, Origin, Outcome, PYTHON_OBJECTS,
+    FEATURE_NATIVE_STACKS, FEATURE_NODE_STREAM, FORMAT_VERSION, HEADER_BYTES, Identity, MAGIC,
+    MetadataKey, Origin, Outcome, PYTHON_OBJECTS,
 };
 use heaptide_recorder::{Mapping, Recorder, SpinLock};
 
 use crate::thread::Turn;
-use crate::{RECORDER, guard, interpreter, real, search_path, session, switch, thread};
+use crate::{RECORDER, guard, interpreter, native, real, search_path, session, switch, thread};
 
 const FORKS: u8 = 1;
 const CHILDREN: u8 = 2;
+const NATIVE_STACKS: u8 = 4;
 /// As in the captures that the supervisor makes.
 const TEMPORARY_THRESHOLD: u32 = 1;
 /// Longer command lines are cut.
@@ -49,6 +51,7 @@ struct Plan {
     node_budget: u32,
     interval: u32,
     options: u32,
+    native_stacks: bool,
     root_pid: u32,
     group_id: [u8; 16],
     base: [u8; 4096],
@@ -102,6 +105,7 @@ pub(crate) fn follow(path: &[u8], identity: &Identity) -> bool {
     plan.interval = identity.memory_interval_ms;
     // Whose objects would survive a child is not asked: they are those of its parent, for the most part.
     plan.options = identity.options & !PYTHON_OBJECTS;
+    plan.native_stacks = identity.holds_native_stacks();
     plan.root_pid = identity.pid;
     plan.group_id = identity.group_id;
     OWN_PID.store(own_pid(), Ordering::Relaxed);
@@ -160,6 +164,7 @@ fn parse(text: &[u8]) -> Option<(u8, Plan)> {
         node_budget,
         interval,
         options,
+        native_stacks: what & NATIVE_STACKS != 0,
         root_pid,
         group_id: [0; 16],
         base: [0; 4096],
@@ -172,7 +177,7 @@ fn parse(text: &[u8]) -> Option<(u8, Plan)> {
         *byte = u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok()?;
     }
     plan.base.get_mut(..path.len())?.copy_from_slice(path);
-    (what & FORKS != 0).then_some((what, plan))
+    (what & FORKS != 0).then_some((what & (FORKS | CHILDREN), plan))
 }
 
 /// Are forked children recorded?
@@ -256,6 +261,7 @@ fn make_for_fork() -> bool {
     if create(origin).is_err() {
         return false;
     }
+    native::begin_in_child();
     let (version, allocator) = interpreter::known();
     let _ = RECORDER.metadata(
         MetadataKey::PythonVersion,
@@ -307,6 +313,10 @@ fn create_by(
     identity.temporary_threshold = TEMPORARY_THRESHOLD;
     identity.stack_node_budget = plan.node_budget;
     identity.options = plan.options;
+    identity.required_features = FEATURE_NODE_STREAM;
+    if plan.native_stacks {
+        identity.required_features |= FEATURE_NATIVE_STACKS;
+    }
     identity.group_id = plan.group_id;
     identity.origin = origin as u32;
     identity.origin_unix_ns = origin_unix_ns;

@@ -4,8 +4,8 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::thread::Turn;
 use crate::{
-    RECORDER, code, family, inside, loader, names, objects, own_heap, sampler, start, switch,
-    thread,
+    RECORDER, code, family, inside, loader, names, native, objects, own_heap, sampler, start,
+    switch, thread,
 };
 
 /// Was the parent recorded when it forked? The switch itself is wiped in the child.
@@ -91,6 +91,7 @@ unsafe fn forget_parent() {
         names::after_fork();
         code::after_fork();
         loader::after_fork();
+        native::after_fork();
         start::after_fork();
     }
 }

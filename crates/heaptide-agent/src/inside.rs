@@ -21,8 +21,8 @@ use rustix::io::Errno;
 
 use crate::objects::Refused;
 use crate::{
-    RECORDER, code, family, guard, interpreter, loader, names, objects, python_allocators, real,
-    sampler, search_path, server, start, switch, thread,
+    RECORDER, code, family, guard, interpreter, loader, names, native, objects, python_allocators,
+    real, sampler, search_path, server, start, switch, thread,
 };
 
 /// Changes when the functions do.
@@ -391,6 +391,7 @@ unsafe fn switch_on(identity: &Identity) {
     interpreter::remember(version, allocator);
     loader::look_for_other_allocators();
     loader::patch_newcomers();
+    native::begin();
     RECORDER.tracking_begins(
         version,
         allocator,
@@ -515,6 +516,7 @@ unsafe fn release() {
     // SAFETY: the caller's promise, passed on.
     unsafe {
         thread::release();
+        native::release();
         code::release();
         RECORDER.release();
         RECORDER.make_blank();

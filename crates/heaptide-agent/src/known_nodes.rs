@@ -6,7 +6,7 @@
 use heaptide_format::NODE_OVERFLOW;
 use heaptide_recorder::{Stop, mix};
 
-use crate::{RECORDER, code};
+use crate::{RECORDER, walk};
 
 /// One of them; all zero bytes: none. What it says holds for as long as the memo's stamp is what it was.
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ pub(crate) unsafe fn find(
     {
         return Ok(known.node);
     }
-    let node = RECORDER.node(parent, code::number(code)?, offset)?;
+    let node = RECORDER.node(parent, walk::number(code)?, offset)?;
     // The recorder counts each frame that is folded, so it is asked each time.
     if is_child(node, parent) {
         *known = KnownNode {

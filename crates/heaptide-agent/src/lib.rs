@@ -35,6 +35,7 @@ mod interpreter;
 mod known_nodes;
 mod loader;
 mod names;
+mod native;
 mod objects;
 mod own_heap;
 mod python_allocators;

@@ -7,7 +7,7 @@ use heaptide_elf::{Counts, defines, for_each_object, patch, restore};
 use heaptide_recorder::{Mapping, SpinLock};
 
 use crate::thread::Turn;
-use crate::{RECORDER, family, guard, hooks, real};
+use crate::{RECORDER, family, guard, hooks, native, real};
 
 /// Most objects that are remembered; one beyond is looked at again at every pass.
 const MOST_OBJECTS: usize = 8192;
@@ -44,7 +44,7 @@ struct Identity {
 pub(crate) fn patch_newcomers() {
     let table = family::only_when_following(hooks::table());
     let allow_unbound = !DEEP_BINDING.swap(false, Ordering::Relaxed);
-    let own = constructor_address();
+    let own = own_address();
     let mut patched = PATCHED.lock();
     let patched = &mut *patched;
     if patched.known.is_none() {
@@ -129,7 +129,7 @@ pub(crate) fn look_for_other_allocators() {
 /// Points the slots of all objects back to the real functions. Takes the loader's lock, so from no hook.
 pub(crate) fn restore_all() {
     let table = hooks::table();
-    let own = constructor_address();
+    let own = own_address();
     let mut patched = PATCHED.lock();
     let mut counts = Counts::default();
     for_each_object(|object| {
@@ -164,13 +164,13 @@ pub(crate) unsafe fn after_fork() {
 }
 
 /// Some address inside this library, to leave its own slots alone.
-fn constructor_address() -> usize {
+pub(crate) fn own_address() -> usize {
     patch_newcomers as *const () as usize
 }
 
 /// Does the code at `address` belong to this library?
 pub(crate) fn is_own_code(address: usize) -> bool {
-    let (start, end) = code_around(constructor_address());
+    let (start, end) = code_around(own_address());
     (start..end).contains(&address)
 }
 
@@ -274,19 +274,31 @@ pub(crate) unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) 
 }
 
 pub(crate) unsafe extern "C" fn dlclose(handle: *mut c_void) -> c_int {
+    let is_watched = look_away();
     // SAFETY: hooks are installed only for functions that were found. No turn is held: what the
     // library does when it is finalised is the program's own.
     let result = unsafe { real::dlclose::get()(handle) };
     // An address that is free now may be another library's soon: forget who was there.
     look_for_newcomers();
+    if is_watched {
+        let _ = Turn::begin().map(|_turn| native::closed());
+    }
     result
 }
 
 extern "C" fn look_for_newcomers() {
     if let Some(mut turn) = Turn::begin() {
         let _ = turn.state();
-        guard::catching(patch_newcomers);
+        guard::catching(|| {
+            patch_newcomers();
+            native::look_at_objects();
+        });
     }
+}
+
+/// A library may be about to go: its unwind information is not to be read.
+fn look_away() -> bool {
+    Turn::begin().map(|_turn| native::closing()).is_some()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use heaptide_recorder::SpinLock;
 use crate::interpreter;
 use crate::session::{self, Session};
 use crate::{
-    RECORDER, audit_hook, code, family, fork, guard, inside, loader, names, objects,
+    RECORDER, audit_hook, code, family, fork, guard, inside, loader, names, native, objects,
     python_allocators, real, sampler, search_path, server, switch, thread,
 };
 
@@ -154,6 +154,7 @@ fn begin() {
     let allocator = interpreter::allocator().unwrap_or(PythonAllocator::Unknown);
     interpreter::remember(version, allocator as u32);
     loader::patch_newcomers();
+    native::begin();
     RECORDER.tracking_begins(
         version,
         allocator as u32,

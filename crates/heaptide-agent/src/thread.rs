@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering, compiler_fence, fence};
 use heaptide_format::StopReason;
 use heaptide_recorder::{Mapping, SpinLock, Stop, ThreadRecord};
 
+use crate::native::NativeMemo;
 use crate::walk::Memo;
 use crate::{RECORDER, family, inside, names, switch, tls};
 
@@ -19,6 +20,7 @@ pub(crate) struct ThreadState {
     pub(crate) memo: Memo,
     /// Of whole walks, where those that end early are checked.
     pub(crate) whole: Memo,
+    pub(crate) native: NativeMemo,
     /// Counts events, to time one in so many.
     pub(crate) tick: u32,
     /// The block that a request to Python's allocators gives back; 0 for one that gives nothing back.
@@ -312,9 +314,11 @@ fn make_state(word: *mut *mut ThreadState) -> Result<Option<*mut ThreadState>, S
         if is_new {
             (&raw mut (*state).memo).write(Memo::new());
             (&raw mut (*state).whole).write(Memo::new());
+            (&raw mut (*state).native).write(NativeMemo::new());
         }
         (*state).memo.forget();
         (*state).whole.forget();
+        (*state).native.forget();
         (&raw mut (*state).activity).write(Activity::RealCall);
         (&raw mut (*state).tick).write(0);
         (&raw mut (*state).given_back).write(0);
@@ -649,6 +653,7 @@ pub(crate) unsafe fn release() {
             RECORDER.end_stream(&mut (*state).record);
             (*state).memo = Memo::new();
             (*state).whole = Memo::new();
+            (*state).native = NativeMemo::new();
         }
     };
     let living = LIVING.lock();

@@ -19,15 +19,15 @@ use heaptide_cpython::{
     Stacks, Waits,
 };
 use heaptide_format::{NODE_OVERFLOW, NODE_ROOT};
-use heaptide_recorder::Stop;
+use heaptide_recorder::{ENTERED, Stop};
 
 pub(crate) use self::memo::Memo;
-use self::memo::{Detail, Entry, Step};
-use self::watch::{Marked, NoMarks, StartOfChunk, Waiting, Watch};
+use self::memo::{Detail, ENTERED_BIT, Entry, Step, marked_code};
+use self::watch::{Entries, Marked, NoMarks, StartOfChunk, Waiting, Watch};
 use crate::early_stop::{self, EarlyStop};
 use crate::known_nodes;
 use crate::thread::ThreadState;
-use crate::{RECORDER, code, interpreter, names};
+use crate::{RECORDER, code, interpreter, names, native};
 
 /// How far the meeting place is looked for in the memo when frames have returned since.
 const MEETING_REACH: usize = 6;
@@ -46,6 +46,24 @@ const FAULTS_BETWEEN_LOOKS: u64 = 32;
 /// Only for allocations, and only while tracking is on.
 #[inline]
 pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
+    if native::is_on() {
+        combined_stack(state)
+    } else {
+        python_stack::<false>(state)
+    }
+}
+
+/// That of the calling thread's Python stack together with its native one.
+#[cold]
+#[inline(never)]
+fn combined_stack(state: &mut ThreadState) -> Result<u32, Stop> {
+    let python = python_stack::<true>(state)?;
+    native::combined(state, python)
+}
+
+/// `ENTRIES`: nodes tell for which frames the interpreter was entered from C.
+#[inline(always)]
+fn python_stack<const ENTRIES: bool>(state: &mut ThreadState) -> Result<u32, Stop> {
     // SAFETY: tracking is on.
     let interpreter = unsafe { interpreter::get() };
     // SAFETY: as above.
@@ -59,6 +77,18 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
     let generation = code::generation();
     state.memo.be_of(generation);
     let layout = &interpreter.layout;
+    if ENTRIES {
+        // SAFETY: `top` is the innermost frame of this thread, which stands still while it is in here, and `python` is the
+        // state that has it.
+        let node = unsafe {
+            if layout.family == FrameFamily::WithoutGil {
+                state.memo.be_of_holder(Holder::of(layout, python));
+            }
+            any_walk(layout, &Entries, top, &mut state.memo)
+        }?;
+        after_walk(state, layout, node);
+        return Ok(node);
+    }
     let (early_stop, is_checked) = early_stop::mode();
     // SAFETY: `top` is the innermost frame of this thread, which stands still while it is in here, and
     // `python` is the state that has it.
@@ -85,6 +115,13 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
             checking_walk(layout, top, &mut state.whole)
         }?);
     }
+    after_walk(state, layout, node);
+    Ok(node)
+}
+
+/// What there is to do now and then.
+#[inline(always)]
+fn after_walk(state: &mut ThreadState, layout: &Layout, node: u32) {
     if state.memo.interned >= INTERNED_BETWEEN_LOOKS {
         state.memo.interned = 0;
         let faults = page_faults();
@@ -99,7 +136,6 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
     if node == NODE_OVERFLOW {
         RECORDER.count_overflow_stack(node);
     }
-    Ok(node)
 }
 
 /// Minor page faults of the calling thread.
@@ -307,10 +343,12 @@ unsafe fn in_step<F: Family, W: Watch<F>>(
             if read.instruction != (*step).instruction {
                 break;
             }
-            if !F::INSTRUCTION_TELLS_CODE
-                && F::read_code_of(&layout, here).addr() != (*details.add(ahead - 1)).code
-            {
-                break;
+            if W::ENTRIES || !F::INSTRUCTION_TELLS_CODE {
+                let code = F::read_code_of(&layout, here);
+                let code = marked_code::<F, W>(&layout, here, read.previous, code);
+                if code != (*details.add(ahead - 1)).code {
+                    break;
+                }
             }
             if watch.has_stayed(&layout, callee, here) {
                 // And so has all that it stands on.
@@ -390,7 +428,7 @@ unsafe fn walk<F: Family, W: Watch<F>>(
         // The frame may be remembered further on (callees have returned), here (it has moved on), or
         // not at all (it is new: a call, or a generator resumed elsewhere).
         // SAFETY: the frame is on the stack and shown.
-        let entry = unsafe { Entry::new::<F>(layout, frame, &raw, memo.holder.copy) };
+        let entry = unsafe { Entry::new::<F, W>(layout, frame, &raw, memo.holder.copy) };
         // SAFETY: the frame is shown; all of this walk will be remembered.
         let has_stayed = unsafe { watch.has_stayed(layout, callee, frame) };
         let mut met = memo.meet(frame, ahead, MEETING_REACH);
@@ -519,7 +557,18 @@ fn truncated(memo: &mut Memo, fresh: usize) -> Result<u32, Stop> {
     for position in (0..fresh).rev() {
         // SAFETY: `fresh` entries have been written.
         let Detail { code, offset, .. } = unsafe { *memo.fresh().add(position) }.detail;
-        node = RECORDER.node(node, code::number(code)?, offset)?;
+        node = RECORDER.node(node, number(code)?, offset)?;
     }
     Ok(node)
+}
+
+/// Number of a code object as [`Detail::code`] and the recorder have it.
+#[inline]
+pub(crate) fn number(code: usize) -> Result<u32, Stop> {
+    let number = code::number(code & !ENTERED_BIT)?;
+    Ok(if code & ENTERED_BIT == 0 {
+        number
+    } else {
+        number | ENTERED
+    })
 }

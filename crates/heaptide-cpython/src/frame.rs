@@ -114,6 +114,23 @@ pub trait Family {
     /// As for [`Family::is_shown`], which has said yes.
     unsafe fn depends_on_owner(layout: &Layout, raw: &RawFrame) -> bool;
 
+    /// Whether the interpreter was entered from C for the frame, rather than called by `previous` without leaving it.
+    ///
+    /// # Safety
+    /// As for [`Family::read_raw`]; `previous` was read from `frame`.
+    #[inline(always)]
+    unsafe fn is_entry(layout: &Layout, frame: *const u8, previous: *const u8) -> bool {
+        // SAFETY: the caller's promise: both are frames of this thread that stands still.
+        unsafe {
+            if layout.frame.entry != 0 {
+                return read::<u8>(frame, layout.frame.entry) != 0;
+            }
+            // Whoever enters puts a frame without Python code in front.
+            previous.is_null()
+                || read::<u8>(previous, layout.frame.owner) >= FIRST_OWNER_WITHOUT_CODE
+        }
+    }
+
     /// As [`last_instruction`], of a frame that was just read.
     ///
     /// # Safety
@@ -194,6 +211,12 @@ impl Family for Family39 {
 
     #[inline(always)]
     unsafe fn is_shown(_layout: &Layout, _raw: &RawFrame) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    unsafe fn is_entry(_layout: &Layout, _frame: *const u8, _previous: *const u8) -> bool {
+        // Every call of a Python function is one of C.
         true
     }
 

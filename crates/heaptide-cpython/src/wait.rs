@@ -25,20 +25,16 @@ const WORD: usize = size_of::<usize>();
 pub struct WaitLayout {
     /// `stacktop`
     pub stack_top: u32,
-    /// `is_entry` (3.11), else zero: from 3.12 on frames that are entered from C stand on one of the C stack.
-    pub entry: u32,
 }
 
 impl WaitLayout {
     /// For the versions that were read and tested; `None` for all others.
     #[must_use]
     pub const fn for_version(hexversion: u32) -> Option<Self> {
-        let (stack_top, entry) = match hexversion >> 16 {
-            0x030b => (64, 68),
-            0x030c => (64, 0),
-            _ => return None,
-        };
-        Some(Self { stack_top, entry })
+        match hexversion >> 16 {
+            0x030b | 0x030c => Some(Self { stack_top: 64 }),
+            _ => None,
+        }
     }
 }
 
@@ -88,7 +84,7 @@ impl Waits {
         unsafe {
             if callee.is_null()
                 || read::<u8>(callee, layout.frame.owner) != OWNED_BY_THREAD
-                || (self.layout.entry != 0 && read::<u8>(callee, self.layout.entry) != 0)
+                || (layout.frame.entry != 0 && read::<u8>(callee, layout.frame.entry) != 0)
                 || read::<u8>(frame, layout.frame.owner) != OWNED_BY_THREAD
             {
                 return None;

@@ -43,6 +43,7 @@ fn check(include: &Path, base_include: Option<&Path>) {
     compare("frame.code", layout.frame.code);
     compare("frame.instruction", layout.frame.instruction);
     compare("frame.owner", layout.frame.owner);
+    compare("frame.entry", layout.frame.entry);
     compare("frame.locals", layout.frame.locals);
     compare("code.size", layout.code.size);
     compare("code.flags", layout.code.flags);
@@ -115,7 +116,6 @@ fn check(include: &Path, base_include: Option<&Path>) {
     }
     if let Some(waits) = WaitLayout::for_version(hexversion) {
         compare("wait.stack_top", waits.stack_top);
-        compare("wait.entry", waits.entry);
     }
     let stack = StackLayout::for_version(hexversion).unwrap();
     compare("stack.tracing", stack.tracing);

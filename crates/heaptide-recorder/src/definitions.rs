@@ -19,7 +19,7 @@ const SEGMENT_PAYLOAD: usize = (64 << 10) - SEGMENT_HEADER_BYTES;
 const LONGEST_STRING: usize = 16 << 10;
 const LONGEST_LINE_TABLE: usize = 1 << 20;
 /// How many strings may be described, and how many code objects.
-pub(crate) const MOST_DEFINITIONS: u32 = (1 << 18) - 1;
+pub(crate) const MOST_DEFINITIONS: u32 = (1 << 18) - 2;
 
 const DIRECTORY_SHIFT: u32 = 12;
 const DIRECTORY_CHUNKS: usize = (MOST_DEFINITIONS >> DIRECTORY_SHIFT) as usize + 1;

@@ -32,6 +32,7 @@ mod live;
 mod lock;
 mod mappings;
 mod memory;
+mod native;
 mod objects;
 mod pool;
 mod ranges;
@@ -47,10 +48,12 @@ pub use file::{CaptureFile, Stop};
 pub use hash::mix;
 pub use lock::SpinLock;
 pub use memory::{Mapping, own_bytes};
+pub use native::LoadedObject;
 pub use objects::{KnownTypes, LiveObject, LiveObjects, ObjectList, TypeName};
 pub use ranges::{MAX_PIECES, Piece, Pieces};
 pub use recorder::{ArmedError, Block, Recorder};
 pub use samples::{SampleTable, Seen};
+pub use stacks::ENTERED;
 pub use threads::ThreadRecord;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The recorder: an event in, a few stores out.
 
 use heaptide_format::{
-    Allocator, CellKind, MetadataKey, NODE_OVERFLOW, State, StopReason, THREAD_OVERFLOW,
+    Allocator, CellKind, MetadataKey, NODE_OVERFLOW, NativeNode, State, StopReason, THREAD_OVERFLOW,
 };
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -12,6 +12,7 @@ use crate::events::Streams;
 use crate::file::{CaptureFile, Stop, unix_ns};
 use crate::live::{Live, LiveTable};
 use crate::lock::SpinLock;
+use crate::native::{LoadedObject, Native};
 use crate::ranges::Ranges;
 use crate::stacks::Stacks;
 use crate::threads::{ThreadRecord, Threads};
@@ -50,6 +51,7 @@ pub struct Recorder {
     pub(crate) shared_thread: SpinLock<()>,
     pub(crate) definitions: Definitions,
     pub(crate) stacks: Stacks,
+    pub(crate) native: Native,
     pub(crate) cells: Cells,
     pub(crate) live: LiveTable,
     pub(crate) ranges: SpinLock<Ranges>,
@@ -72,6 +74,7 @@ impl Recorder {
             shared_thread: SpinLock::new(()),
             definitions: Definitions::new(),
             stacks: Stacks::new(),
+            native: Native::new(),
             cells: Cells::new(),
             live: LiveTable::new(),
             ranges: SpinLock::new(Ranges::new()),
@@ -164,6 +167,9 @@ impl Recorder {
         let first_records = || {
             self.threads.start(&self.file)?;
             self.stacks.start(&self.file, node_budget)?;
+            if self.holds_native_stacks() {
+                self.native.start(&self.file)?;
+            }
             let unknown = RawText {
                 bytes: b"<code table full>",
                 kind: 1,
@@ -334,7 +340,7 @@ impl Recorder {
         })
     }
 
-    /// Number of the stack that is this frame on top of `parent`.
+    /// Number of the stack that is this frame on top of `parent`. `code` may have [`ENTERED`] in it.
     ///
     /// # Errors
     /// No room.
@@ -360,6 +366,67 @@ impl Recorder {
         let _growth = self.growth.lock();
         self.stacks
             .intern(&self.file, parent, code, last_instruction)
+    }
+
+    /// Are native stacks to be recorded?
+    #[must_use]
+    pub fn holds_native_stacks(&self) -> bool {
+        let identity = self.file.identity();
+        identity.is_some_and(heaptide_format::Identity::holds_native_stacks)
+    }
+
+    /// Number of a loaded object; `None` where there is no room for more.
+    ///
+    /// # Errors
+    /// No room in the capture.
+    pub fn module(&self, object: &LoadedObject<'_>) -> Result<Option<u32>, Stop> {
+        let _growth = self.growth.lock();
+        self.native.module(&self.file, &self.definitions, object)
+    }
+
+    /// Number of the native stack that is the frame at `address` of `module` on top of `parent`; that of `parent` where
+    /// there are too many.
+    ///
+    /// # Errors
+    /// No room.
+    #[inline]
+    pub fn native_node(&self, parent: u32, module: u32, address: u64) -> Result<u32, Stop> {
+        let node = NativeNode {
+            parent,
+            module,
+            address,
+        };
+        match self.native.find(&node) {
+            Some(node) => Ok(node),
+            None => self.new_native_node(node),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn new_native_node(&self, node: NativeNode) -> Result<u32, Stop> {
+        let _growth = self.growth.lock();
+        self.native.intern(&self.file, node, self.stacks.budget())
+    }
+
+    /// Number of the stack that is a Python stack together with a native one; that of the Python stack where there are too
+    /// many.
+    ///
+    /// # Errors
+    /// No room.
+    #[inline]
+    pub fn combined(&self, python: u32, native: u32) -> Result<u32, Stop> {
+        match self.stacks.find_combined(python, native) {
+            Some(node) => Ok(node),
+            None => self.new_combined(python, native),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn new_combined(&self, python: u32, native: u32) -> Result<u32, Stop> {
+        let _growth = self.growth.lock();
+        self.stacks.intern_combined(&self.file, python, native)
     }
 
     // ---- events -------------------------------------------------------------------------------

@@ -5,9 +5,12 @@ mod stream;
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use heaptide_format::{NO_CODE, NODE_OVERFLOW, NODE_ROOT, Node, SegmentKind};
+use heaptide_format::{
+    NATIVE_ROOT, NO_CODE, NODE_COMBINED, NODE_ENTRY, NODE_OVERFLOW, NODE_ROOT, Node, SegmentKind,
+};
 
-use self::entry::{Entry, Frame, NUMBER_BITS};
+pub use self::entry::ENTERED;
+use self::entry::{COMBINED, Entry, Frame, NUMBER_BITS};
 use self::stream::NodeStream;
 use crate::file::{CaptureFile, Stop};
 use crate::hash::mix;
@@ -139,7 +142,7 @@ impl Stacks {
         if let Some(found) = self.find(file, parent, code, last_instruction) {
             return Ok(found);
         }
-        let budget = self.budget.load(Ordering::Relaxed);
+        let budget = self.budget();
         let used = self.nodes.len();
         if used >= budget / 4 * 3 {
             if let Some(earlier) = self.fold(file, parent, code, last_instruction)? {
@@ -152,9 +155,9 @@ impl Stacks {
         }
         let node = Node {
             parent,
-            code,
+            code: code & !ENTERED,
             last_instruction,
-            flags: 0,
+            flags: if code & ENTERED == 0 { 0 } else { NODE_ENTRY },
         };
         let Some(number) = self.push(file, node)? else {
             return Ok(NODE_OVERFLOW);
@@ -177,18 +180,66 @@ impl Stacks {
                 }
             }
         } else {
-            self.index.insert(
-                file,
-                hash(parent, code, last_instruction),
-                number,
-                |other| {
-                    // SAFETY: as in `find`.
-                    let entry = unsafe { self.entry(other) };
-                    hash(entry.parent(), entry.code(), entry.last_instruction())
-                },
-            )?;
+            self.add_to_index(file, number)?;
         }
         Ok(number)
+    }
+
+    /// The node of a Python stack together with a native one, if they have been seen together.
+    #[inline]
+    pub(crate) fn find_combined(&self, python: u32, native: u32) -> Option<u32> {
+        if native == NATIVE_ROOT || python == NODE_OVERFLOW {
+            return Some(python);
+        }
+        let frame = Frame::combined(native);
+        self.index.find(hash_combined(python, native), |number| {
+            // SAFETY: as in `find`.
+            let entry = unsafe { self.entry(number) };
+            entry.parent() == python && entry.is_of(frame).0
+        })
+    }
+
+    /// The node of a Python stack together with a native one, made if need be. Under the growth lock. When the budget is
+    /// used up the Python stack stands alone.
+    pub(crate) fn intern_combined(
+        &self,
+        file: &CaptureFile,
+        python: u32,
+        native: u32,
+    ) -> Result<u32, Stop> {
+        if let Some(found) = self.find_combined(python, native) {
+            return Ok(found);
+        }
+        if self.nodes.len() >= self.budget() {
+            count_fold(file);
+            return Ok(python);
+        }
+        let node = Node {
+            parent: python,
+            code: native,
+            last_instruction: 0,
+            flags: NODE_COMBINED,
+        };
+        let Some(number) = self.push(file, node)? else {
+            return Ok(python);
+        };
+        // Not among the callees, which are looked through for frames.
+        self.add_to_index(file, number)?;
+        Ok(number)
+    }
+
+    fn add_to_index(&self, file: &CaptureFile, number: u32) -> Result<(), Stop> {
+        let hash = |number: u32| {
+            // SAFETY: as in `find`.
+            let entry = unsafe { self.entry(number) };
+            hash(entry.parent(), entry.code(), entry.last_instruction())
+        };
+        self.index.insert(file, hash(number), number, hash)
+    }
+
+    /// How many nodes there may be.
+    pub(crate) fn budget(&self) -> u32 {
+        self.budget.load(Ordering::Relaxed)
     }
 
     fn push(&self, file: &CaptureFile, node: Node) -> Result<Option<u32>, Stop> {
@@ -276,4 +327,9 @@ fn hash(parent: u32, code: u32, last_instruction: i32) -> u64 {
         u64::from(parent) << 32 | u64::from(code),
         u64::from(last_instruction as u32),
     )
+}
+
+#[inline]
+fn hash_combined(python: u32, native: u32) -> u64 {
+    hash(python, COMBINED, native.cast_signed())
 }

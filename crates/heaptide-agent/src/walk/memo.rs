@@ -4,6 +4,7 @@ use heaptide_cpython::{Family, Holder, Layout, RawFrame};
 use heaptide_format::NODE_ROOT;
 use heaptide_recorder::Mapping;
 
+use super::watch::Watch;
 use crate::known_nodes::{KNOWN_NODES, KnownNode};
 
 /// Frames there is room for at first.
@@ -20,10 +21,15 @@ pub(super) struct Step {
     pub(super) instruction: usize,
 }
 
+/// In [`Detail::code`], as objects are aligned: the interpreter was entered from C for the frame. Set only where native
+/// stacks are recorded.
+pub(super) const ENTERED_BIT: usize = 1;
+
 /// What else there is to a remembered frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct Detail {
+    /// Address of the code object; see [`ENTERED_BIT`].
     pub(super) code: usize,
     /// Offset of the instruction in the byte code.
     pub(super) offset: i32,
@@ -51,17 +57,18 @@ impl Entry {
     /// # Safety
     /// `raw` was read from `frame`, which is on the stack and shown, and `F` and `layout` fit.
     #[inline(always)]
-    pub(super) unsafe fn new<F: Family>(
+    pub(super) unsafe fn new<F: Family, W: Watch<F>>(
         layout: &Layout,
         frame: *const u8,
         raw: &RawFrame,
         own_copy: u32,
     ) -> Self {
         // SAFETY: the caller's promise.
-        let (offset, depends_on_owner) = unsafe {
+        let (offset, depends_on_owner, code) = unsafe {
             (
                 F::last_instruction(layout, raw),
                 F::depends_on_owner(layout, raw),
+                marked_code::<F, W>(layout, frame, raw.previous, raw.code),
             )
         };
         // The copy of a thread that has ended is freed while its code object lives.
@@ -78,7 +85,7 @@ impl Entry {
                 },
             },
             detail: Detail {
-                code: raw.code as usize,
+                code,
                 offset,
                 node: NODE_ROOT,
             },
@@ -89,6 +96,25 @@ impl Entry {
     #[inline(always)]
     pub(super) fn equals(&self, step: &Step, detail: &Detail) -> bool {
         self.step == *step && self.detail.code == detail.code && self.detail.offset == detail.offset
+    }
+}
+
+/// What [`Detail::code`] is for a frame with this code and caller.
+///
+/// # Safety
+/// `frame` is on this thread's stack and shown, `previous` was read from it, and `F` and `layout` fit.
+#[inline(always)]
+pub(super) unsafe fn marked_code<F: Family, W: Watch<F>>(
+    layout: &Layout,
+    frame: *const u8,
+    previous: *const u8,
+    code: *const u8,
+) -> usize {
+    // SAFETY: the caller's promise.
+    if W::ENTRIES && unsafe { F::is_entry(layout, frame, previous) } {
+        code.addr() | ENTERED_BIT
+    } else {
+        code.addr()
     }
 }
 

@@ -4,6 +4,9 @@ use heaptide_cpython::{Layout, Marking, Marks, NewestChunk, Waits};
 
 /// What a walk asks of the frames that it passes.
 pub(super) trait Watch<F> {
+    /// Whether it matters, and is looked at, for which frames the interpreter was entered from C.
+    const ENTRIES: bool = false;
+
     /// Has the frame been on the stack since it was remembered? If not, what can be done is done for the
     /// question to be answered next time.
     ///
@@ -17,6 +20,18 @@ pub(super) trait Watch<F> {
 pub(super) struct NoMarks;
 
 impl<F> Watch<F> for NoMarks {
+    #[inline(always)]
+    unsafe fn has_stayed(&self, _layout: &Layout, _callee: *const u8, _frame: *const u8) -> bool {
+        false
+    }
+}
+
+/// Nothing, where native stacks are recorded, too.
+pub(super) struct Entries;
+
+impl<F> Watch<F> for Entries {
+    const ENTRIES: bool = true;
+
     #[inline(always)]
     unsafe fn has_stayed(&self, _layout: &Layout, _callee: *const u8, _frame: *const u8) -> bool {
         false

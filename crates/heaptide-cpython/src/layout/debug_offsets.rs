@@ -131,6 +131,7 @@ impl DebugOffsets {
                 code: offset(self.frame_executable, 8)?,
                 instruction: offset(self.frame_instr_ptr, 8)?,
                 owner: offset(self.frame_owner, 1)?,
+                entry: 0,
                 locals: offset(self.frame_localsplus, 8)?,
             },
             code: CodeLayout {

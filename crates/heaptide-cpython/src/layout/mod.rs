@@ -53,6 +53,8 @@ pub struct FrameLayout {
     pub instruction: u32,
     /// `owner`, one byte. Zero where there is none (3.9, 3.10).
     pub owner: u32,
+    /// `is_entry`, one byte. Zero where there is none (all versions but 3.11).
+    pub entry: u32,
     /// `f_localsplus` or `localsplus`.
     pub locals: u32,
 }

@@ -14,6 +14,7 @@ pub(super) const LAYOUT: Layout = Layout {
         code: 32,
         instruction: 96,
         owner: 0,
+        entry: 0,
         locals: 352,
     },
     code: CodeLayout {

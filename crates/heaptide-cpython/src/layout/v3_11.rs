@@ -14,6 +14,7 @@ pub(super) const LAYOUT: Layout = Layout {
         code: 32,
         instruction: 56,
         owner: 69,
+        entry: 68,
         locals: 72,
     },
     code: CodeLayout {

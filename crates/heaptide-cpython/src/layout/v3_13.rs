@@ -14,6 +14,7 @@ pub(super) const LAYOUT: Layout = Layout {
         code: 0,
         instruction: 56,
         owner: 70,
+        entry: 0,
         locals: 72,
     },
     code: CodeLayout {

@@ -14,6 +14,7 @@ pub(super) const LAYOUT: Layout = Layout {
         code: 0,
         instruction: 56,
         owner: 74,
+        entry: 0,
         locals: 80,
     },
     code: CodeLayout {

@@ -16,6 +16,7 @@ pub(super) const LAYOUT: Layout = Layout {
         code: 0,
         instruction: 56,
         owner: 78,
+        entry: 0,
         locals: 80,
     },
     code: CodeLayout {

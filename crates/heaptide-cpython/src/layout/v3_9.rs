@@ -14,6 +14,7 @@ pub(super) const LAYOUT: Layout = Layout {
         code: 32,
         instruction: 104,
         owner: 0,
+        entry: 0,
         locals: 360,
     },
     code: CodeLayout {

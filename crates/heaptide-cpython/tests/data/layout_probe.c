@@ -62,6 +62,9 @@ static void frames(void)
     FIELD("frame.previous", _PyInterpreterFrame, previous);
     FIELD("frame.owner", _PyInterpreterFrame, owner);
     FIELD("frame.locals", _PyInterpreterFrame, localsplus);
+#  if PY_VERSION_HEX < 0x030C0000
+    FIELD("frame.entry", _PyInterpreterFrame, is_entry);
+#  endif
 #  if PY_VERSION_HEX < 0x030D0000
     FIELD("frame.code", _PyInterpreterFrame, f_code);
     FIELD("frame.instruction", _PyInterpreterFrame, prev_instr);
@@ -93,9 +96,6 @@ static void marks(void)
     FIELD("mark.field", _PyInterpreterFrame, f_locals);
 #else
     FIELD("wait.stack_top", _PyInterpreterFrame, stacktop);
-#  if PY_VERSION_HEX < 0x030C0000
-    FIELD("wait.entry", _PyInterpreterFrame, is_entry);
-#  endif
 #endif
 }
 
