@@ -23,7 +23,7 @@ use heaptide_recorder::{ENTERED, Stop};
 
 pub(crate) use self::memo::Memo;
 use self::memo::{Detail, ENTERED_BIT, Entry, Step, marked_code};
-use self::watch::{Entries, Marked, NoMarks, StartOfChunk, Waiting, Watch};
+use self::watch::{AnyWatch, Entries, Marked, NoMarks, StartOfChunk, Waiting, Watch};
 use crate::early_stop::{self, EarlyStop};
 use crate::known_nodes;
 use crate::thread::ThreadState;
@@ -77,34 +77,26 @@ fn python_stack<const ENTRIES: bool>(state: &mut ThreadState) -> Result<u32, Sto
     let generation = code::generation();
     state.memo.be_of(generation);
     let layout = &interpreter.layout;
-    if ENTRIES {
-        // SAFETY: `top` is the innermost frame of this thread, which stands still while it is in here, and `python` is the
-        // state that has it.
-        let node = unsafe {
-            if layout.family == FrameFamily::WithoutGil {
-                state.memo.be_of_holder(Holder::of(layout, python));
-            }
-            any_walk(layout, &Entries, top, &mut state.memo)
-        }?;
-        after_walk(state, layout, node);
-        return Ok(node);
-    }
     let (early_stop, is_checked) = early_stop::mode();
     // SAFETY: `top` is the innermost frame of this thread, which stands still while it is in here, and
     // `python` is the state that has it.
     let node = unsafe {
         match early_stop {
-            EarlyStop::AtChunks(stacks) => chunk_walk(stacks, layout, python, top, &mut state.memo),
-            EarlyStop::AtWaits(waits, stacks) => {
-                waiting_walk(waits, stacks, layout, python, top, &mut state.memo)
+            EarlyStop::AtChunks(stacks) => {
+                chunk_walk::<ENTRIES>(stacks, layout, python, top, &mut state.memo)
             }
-            EarlyStop::AtFrames(marks) => early_walk(marks, layout, python, top, &mut state.memo),
-            EarlyStop::Nowhere => whole_walk(layout, top, &mut state.memo),
+            EarlyStop::AtWaits(waits, stacks) => {
+                waiting_walk::<ENTRIES>(waits, stacks, layout, python, top, &mut state.memo)
+            }
+            EarlyStop::AtFrames(marks) => {
+                early_walk::<ENTRIES>(marks, layout, python, top, &mut state.memo)
+            }
+            EarlyStop::Nowhere => whole_walk::<ENTRIES>(layout, top, &mut state.memo),
             EarlyStop::InParallel(stacks) => {
                 let holder = Holder::of(layout, python);
                 state.memo.be_of_holder(holder);
                 state.whole.be_of_holder(holder);
-                parallel_walk(stacks, layout, python, top, &mut state.memo)
+                parallel_walk::<ENTRIES>(stacks, layout, python, top, &mut state.memo)
             }
         }
     }?;
@@ -112,7 +104,7 @@ fn python_stack<const ENTRIES: bool>(state: &mut ThreadState) -> Result<u32, Sto
         state.whole.be_of(generation);
         // SAFETY: as above.
         early_stop::compared(node, unsafe {
-            checking_walk(layout, top, &mut state.whole)
+            checking_walk::<ENTRIES>(layout, top, &mut state.whole)
         }?);
     }
     after_walk(state, layout, node);
@@ -152,13 +144,7 @@ fn page_faults() -> u64 {
 /// # Safety
 /// `top` is the innermost frame of this thread, and `layout` is its interpreter's.
 #[inline(always)]
-unsafe fn any_walk<
-    W: Watch<Family39>
-        + Watch<Family311>
-        + Watch<Family313>
-        + Watch<FamilyWithoutGil<true>>
-        + Watch<FamilyWithoutGil<false>>,
->(
+unsafe fn any_walk<W: AnyWatch>(
     layout: &Layout,
     watch: &W,
     top: *const u8,
@@ -175,12 +161,31 @@ unsafe fn any_walk<
     }
 }
 
+/// # Safety
+/// As [`any_walk`].
+#[inline(always)]
+unsafe fn watched_walk<const ENTRIES: bool, W: AnyWatch>(
+    layout: &Layout,
+    watch: W,
+    top: *const u8,
+    memo: &mut Memo,
+) -> Result<u32, Stop> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if ENTRIES {
+            any_walk(layout, &Entries(watch), top, memo)
+        } else {
+            any_walk(layout, &watch, top, memo)
+        }
+    }
+}
+
 /// In an interpreter without the GIL, by a memo that knows the holder.
 ///
 /// # Safety
 /// As [`any_walk`].
 #[inline(never)]
-unsafe fn walk_without_gil<W: Watch<FamilyWithoutGil<true>> + Watch<FamilyWithoutGil<false>>>(
+unsafe fn walk_without_gil<W: AnyWatch>(
     layout: &Layout,
     watch: &W,
     top: *const u8,
@@ -201,7 +206,7 @@ unsafe fn walk_without_gil<W: Watch<FamilyWithoutGil<true>> + Watch<FamilyWithou
 /// # Safety
 /// As [`chunk_walk`].
 #[inline(never)]
-unsafe fn parallel_walk(
+unsafe fn parallel_walk<const ENTRIES: bool>(
     stacks: Option<&Stacks>,
     layout: &Layout,
     python: *const u8,
@@ -211,8 +216,8 @@ unsafe fn parallel_walk(
     // SAFETY: the caller's promise.
     unsafe {
         match stacks {
-            Some(stacks) => chunk_walk(stacks, layout, python, top, memo),
-            None => whole_walk(layout, top, memo),
+            Some(stacks) => chunk_walk::<ENTRIES>(stacks, layout, python, top, memo),
+            None => whole_walk::<ENTRIES>(layout, top, memo),
         }
     }
 }
@@ -220,17 +225,25 @@ unsafe fn parallel_walk(
 /// # Safety
 /// As [`any_walk`].
 #[inline(never)]
-unsafe fn whole_walk(layout: &Layout, top: *const u8, memo: &mut Memo) -> Result<u32, Stop> {
+unsafe fn whole_walk<const ENTRIES: bool>(
+    layout: &Layout,
+    top: *const u8,
+    memo: &mut Memo,
+) -> Result<u32, Stop> {
     // SAFETY: the caller's promise.
-    unsafe { any_walk(layout, &NoMarks, top, memo) }
+    unsafe { watched_walk::<ENTRIES, _>(layout, NoMarks, top, memo) }
 }
 
 /// # Safety
 /// As [`any_walk`].
 #[cold]
-unsafe fn checking_walk(layout: &Layout, top: *const u8, memo: &mut Memo) -> Result<u32, Stop> {
+unsafe fn checking_walk<const ENTRIES: bool>(
+    layout: &Layout,
+    top: *const u8,
+    memo: &mut Memo,
+) -> Result<u32, Stop> {
     // SAFETY: the caller's promise.
-    unsafe { whole_walk(layout, top, memo) }
+    unsafe { whole_walk::<ENTRIES>(layout, top, memo) }
 }
 
 /// A walk that ends at the start of the newest chunk of the thread's stack, if that was there at the last
@@ -239,7 +252,7 @@ unsafe fn checking_walk(layout: &Layout, top: *const u8, memo: &mut Memo) -> Res
 /// # Safety
 /// As [`any_walk`]; `python` is the thread state that has the frame.
 #[inline(always)]
-unsafe fn chunk_walk(
+unsafe fn chunk_walk<const ENTRIES: bool>(
     stacks: &Stacks,
     layout: &Layout,
     python: *const u8,
@@ -251,9 +264,9 @@ unsafe fn chunk_walk(
         if memo.length >= DEEP
             && let Some(chunk) = stacks.newest(python, memo.mark())
         {
-            any_walk(layout, &StartOfChunk(chunk), top, memo)
+            watched_walk::<ENTRIES, _>(layout, StartOfChunk(chunk), top, memo)
         } else {
-            any_walk(layout, &NoMarks, top, memo)
+            watched_walk::<ENTRIES, _>(layout, NoMarks, top, memo)
         }
     }
 }
@@ -264,7 +277,7 @@ unsafe fn chunk_walk(
 /// # Safety
 /// As [`chunk_walk`], of an interpreter whose frames are [`FrameFamily::V3_11`].
 #[inline(always)]
-unsafe fn waiting_walk(
+unsafe fn waiting_walk<const ENTRIES: bool>(
     waits: &Waits,
     stacks: &Stacks,
     layout: &Layout,
@@ -275,7 +288,7 @@ unsafe fn waiting_walk(
     // SAFETY: the caller's promise.
     unsafe {
         if !waits.are_valid(python) {
-            return whole_walk(layout, top, memo);
+            return whole_walk::<ENTRIES>(layout, top, memo);
         }
         let mark = memo.mark();
         let chunk = (memo.length >= DEEP)
@@ -283,7 +296,11 @@ unsafe fn waiting_walk(
             .flatten()
             .map(StartOfChunk);
         let watch = Waiting { waits, mark, chunk };
-        walk::<Family311, _>(layout, &watch, top, memo)
+        if ENTRIES {
+            walk::<Family311, _>(layout, &Entries(watch), top, memo)
+        } else {
+            walk::<Family311, _>(layout, &watch, top, memo)
+        }
     }
 }
 
@@ -293,7 +310,7 @@ unsafe fn waiting_walk(
 /// # Safety
 /// As [`any_walk`]; `python` is the thread state that has the frame.
 #[inline(never)]
-unsafe fn early_walk(
+unsafe fn early_walk<const ENTRIES: bool>(
     marks: &Marks,
     layout: &Layout,
     python: *const u8,
@@ -303,9 +320,9 @@ unsafe fn early_walk(
     // SAFETY: the caller's promise; `pthread_self` takes nothing and keeps nothing.
     unsafe {
         if !marks.are_valid(layout, python, libc::pthread_self()) {
-            return whole_walk(layout, top, memo);
+            return whole_walk::<ENTRIES>(layout, top, memo);
         }
-        any_walk(layout, &Marked { marks, python }, top, memo)
+        watched_walk::<ENTRIES, _>(layout, Marked { marks, python }, top, memo)
     }
 }
 

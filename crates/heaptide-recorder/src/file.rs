@@ -19,7 +19,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use crate::heap::Heap;
 use crate::lock::SpinLock;
-use crate::residency::Residency;
+use crate::residency::{MOST_RESIDENT_BYTES, MOST_RESIDENT_NATIVE_BYTES, Residency};
 
 /// Tracking can go on no longer; the reason is in the header, and nothing more may be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -467,7 +467,14 @@ impl CaptureFile {
             (address as usize, window.mapped.load(Ordering::Relaxed))
         });
         let page = self.page.load(Ordering::Relaxed);
-        self.residency.limit(windows, page, |(start, bytes)| {
+        let has_native =
+            (self.identity()).is_some_and(heaptide_format::Identity::holds_native_stacks);
+        let most = if has_native {
+            MOST_RESIDENT_NATIVE_BYTES
+        } else {
+            MOST_RESIDENT_BYTES
+        };
+        self.residency.limit(most, windows, page, |(start, bytes)| {
             // SAFETY: a part of a window that is mapped.
             unsafe { drop_pages(start as *mut u8, bytes) };
         });

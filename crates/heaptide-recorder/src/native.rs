@@ -1,12 +1,15 @@
 //! Native stacks: a trie of return addresses, and the loaded objects that they are in.
 
-use heaptide_format::{BUILD_ID_BYTES, Module, NATIVE_ROOT, NO_MODULE, NativeNode, SegmentKind};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use heaptide_format::{Module, NATIVE_ROOT, NO_MODULE, NativeNode, SegmentKind};
 
 use crate::definitions::{Definitions, RawText};
 use crate::file::{CaptureFile, Stop};
 use crate::hash::mix;
 use crate::index::Index;
 use crate::pool::Pool;
+use crate::stacks::CHAIN;
 
 /// A loaded object.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +22,21 @@ pub struct LoadedObject<'a> {
     pub build_id: &'a [u8],
 }
 
+/// Callees of a node in a chain, as in [`crate::stacks`]; 0: none.
+struct Link {
+    /// The first callee; above [`NUMBER_BITS`] how many there are in the chain.
+    callees: AtomicU32,
+    /// The next callee of the same caller.
+    sibling: AtomicU32,
+}
+
+const NUMBER_BITS: u32 = 22;
+const NUMBER: u32 = (1 << NUMBER_BITS) - 1;
+
 pub(crate) struct Native {
     nodes: Pool<NativeNode, 12, 1024>,
+    links: Pool<Link, 12, 1024>,
+    /// Callees beyond those in chains.
     index: Index,
     modules: Pool<Module, 6, 1024>,
 }
@@ -29,6 +45,7 @@ impl Native {
     pub(crate) const fn new() -> Self {
         Self {
             nodes: Pool::new(SegmentKind::NativeFrames),
+            links: Pool::new(SegmentKind::Scratch),
             index: Index::new(),
             modules: Pool::new(SegmentKind::Modules),
         }
@@ -41,7 +58,27 @@ impl Native {
             module: NO_MODULE,
             address: 0,
         };
-        self.nodes.push(file, root).map(|_| ())
+        self.push(file, root).map(|_| ())
+    }
+
+    fn push(&self, file: &CaptureFile, node: NativeNode) -> Result<Option<u32>, Stop> {
+        if self.nodes.len() == self.nodes.capacity() {
+            return Ok(None);
+        }
+        let link = Link {
+            callees: AtomicU32::new(0),
+            sibling: AtomicU32::new(0),
+        };
+        self.links.push(file, link)?;
+        self.nodes.push(file, node)
+    }
+
+    /// # Safety
+    /// A node has this number.
+    #[inline(always)]
+    unsafe fn link(&self, number: u32) -> &Link {
+        // SAFETY: every node has one under its number.
+        unsafe { &*self.links.get(number) }
     }
 
     /// The node of this frame, if it has been seen on this caller.
@@ -54,21 +91,26 @@ impl Native {
     }
 
     /// The node of this frame, made if need be; the caller's where there is no room for more. Under the growth lock.
-    pub(crate) fn intern(
-        &self,
-        file: &CaptureFile,
-        node: NativeNode,
-        budget: u32,
-    ) -> Result<u32, Stop> {
+    pub(crate) fn intern(&self, file: &CaptureFile, node: NativeNode) -> Result<u32, Stop> {
         if let Some(found) = self.find(&node) {
             return Ok(found);
         }
-        if self.nodes.len() >= budget {
-            return Ok(node.parent);
-        }
-        let Some(number) = self.nodes.push(file, node)? else {
+        let Some(number) = self.push(file, node)? else {
             return Ok(node.parent);
         };
+        // SAFETY: all are numbers of nodes.
+        unsafe {
+            let callees = &self.link(node.parent).callees;
+            let before = callees.load(Ordering::Relaxed);
+            let (first, count) = (before & NUMBER, before >> NUMBER_BITS);
+            if count < CHAIN {
+                // The newest first: what is called once is often called again soon. Who finds it finds what was stored before.
+                self.link(number).sibling.store(first, Ordering::Relaxed);
+                let after = (count + 1) << NUMBER_BITS | number;
+                callees.store(after, Ordering::Release);
+                return Ok(number);
+            }
+        }
         self.index.insert(file, hash(&node), number, |other| {
             // SAFETY: as in `find`.
             hash(unsafe { &*self.nodes.get(other) })
@@ -110,7 +152,7 @@ impl Native {
     }
 }
 
-const _: () = assert!(BUILD_ID_BYTES == 32);
+const _: () = assert!(1 << NUMBER_BITS >= (1 << 12) * 1024u32 && CHAIN < 1 << (32 - NUMBER_BITS));
 
 #[inline]
 fn hash(node: &NativeNode) -> u64 {

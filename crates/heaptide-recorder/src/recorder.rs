@@ -406,7 +406,7 @@ impl Recorder {
     #[inline(never)]
     fn new_native_node(&self, node: NativeNode) -> Result<u32, Stop> {
         let _growth = self.growth.lock();
-        self.native.intern(&self.file, node, self.stacks.budget())
+        self.native.intern(&self.file, node)
     }
 
     /// Number of the stack that is a Python stack together with a native one; that of the Python stack where there are too

@@ -14,11 +14,15 @@ use rustix::fs::{Mode, OFlags};
 /// Below this size the capture is left resident: trimming would save nothing worth a page fault.
 const TRIM_FROM_BYTES: usize = 3 << 20;
 /// How much of the capture may become resident before it is let go.
-const MOST_RESIDENT_BYTES: usize = 8 << 20;
+pub(crate) const MOST_RESIDENT_BYTES: usize = 8 << 20;
+/// The same with native stacks: there are many times as many stacks, and each event finds its own among them.
+pub(crate) const MOST_RESIDENT_NATIVE_BYTES: usize = 32 << 20;
 /// Between two looks at what is ours the pages of all files must have become more by this much at least.
 const LOOK_STEP_BYTES: usize = 1 << 20;
-/// So much is let go at once.
-const LET_GO_BYTES: usize = MOST_RESIDENT_BYTES / 4;
+/// So much is let go at once, where `most` may be resident.
+const fn let_go_bytes(most: usize) -> usize {
+    most / 4
+}
 /// Pages are counted and let go by slices of the capture.
 const SLICE_BYTES: usize = 512 << 10;
 /// The pages of captures with more slices are not counted: that would take as long as to fault them in.
@@ -49,9 +53,10 @@ impl Residency {
         }
     }
 
-    /// Lets some of the capture, which is these ranges, go if much of it is resident.
+    /// Lets some of the capture, which is these ranges, go if `most` bytes of it are resident.
     pub(crate) fn limit(
         &self,
+        most: usize,
         ranges: impl Iterator<Item = Range> + Clone,
         page: usize,
         let_go: impl Fn(Range),
@@ -66,7 +71,7 @@ impl Residency {
             && resident < look_from
         {
             // The program has let go of files; what is ours may grow as much as ever, and no more.
-            let lower = look_from.min(resident + MOST_RESIDENT_BYTES);
+            let lower = look_from.min(resident + most);
             self.look_from.store(lower, Ordering::Relaxed);
             return;
         }
@@ -80,19 +85,18 @@ impl Residency {
         let Some((resident, mut ours)) = resident.zip(counted) else {
             ranges.for_each(let_go);
             let left = resident_file_bytes(page).unwrap_or(0);
-            self.look_from
-                .store(left + MOST_RESIDENT_BYTES, Ordering::Relaxed);
+            self.look_from.store(left + most, Ordering::Relaxed);
             return;
         };
         let before = ours;
-        if ours >= MOST_RESIDENT_BYTES {
+        if ours >= most {
             let first = self.next_slice.load(Ordering::Relaxed);
             let count = slices.clone().count();
             let first = if first < count { first } else { 0 };
             let from_first = slices.clone().enumerate().skip(first);
             let round = from_first.chain(slices.enumerate().take(first));
             for (number, slice) in round {
-                if ours + LET_GO_BYTES <= before {
+                if ours + let_go_bytes(most) <= before {
                     break;
                 }
                 if present[number] > 0 {
@@ -102,7 +106,7 @@ impl Residency {
                 self.next_slice.store(number + 1, Ordering::Relaxed);
             }
         }
-        let room = MOST_RESIDENT_BYTES.saturating_sub(ours);
+        let room = most.saturating_sub(ours);
         let left = resident.saturating_sub(before - ours);
         self.look_from
             .store(left + room.max(LOOK_STEP_BYTES), Ordering::Relaxed);
@@ -241,7 +245,7 @@ mod tests {
         let limit = || {
             // The pages are not those of files; so a look is due whenever it is asked for.
             residency.look_from.store(0, Ordering::Relaxed);
-            residency.limit(ranges(), page, |(start, bytes)| {
+            residency.limit(MOST_RESIDENT_BYTES, ranges(), page, |(start, bytes)| {
                 gone.borrow_mut().push(start);
                 // SAFETY: our own mapping, of which nobody wants anything.
                 unsafe { rustix::mm::madvise(start as *mut _, bytes, Advice::LinuxDontNeed) }
@@ -256,7 +260,7 @@ mod tests {
                 large.touch(at);
             }
             let left = limit();
-            let most = MOST_RESIDENT_BYTES + page - LET_GO_BYTES;
+            let most = MOST_RESIDENT_BYTES + page - let_go_bytes(MOST_RESIDENT_BYTES);
             assert!((most - SLICE_BYTES..=most).contains(&left), "{left}");
         }
         let mut parts = gone.into_inner();
@@ -273,9 +277,14 @@ mod tests {
         let memory = Memory::new((MOST_SLICES + 1) * SLICE_BYTES);
         let residency = Residency::new();
         let gone = RefCell::new(Vec::new());
-        residency.limit(core::iter::once(memory.range()), page, |range| {
-            gone.borrow_mut().push(range);
-        });
+        residency.limit(
+            MOST_RESIDENT_BYTES,
+            core::iter::once(memory.range()),
+            page,
+            |range| {
+                gone.borrow_mut().push(range);
+            },
+        );
         assert_eq!(gone.into_inner(), [memory.range()]);
     }
 }

@@ -10,10 +10,9 @@ use heaptide_format::{
 };
 
 pub use self::entry::ENTERED;
-use self::entry::{COMBINED, Entry, Frame, NUMBER_BITS};
+use self::entry::{Entry, Frame, NUMBER_BITS};
 use self::stream::NodeStream;
 use crate::file::{CaptureFile, Stop};
-use crate::hash::mix;
 use crate::index::Index;
 use crate::pool::Pool;
 
@@ -36,7 +35,10 @@ pub(crate) struct Stacks {
     first_cells: Pool<AtomicU32, 12, 1024>,
     has_cells: AtomicBool,
     index: Index,
+    /// How many nodes there may be of frames.
     budget: AtomicU32,
+    /// How many nodes are combined ones.
+    combined: AtomicU32,
 }
 
 impl Stacks {
@@ -48,6 +50,7 @@ impl Stacks {
             has_cells: AtomicBool::new(false),
             index: Index::new(),
             budget: AtomicU32::new(0),
+            combined: AtomicU32::new(0),
         }
     }
 
@@ -89,8 +92,14 @@ impl Stacks {
             count_fold(file);
             return Some(earlier);
         }
-        let frame = Frame::new(code, last_instruction);
-        let mut child = parent_entry.children().0;
+        self.callee(parent, Frame::new(code, last_instruction))
+    }
+
+    /// The node on top of `parent` that is of this frame.
+    #[inline(always)]
+    fn callee(&self, parent: u32, frame: Frame) -> Option<u32> {
+        // SAFETY: `parent` is a node's number.
+        let mut child = unsafe { self.entry(parent) }.children().0;
         let mut length = 0;
         while child != 0 {
             // SAFETY: `child` is a node's number.
@@ -104,12 +113,11 @@ impl Stacks {
         if length < CHAIN {
             return None;
         }
-        self.index
-            .find(hash(parent, code, last_instruction), |number| {
-                // SAFETY: numbers in the index were given out by the pool.
-                let entry = unsafe { self.entry(number) };
-                entry.parent() == parent && entry.is_of(frame).0
-            })
+        self.index.find(frame.hash_on(parent), |number| {
+            // SAFETY: numbers in the index were given out by the pool.
+            let entry = unsafe { self.entry(number) };
+            entry.parent() == parent && entry.is_of(frame).0
+        })
     }
 
     /// The node of a frame that stood at `previous` and stands at `last_instruction` of the same code now, on the
@@ -143,7 +151,7 @@ impl Stacks {
             return Ok(found);
         }
         let budget = self.budget();
-        let used = self.nodes.len();
+        let used = self.nodes.len() - self.combined.load(Ordering::Relaxed);
         if used >= budget / 4 * 3 {
             if let Some(earlier) = self.fold(file, parent, code, last_instruction)? {
                 count_fold(file);
@@ -162,6 +170,12 @@ impl Stacks {
         let Some(number) = self.push(file, node)? else {
             return Ok(NODE_OVERFLOW);
         };
+        self.add_callee(file, parent, number)?;
+        Ok(number)
+    }
+
+    /// Makes a new node one of those on top of `parent`.
+    fn add_callee(&self, file: &CaptureFile, parent: u32, number: u32) -> Result<(), Stop> {
         // SAFETY: `parent` is a node's number.
         let (first, siblings) = unsafe { self.entry(parent) }.children();
         if siblings < CHAIN {
@@ -179,10 +193,14 @@ impl Stacks {
                     self.entry(parent).set_children(first, siblings + 1);
                 }
             }
-        } else {
-            self.add_to_index(file, number)?;
+            return Ok(());
         }
-        Ok(number)
+        let hash = |number: u32| {
+            // SAFETY: numbers in the index were given out by the pool.
+            let entry = unsafe { self.entry(number) };
+            entry.frame().hash_on(entry.parent())
+        };
+        self.index.insert(file, hash(number), number, hash)
     }
 
     /// The node of a Python stack together with a native one, if they have been seen together.
@@ -191,16 +209,11 @@ impl Stacks {
         if native == NATIVE_ROOT || python == NODE_OVERFLOW {
             return Some(python);
         }
-        let frame = Frame::combined(native);
-        self.index.find(hash_combined(python, native), |number| {
-            // SAFETY: as in `find`.
-            let entry = unsafe { self.entry(number) };
-            entry.parent() == python && entry.is_of(frame).0
-        })
+        self.callee(python, Frame::combined(native))
     }
 
-    /// The node of a Python stack together with a native one, made if need be. Under the growth lock. When the budget is
-    /// used up the Python stack stands alone.
+    /// The node of a Python stack together with a native one, made if need be. Under the growth lock. Where there is no
+    /// room for more the Python stack stands alone.
     pub(crate) fn intern_combined(
         &self,
         file: &CaptureFile,
@@ -210,7 +223,9 @@ impl Stacks {
         if let Some(found) = self.find_combined(python, native) {
             return Ok(found);
         }
-        if self.nodes.len() >= self.budget() {
+        // Room for all frames that there may be is left.
+        let combined = self.combined.load(Ordering::Relaxed);
+        if combined >= self.nodes.capacity() - self.budget() {
             count_fold(file);
             return Ok(python);
         }
@@ -223,22 +238,13 @@ impl Stacks {
         let Some(number) = self.push(file, node)? else {
             return Ok(python);
         };
-        // Not among the callees, which are looked through for frames.
-        self.add_to_index(file, number)?;
+        self.combined.store(combined + 1, Ordering::Relaxed);
+        self.add_callee(file, python, number)?;
         Ok(number)
     }
 
-    fn add_to_index(&self, file: &CaptureFile, number: u32) -> Result<(), Stop> {
-        let hash = |number: u32| {
-            // SAFETY: as in `find`.
-            let entry = unsafe { self.entry(number) };
-            hash(entry.parent(), entry.code(), entry.last_instruction())
-        };
-        self.index.insert(file, hash(number), number, hash)
-    }
-
-    /// How many nodes there may be.
-    pub(crate) fn budget(&self) -> u32 {
+    /// How many nodes there may be of frames.
+    fn budget(&self) -> u32 {
         self.budget.load(Ordering::Relaxed)
     }
 
@@ -319,17 +325,4 @@ fn count_fold(file: &CaptureFile) {
     if let Some(own) = file.own() {
         own.folded_stacks.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-#[inline]
-fn hash(parent: u32, code: u32, last_instruction: i32) -> u64 {
-    mix(
-        u64::from(parent) << 32 | u64::from(code),
-        u64::from(last_instruction as u32),
-    )
-}
-
-#[inline]
-fn hash_combined(python: u32, native: u32) -> u64 {
-    hash(python, COMBINED, native.cast_signed())
 }

@@ -1,6 +1,8 @@
 //! How a walk learns that a frame has been on the stack since it was remembered, so that it may end there.
 
-use heaptide_cpython::{Layout, Marking, Marks, NewestChunk, Waits};
+use heaptide_cpython::{
+    Family39, Family311, Family313, FamilyWithoutGil, Layout, Marking, Marks, NewestChunk, Waits,
+};
 
 /// What a walk asks of the frames that it passes.
 pub(super) trait Watch<F> {
@@ -26,16 +28,36 @@ impl<F> Watch<F> for NoMarks {
     }
 }
 
-/// Nothing, where native stacks are recorded, too.
-pub(super) struct Entries;
+/// As another, where native stacks are recorded, too.
+pub(super) struct Entries<W>(pub(super) W);
 
-impl<F> Watch<F> for Entries {
+impl<F, W: Watch<F>> Watch<F> for Entries<W> {
     const ENTRIES: bool = true;
 
     #[inline(always)]
-    unsafe fn has_stayed(&self, _layout: &Layout, _callee: *const u8, _frame: *const u8) -> bool {
-        false
+    unsafe fn has_stayed(&self, layout: &Layout, callee: *const u8, frame: *const u8) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.has_stayed(layout, callee, frame) }
     }
+}
+
+/// What can be asked about frames of all versions.
+pub(super) trait AnyWatch:
+    Watch<Family39>
+    + Watch<Family311>
+    + Watch<Family313>
+    + Watch<FamilyWithoutGil<true>>
+    + Watch<FamilyWithoutGil<false>>
+{
+}
+
+impl<W> AnyWatch for W where
+    W: Watch<Family39>
+        + Watch<Family311>
+        + Watch<Family313>
+        + Watch<FamilyWithoutGil<true>>
+        + Watch<FamilyWithoutGil<false>>
+{
 }
 
 /// Whether it begins the newest chunk of the stack, and that is still there.

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use heaptide_format::{NO_CODE, NODE_COMBINED, NODE_ENTRY, Node};
 
 use crate::definitions::MOST_DEFINITIONS;
+use crate::hash::mix;
 
 /// Enough for the number of any node.
 pub(crate) const NUMBER_BITS: u32 = 22;
@@ -17,7 +18,7 @@ const CODE: u32 = !(u32::MAX >> CODE_BITS);
 /// What stands for [`NO_CODE`].
 const NONE: u32 = (1 << (2 * CODE_BITS)) - 1;
 /// What stands in place of a code object in a combined node, whose native one is where frames have their instruction.
-pub(super) const COMBINED: u32 = NONE - 1;
+const COMBINED: u32 = NONE - 1;
 const FOLDED: u32 = 1 << NUMBER_BITS;
 /// The interpreter was entered from C for the frame. In the word of the sibling.
 const ENTRY: u32 = 1 << NUMBER_BITS;
@@ -66,6 +67,16 @@ impl Frame {
     pub(crate) fn combined(native: u32) -> Self {
         Self::new(COMBINED, native.cast_signed())
     }
+
+    /// Of the node of this frame on top of `parent`.
+    #[inline]
+    pub(crate) fn hash_on(self, parent: u32) -> u64 {
+        let code = u64::from(self.upper) << 32 | u64::from(self.lower);
+        mix(
+            code | u64::from(parent),
+            u64::from(self.last_instruction.cast_unsigned()),
+        )
+    }
 }
 
 impl Entry {
@@ -94,6 +105,14 @@ impl Entry {
             && sibling & (CODE | ENTRY) == frame.upper
             && parent & CODE == frame.lower;
         (is_same, sibling & NUMBER)
+    }
+
+    pub(crate) fn frame(&self) -> Frame {
+        Frame {
+            upper: self.sibling.load(Ordering::Relaxed) & (CODE | ENTRY),
+            lower: self.parent.load(Ordering::Relaxed) & CODE,
+            last_instruction: self.last_instruction,
+        }
     }
 
     #[inline(always)]
