@@ -1,9 +1,12 @@
 //! The table of live blocks: by address, open, in one piece of memory.
 //!
 //! A program hands out the same addresses again and again. So a block that is freed keeps its place, marked as
-//! dead: the next one at that address finds it at the first look, and nothing is ever moved. When too few empty
-//! places are left the table is built anew without the dead, larger if there is need: memory is proportional to
-//! what was live at once, and the work for that is spread over the addresses that have been new since.
+//! dead, for the next one at that address. A new block stands where the search for it begins: whatever was there,
+//! living or dead, changes places with it. So addresses that come back often, and young blocks, which are freed
+//! soonest, are found at the first look, and what is only kept is out of their way.
+//!
+//! When too few empty places are left the table is built anew without the dead, larger if there is need: memory is
+//! proportional to what was live at once, and the work for that is spread over the addresses that have been new since.
 
 use crate::heap::Block;
 
@@ -47,7 +50,6 @@ pub(crate) struct LiveTable {
     /// Places that are not empty: the living and the dead.
     used: usize,
     most_used: usize,
-    live: usize,
 }
 
 impl LiveTable {
@@ -61,15 +63,35 @@ impl LiveTable {
             shift: u64::BITS - places.trailing_zeros(),
             used: 0,
             most_used: most_used(places),
-            live: 0,
         }
+    }
+
+    /// Where the search for an address begins.
+    #[inline(always)]
+    fn home(&self, address: u64) -> usize {
+        (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
+            & (self.places.len() - 1)
+    }
+
+    /// The place where the search for an address begins, which is the address's own from now on, or empty when the
+    /// table does not have it.
+    #[inline(always)]
+    fn at_home(&mut self, address: u64) -> &mut Place {
+        let home = self.home(address);
+        let place = &self.places[home];
+        if place.address != address && place.block.entry != EMPTY {
+            // All places between the two are taken, so what stood here is found there.
+            let at = self.find(address);
+            self.places.swap(home, at);
+        }
+        &mut self.places[home]
     }
 
     /// The place of an address: the one that has it, or else the empty one where a search for it ends.
     #[inline(always)]
     fn find(&self, address: u64) -> usize {
         let mask = self.places.len() - 1;
-        let mut at = (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize;
+        let mut at = self.home(address);
         loop {
             // The mask changes nothing at first; after the last place comes the first one.
             let place = &self.places[at & mask];
@@ -83,14 +105,12 @@ impl LiveTable {
     /// Puts a block at an address, and gives the one that was there and lives.
     #[inline(always)]
     pub(crate) fn insert(&mut self, address: u64, block: Block) -> Option<Block> {
-        let at = self.find(address);
-        let place = &mut self.places[at];
+        let place = self.at_home(address);
         let entry = place.block.entry;
         if entry < DEAD {
             return Some(std::mem::replace(&mut place.block, block));
         }
         *place = Place { address, block };
-        self.live += 1;
         if entry == EMPTY {
             self.used += 1;
             if self.used > self.most_used {
@@ -110,7 +130,6 @@ impl LiveTable {
             return None;
         }
         block.entry = DEAD;
-        self.live -= 1;
         Some(removed)
     }
 
@@ -124,8 +143,9 @@ impl LiveTable {
     #[inline(never)]
     fn build_anew(&mut self) {
         // Half of what may be taken is free for new addresses then.
+        let live = self.blocks().count();
         let mut places = FEWEST_PLACES;
-        while most_used(places) < 2 * self.live {
+        while most_used(places) < 2 * live {
             places *= 2;
         }
         let mut table = Self::of(places);
@@ -135,7 +155,7 @@ impl LiveTable {
                 table.places[at] = *place;
             }
         }
-        (table.used, table.live) = (self.live, self.live);
+        table.used = live;
         *self = table;
     }
 }
@@ -162,14 +182,19 @@ mod tests {
                 _ => (random >> 20) % most * 16,
             };
             if random >> 60 < 9 {
+                let (places, used) = (table.places.len(), table.used);
                 let old = table.insert(address, Block::with_entry(round));
+                let built_anew = table.places.len() != places || table.used < used;
+                if !built_anew {
+                    let home = &table.places[table.home(address)];
+                    assert_eq!((home.address, home.block.entry), (address, round));
+                }
                 let expected = model.insert(address, round);
                 assert_eq!(old.map(|block| block.entry), expected);
             } else {
                 let old = table.remove(address).map(|block| block.entry);
                 assert_eq!(old, model.remove(&address));
             }
-            assert_eq!(table.live, model.len());
         }
         let mut left: Vec<u32> = table.blocks().map(|block| block.entry).collect();
         let mut expected: Vec<u32> = model.into_values().collect();
