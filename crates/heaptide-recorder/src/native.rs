@@ -84,10 +84,22 @@ impl Native {
     /// The node of this frame, if it has been seen on this caller.
     #[inline]
     pub(crate) fn find(&self, node: &NativeNode) -> Option<u32> {
-        // SAFETY: numbers in the index were given out by the pool.
-        (self.index).find(hash(node), |number| unsafe {
-            *self.nodes.get(number) == *node
-        })
+        // SAFETY: `parent` and all that is found in chains and in the index are numbers of nodes.
+        unsafe {
+            let mut callee = self.link(node.parent).callees.load(Ordering::Acquire) & NUMBER;
+            let mut length = 0;
+            while callee != 0 {
+                if *self.nodes.get(callee) == *node {
+                    return Some(callee);
+                }
+                callee = self.link(callee).sibling.load(Ordering::Acquire);
+                length += 1;
+            }
+            if length < CHAIN {
+                return None;
+            }
+            (self.index).find(hash(node), |number| *self.nodes.get(number) == *node)
+        }
     }
 
     /// The node of this frame, made if need be; the caller's where there is no room for more. Under the growth lock.

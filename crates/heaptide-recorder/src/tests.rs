@@ -8,9 +8,9 @@ use std::vec::Vec;
 use std::{format, thread};
 
 use heaptide_format::{
-    Allocator, Cell, CellKind, Decoder, Event, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, Mode,
-    Moment, NODE_FOLDED, NODE_OVERFLOW, NODE_ROOT, Node, NodeDecoder, NodeEntry,
-    SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader, SegmentKind, Site, Slot, State,
+    Allocator, Cell, CellKind, Decoder, Event, FEATURE_NATIVE_STACKS, FORMAT_VERSION, HEADER_BYTES,
+    Header, MAGIC, Mode, Moment, NODE_FOLDED, NODE_OVERFLOW, NODE_ROOT, Node, NodeDecoder,
+    NodeEntry, SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentHeader, SegmentKind, Site, Slot, State,
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -44,13 +44,22 @@ impl Fixture {
         Self::in_mode(Mode::Aggregated, node_budget)
     }
 
+    fn with_native_stacks() -> Self {
+        Self::with(Mode::Aggregated, 1 << 20, FEATURE_NATIVE_STACKS)
+    }
+
     fn in_mode(mode: Mode, node_budget: u32) -> Self {
+        Self::with(mode, node_budget, 0)
+    }
+
+    fn with(mode: Mode, node_budget: u32, features: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("capture.tide");
         let mut header = Header::new_zeroed();
         header.identity.magic = MAGIC;
         header.identity.version = FORMAT_VERSION;
         header.identity.mode = mode as u32;
+        header.identity.required_features = features;
         header.lifecycle.state = State::Armed as u32;
         header.lifecycle.allocated_end = HEADER_BYTES as u64;
         std::fs::write(&path, header.as_bytes()).unwrap();
@@ -879,4 +888,29 @@ fn threads_that_hand_blocks_around_leave_one_consistent_order() {
         }
     }
     assert_eq!(live.len(), held.lock().unwrap().len());
+}
+
+#[test]
+fn native_nodes_are_found_again() {
+    let fixture = Fixture::with_native_stacks();
+    let recorder = fixture.recorder;
+    let mut known = HashMap::new();
+    let mut state = 1u64;
+    for round in 0..200_000u64 {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let random = state >> 33;
+        // Some callers have many callees.
+        let parent = match random % 4 {
+            0 => 0,
+            1 => (random / 4 % 10).min(round / 2) as u32,
+            _ => (random / 4 % (known.len() as u64 + 1)) as u32,
+        };
+        let (module, address) = ((random % 3) as u32, random / 8 % 500);
+        let node = recorder.native_node(parent, module, address).unwrap();
+        let next = known.len() as u32 + 1;
+        let expected = *known.entry((parent, module, address)).or_insert(next);
+        assert_eq!(node, expected, "{round}");
+    }
 }
