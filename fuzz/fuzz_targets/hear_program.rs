@@ -39,7 +39,7 @@ fuzz_target!(|input: (bool, &[u8])| {
     let Ok(Some(hello)) = hello else {
         return;
     };
-    if let Ok(follower) = Follower::begin(stream, &hello, true) {
+    if let Ok(follower) = Follower::begin(stream, &hello, true, |_| {}) {
         while follower.is_active() {
             let _ = follower.snapshot();
         }

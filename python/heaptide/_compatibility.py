@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from heaptide._enums import SymbolicSupport
+from heaptide._heaptide import symbolic_support
 
 __all__ = ["get_symbolic_support", "greenlet_trace_function", "print_greenlet_warning"]
 
 
 def get_symbolic_support() -> SymbolicSupport:
-    """What this package can record of the interpreter's native functions: nothing, its captures have no native stacks.
-    Memray's looks for the symbols of the interpreter that it runs in."""
-    return SymbolicSupport.NONE
+    """What native stacks of this interpreter can tell: by the symbols of the function that evaluates Python, as in
+    Memray."""
+    return SymbolicSupport(symbolic_support())
 
 
 def greenlet_trace_function(event: str, args: Any) -> None:

@@ -35,9 +35,7 @@ def _usage_error(message: str) -> Exception:
 
 def _parser(name: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"%%{name}", description="Runs the cell and shows who allocated the memory.")
-    parser.add_argument(
-        "--native", action="store_true", help="record native stacks, too: not there yet, a warning says so"
-    )
+    parser.add_argument("--native", action="store_true", help="record the native functions of each stack, too")
     parser.add_argument(
         "--follow-fork", action="store_true", help="track forked children, each in a capture of its own"
     )

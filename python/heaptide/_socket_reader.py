@@ -34,6 +34,7 @@ class SocketReader:
         self._reader: Optional[LiveReader] = None
         self._command_line: Optional[str] = None
         self._pid: Optional[int] = None
+        self._has_native_traces = False
 
     def __repr__(self) -> str:
         return f"<heaptide.SocketReader port={self._port}{'' if self._reader else ' (not connected)'}>"
@@ -50,6 +51,7 @@ class SocketReader:
         self._reader = LiveReader(self._port, self._everything_sent)
         self._command_line = self._reader.command_line
         self._pid = self._reader.pid
+        self._has_native_traces = self._reader.has_native_traces
         return self
 
     def __exit__(
@@ -90,5 +92,5 @@ class SocketReader:
 
     @property
     def has_native_traces(self) -> bool:
-        """Whether native stacks are recorded: they are not."""
-        return False
+        """Whether native stacks are recorded; ``False`` before a connection."""
+        return self._has_native_traces

@@ -8,7 +8,6 @@ import operator
 import os
 import sys
 import sysconfig
-import warnings
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Optional, Union
@@ -36,7 +35,8 @@ class Tracker:
         file_name: The capture to write; the same as ``destination=FileDestination(file_name)``.
         destination: Where to write instead: a `FileDestination`, or a `SocketDestination`, with which the first reader
             is waited for when the tracker is made.
-        native_traces: Whether to record native stacks, too: not there yet, a ``RuntimeWarning`` says so.
+        native_traces: Whether to record which functions of C, C++ or Rust have allocated below the Python frames, too.
+            Takes more time and memory. Readers name the functions by the files that they are in: read where these are.
         memory_interval_ms: How many milliseconds lie between samples of the resident memory; 0: none are taken.
         follow_fork: Whether forked children are tracked as well, each in a capture ``<file_name>.<pid>``.
         trace_python_allocators: Whether to record every request to Python's own allocators. Always so in a Python
@@ -86,10 +86,6 @@ class Tracker:
             destination = FileDestination("", compress_on_exit=False)
         else:
             listen = None
-        if native_traces:
-            # All figures are right without them, so a program that asks for them need not be changed.
-            text = "heaptide does not record native stacks yet: stacks have the frames of Python only"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
         self._compress = destination.compress_on_exit
         self._buffered = destination.buffered
         self._tracking = Tracking(
@@ -99,6 +95,7 @@ class Tracker:
             overwrite=destination.overwrite,
             aggregated=file_format == FileFormat.AGGREGATED_ALLOCATIONS,
             memory_interval_ms=memory_interval_ms,
+            native_stacks=native_traces,
             # Without the GIL nothing of Python's objects is seen otherwise, be they large.
             trace_python_allocators=trace_python_allocators or not has_gil(),
             track_object_lifetimes=track_object_lifetimes,

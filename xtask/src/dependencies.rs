@@ -75,6 +75,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "heaptide-remote",
             "heaptide-report",
             "heaptide-session",
+            "heaptide-symbols",
         ],
     ),
     // For tests and chores.

@@ -46,6 +46,10 @@ pub enum WarningKind {
     TotalsUnknown,
     /// The file that native frames are in cannot be read, so nobody knows what they are called.
     MissingSymbols,
+    /// A stack whose native frames could not be put among Python's, which are shown alone.
+    PythonFramesAlone,
+    /// The interpreter was built without debug information: its native frames have names only.
+    NoDebugInformation,
 }
 
 impl WarningKind {
@@ -73,6 +77,8 @@ impl WarningKind {
             Self::Untranslated => "untranslated",
             Self::TotalsUnknown => "totals_unknown",
             Self::MissingSymbols => "missing_symbols",
+            Self::PythonFramesAlone => "python_frames_alone",
+            Self::NoDebugInformation => "no_debug_information",
         }
     }
 }

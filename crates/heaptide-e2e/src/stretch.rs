@@ -109,6 +109,7 @@ impl Sandbox {
             },
             memory_interval_ms: stretches.memory_interval_ms,
             stack_node_budget: 1_000_000,
+            native_stacks: false,
             trace_python_allocators,
             track_object_lifetimes: stretches.track_object_lifetimes,
             follow_fork: stretches.follow_fork,

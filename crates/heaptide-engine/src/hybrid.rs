@@ -211,6 +211,7 @@ impl Combiner {
                 count,
             });
         }
+        warn_of_lines(builder, &native, warnings);
         builder.stacks.parts.native = native;
         let nodes = capture.nodes.iter().count() + capture.native_nodes.iter().count();
         Self {
@@ -236,7 +237,15 @@ impl Combiner {
                 format!("a stack is combined with native node {native}, which is not there")
             });
         }
-        let (outer, innermost) = if self.merge(stacks, python, native) {
+        let merged = self.merge(stacks, python, native);
+        if merged == Some(Kind::PythonAlone) {
+            warnings.add(WarningKind::PythonFramesAlone, None, || {
+                "a stack has native frames and is shown by its Python frames alone: the interpreter has no symbols that \
+                 say where it evaluates Python, or not all frames were found"
+                    .to_owned()
+            });
+        }
+        let (outer, innermost) = if merged.is_some() {
             match self.frames.split_last() {
                 Some((&innermost, outer)) => {
                     let mut at = StackId::ROOT;
@@ -268,13 +277,13 @@ impl Combiner {
         stack
     }
 
-    /// Puts the frames of the hybrid stack into `frames`, the outermost first. False: there would be too many.
-    fn merge(&mut self, stacks: &Stacks, python: StackId, native: u32) -> bool {
+    /// Puts the frames of the hybrid stack into `frames`, the outermost first. `None`: there would be too many.
+    fn merge(&mut self, stacks: &Stacks, python: StackId, native: u32) -> Option<Kind> {
         self.frames.clear();
         self.python.clear();
         self.native.clear();
         if self.stacks_left == 0 || self.steps_left == 0 {
-            return false;
+            return None;
         }
         self.python.extend(stacks.walk(python));
         let parts = &stacks.parts;
@@ -285,7 +294,7 @@ impl Combiner {
             + inlined.map(u64::from).sum::<u64>();
         let Some(left) = self.steps_left.checked_sub(steps) else {
             self.steps_left = 0;
-            return false;
+            return None;
         };
         self.steps_left = left;
         let flags = |stack: StackId| parts.flags.get(stack.index()).copied().unwrap_or_default();
@@ -295,6 +304,8 @@ impl Combiner {
             .peek()
             .is_some_and(|&outer| flags(outer) & NODE_BELOW != 0);
         let mut are_shown = !has_below;
+        // Else nobody has looked for them, or it has been said that their files are not there.
+        let has_names = (self.native.iter()).any(|&at| parts.native.nodes[at].count > 0);
         for &index in self.native.iter().rev() {
             for place in parts.native.places(index).rev() {
                 if !parts.native.evaluates[place] || pending.peek().is_none() {
@@ -320,8 +331,36 @@ impl Combiner {
             self.frames.clear();
             let whole = self.python.iter().rev().map(|&stack| frame_of(stack));
             self.frames.extend(whole);
+            return Some(if has_names {
+                Kind::PythonAlone
+            } else {
+                Kind::Hybrid
+            });
         }
-        true
+        Some(Kind::Hybrid)
+    }
+}
+
+/// What became of a combined stack.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Hybrid,
+    /// There are native frames, and they could not be put among Python's.
+    PythonAlone,
+}
+
+/// Says so where functions that evaluate Python have names and no lines.
+fn warn_of_lines(builder: &StackBuilder<'_>, native: &NativeFrames, warnings: &mut Warnings) {
+    let stacks = &builder.stacks;
+    let evaluating = native.frames.iter().zip(&native.evaluates);
+    let mut lines = evaluating
+        .filter(|(_, evaluates)| **evaluates)
+        .map(|(frame, _)| stacks.locations[stacks.frames[frame.index()].location.index()].line)
+        .peekable();
+    if lines.peek().is_some() && lines.all(|line| line == 0) {
+        warnings.add(WarningKind::NoDebugInformation, None, || {
+            "the interpreter has no debug information: its native frames have neither file nor line".to_owned()
+        });
     }
 }
 

@@ -1,7 +1,9 @@
 //! Combined stacks of captures that are odd or damaged; those of whole ones are tested where they are translated.
 
+use std::collections::BTreeMap;
+
 use heaptide_capture::{Capture, NativeSymbol, WarningKind};
-use heaptide_engine::{CallTree, Metric, Profile, StackId, by_location};
+use heaptide_engine::{CallTree, Merger, Metric, Profile, StackId, by_location};
 use heaptide_format::{NODE_COMBINED, NativeNode, Node};
 use heaptide_testkit::{CaptureBuilder, fixtures};
 
@@ -72,16 +74,18 @@ fn reports_see_hybrid_stacks_and_statistics_python_ones() {
 fn what_leads_nowhere_or_in_circles_ends() {
     let whole = fixtures::tiny_native();
     let first = whole.nodes.len() - 2;
-    let dangling = vec![WarningKind::DanglingReference];
-    let damaged = vec![WarningKind::DamagedNode];
-    // The evaluation for the entry frame is one too few: the stack is Python's.
-    assert_eq!(combined(&whole), (vec![PYTHON.to_owned(); 2], vec![]));
+    let alone = WarningKind::PythonFramesAlone;
+    // The evaluation for the entry frame is one too few: the stack is Python's, and it is said.
+    assert_eq!(combined(&whole), (vec![PYTHON.to_owned(); 2], vec![alone]));
 
     let mut builder = whole.clone();
     builder.nodes[first].code = 999;
     assert_eq!(
         combined(&builder),
-        (vec![PYTHON.to_owned(); 2], dangling.clone())
+        (
+            vec![PYTHON.to_owned(); 2],
+            vec![WarningKind::DanglingReference, alone]
+        )
     );
 
     // Its own caller, and one that comes after it.
@@ -90,18 +94,30 @@ fn what_leads_nowhere_or_in_circles_ends() {
         builder.native_nodes[2].parent = parent;
         assert_eq!(
             combined(&builder),
-            (vec![PYTHON.to_owned(); 2], damaged.clone())
+            (
+                vec![PYTHON.to_owned(); 2],
+                vec![WarningKind::DamagedNode, alone]
+            )
         );
     }
 
     // A combined stack calls another one.
     let mut builder = whole.clone();
     builder.nodes[first + 1].parent = first as u32;
-    assert_eq!(combined(&builder), (vec![PYTHON.to_owned(); 2], damaged));
+    assert_eq!(
+        combined(&builder),
+        (
+            vec![PYTHON.to_owned(); 2],
+            vec![alone, WarningKind::DamagedNode]
+        )
+    );
 
     let mut builder = whole;
     builder.native_nodes[2].module = 5;
-    assert_eq!(combined(&builder), (vec![PYTHON.to_owned(); 2], vec![]));
+    assert_eq!(
+        combined(&builder),
+        (vec![PYTHON.to_owned(); 2], vec![alone])
+    );
 }
 
 /// Stacks of so many frames that a file of some megabytes would ask for gigabytes.
@@ -126,11 +142,65 @@ fn what_is_shared_is_not_made_without_bound() {
         });
     }
     let profile = open(&builder);
-    assert_eq!(profile.warnings.len(), 1, "{:?}", profile.warnings);
-    assert_eq!(profile.warnings[0].kind, WarningKind::SparseSegment);
+    let kinds = profile.warnings.iter().map(|warning| warning.kind);
+    // The first is of the two stacks of the fixture.
+    let expected = [WarningKind::PythonFramesAlone, WarningKind::SparseSegment];
+    assert_eq!(kinds.collect::<Vec<_>>(), expected);
     assert!(
         profile.stacks.nodes.len() < 200_000,
         "{}",
         profile.stacks.nodes.len()
     );
+}
+
+/// What is missing is said once for all stacks; nothing is where nobody looked for names.
+#[test]
+fn what_names_do_not_tell_is_said() {
+    let mut builder = fixtures::tiny_native();
+    builder.nodes[3].flags = 0;
+    let mut capture = Capture::from_bytes(&builder.build(), "x.tide").unwrap();
+    assert_eq!(Profile::new(&capture).warnings, []);
+    let named = |function: &str| NativeSymbol {
+        function: function.to_owned(),
+        file: "<unknown>".to_owned(),
+        line: 0,
+    };
+    let kinds = |capture: &Capture| {
+        let warnings = Profile::new(capture).warnings.into_iter();
+        warnings
+            .map(|warning| (warning.kind, warning.count))
+            .collect::<Vec<_>>()
+    };
+    capture.symbols.insert(0, 0x1000, vec![named("main")]);
+    assert_eq!(kinds(&capture), [(WarningKind::PythonFramesAlone, 2)]);
+    let evaluates = named("_PyEval_EvalFrameDefault");
+    capture.symbols.insert(0, 0x1000, vec![evaluates]);
+    assert_eq!(kinds(&capture), [(WarningKind::NoDebugInformation, 1)]);
+}
+
+#[test]
+fn processes_that_are_merged_keep_their_native_frames() {
+    let mut builder = fixtures::tiny_native();
+    builder.nodes[3].flags = 0;
+    let alone = open(&builder);
+    let mut merger = Merger::new(open(&builder), 1);
+    merger.add(open(&builder), 2);
+    let merged = merger.finish();
+    // Stacks of all frames and of Python's, and what they hold.
+    let told = |profile: &Profile| {
+        let mut told = BTreeMap::new();
+        for entry in &profile.entries {
+            let python = profile.stacks.python(entry.stack);
+            let labels = (label(profile, entry.stack), label(profile, python));
+            *told.entry(labels).or_default() += entry.figures.live.bytes;
+        }
+        told
+    };
+    let doubled: BTreeMap<_, u64> = told(&alone)
+        .into_iter()
+        .map(|(stacks, bytes)| (stacks, 2 * bytes))
+        .collect();
+    assert_eq!(told(&merged), doubled);
+    let by_c = (format!("by_c:x.c:7 < {PYTHON}"), PYTHON.to_owned());
+    assert_eq!(doubled[&by_c], 2 * 64);
 }

@@ -28,6 +28,7 @@ use heaptide_capture::Capture;
 
 pub use error::Error;
 pub use header::{FIRST_VERSION, LAST_VERSION};
+pub use symbols::NativeNames;
 
 use crate::input::Input;
 use crate::translation::Translation;
@@ -48,7 +49,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<Capture, Error> {
         // Whatever is wrong with it is said by the reader of our own captures.
         None => Capture::open(path)?,
     };
-    symbols::name_native_frames(&mut capture);
+    NativeNames::default().find(&mut capture);
     Ok(capture)
 }
 

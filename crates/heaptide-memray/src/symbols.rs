@@ -1,5 +1,6 @@
 //! What native frames are called, by the files that they are in.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use heaptide_capture::{Capture, NativeSymbol, WarningKind, Warnings};
@@ -8,10 +9,25 @@ use heaptide_symbols::{Problem, Symbol, Symbolizer};
 
 const UNKNOWN: &str = "<unknown>";
 
-/// Looks up what each native frame of a capture stands for. Where the file of a frame cannot be read, it stands for
-/// nothing; where the file does not know the address, for a function that is not known.
-pub(crate) fn name_native_frames(capture: &mut Capture) {
-    let mut symbolizer = Symbolizer::new();
+/// Names native frames, of one capture or of several of the same program. Files that were opened stay open, and what was found is known.
+#[derive(Default)]
+pub struct NativeNames(Symbolizer);
+
+impl NativeNames {
+    /// Looks up what each native frame of a capture stands for. Where the file of a frame cannot be read, it stands for
+    /// nothing; where the file does not know the address, for a function that is not known.
+    pub fn find(&mut self, capture: &mut Capture) {
+        name_native_frames(&mut self.0, capture);
+    }
+}
+
+impl fmt::Debug for NativeNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NativeNames").finish_non_exhaustive()
+    }
+}
+
+fn name_native_frames(symbolizer: &mut Symbolizer, capture: &mut Capture) {
     let mut places: Vec<(u32, u64)> = (capture.native_nodes.iter())
         .filter(|(_, node)| node.module != NO_MODULE)
         .map(|(_, node)| (node.module, node.address))

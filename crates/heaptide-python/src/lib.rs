@@ -19,6 +19,7 @@ mod record_sums;
 mod rows;
 mod source;
 mod statistics;
+mod symbolic_support;
 mod temporal_record;
 mod text_stream;
 mod tracked_object_record;
@@ -44,6 +45,8 @@ mod _heaptide {
     use super::reader::CaptureReader;
     #[pymodule_export]
     use super::record_sums::RecordSums;
+    #[pymodule_export]
+    use super::symbolic_support::symbolic_support;
     #[pymodule_export]
     use super::temporal_record::TemporalAllocationRecord;
     #[pymodule_export]

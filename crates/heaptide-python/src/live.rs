@@ -8,6 +8,7 @@ use std::time::Duration;
 use heaptide_capture::Capture;
 use heaptide_engine::Metric;
 use heaptide_format::LiveHello;
+use heaptide_memray::NativeNames;
 use heaptide_remote::{Follower, RemoteError, await_hello, connect};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -24,6 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct LiveReader {
     pid: u32,
     command_line: String,
+    has_native_traces: bool,
     /// `None`: closed. Held while a snapshot is taken, so it is never waited for with the GIL.
     follower: Mutex<Option<Follower>>,
 }
@@ -35,12 +37,16 @@ impl LiveReader {
     #[new]
     fn new(py: Python<'_>, port: u16, alone: bool) -> PyResult<Self> {
         let (stream, hello) = await_tracker(py, port)?;
-        let begun = py.detach(|| Follower::begin(stream, &hello, alone));
+        let begun = py.detach(|| {
+            let mut names = NativeNames::default();
+            Follower::begin(stream, &hello, alone, move |capture| names.find(capture))
+        });
         let follower = begun.map_err(|error| not_read(port, &error))?;
         let capture = follower.last();
         Ok(Self {
             pid: capture.identity.pid,
             command_line: command_line(&capture),
+            has_native_traces: capture.identity.holds_native_stacks(),
             follower: Mutex::new(Some(follower)),
         })
     }
@@ -55,6 +61,12 @@ impl LiveReader {
     #[getter]
     fn command_line(&self) -> &str {
         &self.command_line
+    }
+
+    /// Are native stacks recorded?
+    #[getter]
+    const fn has_native_traces(&self) -> bool {
+        self.has_native_traces
     }
 
     /// Does it still track?

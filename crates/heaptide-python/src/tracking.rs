@@ -46,7 +46,7 @@ impl Tracking {
     /// served there; the first reader is waited for. With `writer`, the path of the `heaptide` program, the capture is not mapped there, and written by
     /// a process of its own.
     #[new]
-    #[pyo3(signature = (path, *, listen, writer, overwrite, aggregated, memory_interval_ms, trace_python_allocators, track_object_lifetimes, follow_fork, arguments, executable))]
+    #[pyo3(signature = (path, *, listen, writer, overwrite, aggregated, memory_interval_ms, native_stacks, trace_python_allocators, track_object_lifetimes, follow_fork, arguments, executable))]
     #[expect(
         clippy::too_many_arguments,
         reason = "they are keywords, named by the only caller"
@@ -59,6 +59,7 @@ impl Tracking {
         overwrite: bool,
         aggregated: bool,
         memory_interval_ms: u32,
+        native_stacks: bool,
         trace_python_allocators: bool,
         track_object_lifetimes: bool,
         follow_fork: bool,
@@ -81,6 +82,7 @@ impl Tracking {
             },
             memory_interval_ms,
             stack_node_budget: STACK_NODE_BUDGET,
+            native_stacks,
             trace_python_allocators,
             track_object_lifetimes,
             follow_fork,

@@ -23,7 +23,7 @@ fn main() -> std::io::Result<()> {
         let stream = TcpStream::connect(listener.local_addr()?)?;
         let (mut accepted, _) = listener.accept()?;
         let program = std::thread::spawn(move || conversation::serve(&capture, &mut accepted));
-        let follower = Follower::begin(stream, &LiveHello::new_zeroed(), true);
+        let follower = Follower::begin(stream, &LiveHello::new_zeroed(), true, |_| {});
         let follower = follower.map_err(std::io::Error::other)?;
         let _ = follower.snapshot();
         drop(follower);

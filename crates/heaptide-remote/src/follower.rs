@@ -1,5 +1,6 @@
 //! A program that is followed until it ends.
 
+use std::fmt;
 use std::fs::File;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,23 @@ struct State {
     wire: Option<Wire>,
     local: Option<File>,
     last: Arc<Capture>,
+    complete: Completion,
+}
+
+/// What is done to each snapshot when it has been read.
+struct Completion(Box<dyn FnMut(&mut Capture) + Send>);
+
+impl Completion {
+    fn of(&mut self, mut capture: Capture) -> Arc<Capture> {
+        (self.0)(&mut capture);
+        Arc::new(capture)
+    }
+}
+
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Completion")
+    }
 }
 
 fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -36,21 +54,29 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl Follower {
     /// Follows the program that said `hello`, and takes a first snapshot. With `alone` everything comes through the socket, as from
-    /// another machine.
+    /// another machine. `complete` is called with each snapshot that was read.
     ///
     /// # Errors
     /// The other end goes away, or sends what is no capture of counters.
-    pub fn begin(stream: TcpStream, hello: &LiveHello, alone: bool) -> Result<Self, RemoteError> {
+    pub fn begin(
+        stream: TcpStream,
+        hello: &LiveHello,
+        alone: bool,
+        complete: impl FnMut(&mut Capture) + Send + 'static,
+    ) -> Result<Self, RemoteError> {
+        let mut complete = Completion(Box::new(complete));
         let mut wire = Wire::new(stream)?;
         let listener = wire.listener()?;
         let local = (!alone)
             .then(|| local::open(hello, &listener, &mut wire))
             .flatten();
-        let last = Arc::new(take(local.as_ref(), &mut wire)?);
+        let last = take(local.as_ref(), &mut wire)?;
+        let last = complete.of(last);
         let state = Arc::new(Mutex::new(State {
             wire: Some(wire),
             local,
             last,
+            complete,
         }));
         let watched = Arc::clone(&state);
         let watcher = std::thread::Builder::new().name("heaptide".to_owned());
@@ -113,7 +139,7 @@ impl State {
             News::Gone => {
                 // Killed: what it has written stays, if we have the file.
                 if let Some(capture) = self.local.as_ref().and_then(|file| read(file).ok()) {
-                    self.last = Arc::new(capture);
+                    self.last = self.complete.of(capture);
                 }
                 self.over();
             }
@@ -129,7 +155,7 @@ impl State {
         for _ in 0..2 {
             let ended = wire.has_ended();
             match take(self.local.as_ref(), wire) {
-                Ok(capture) => self.last = Arc::new(capture),
+                Ok(capture) => self.last = self.complete.of(capture),
                 Err(_) => return self.over(),
             }
             if ended {

@@ -55,7 +55,7 @@ fn follow(stream: TcpStream, alone: bool, outcomes: &mut Outcomes) {
     let begun = loop {
         match await_hello(&stream, LONG) {
             Ok(None) => {}
-            Ok(Some(hello)) => break Follower::begin(stream, &hello, alone),
+            Ok(Some(hello)) => break Follower::begin(stream, &hello, alone, |_| {}),
             Err(error) => break Err(error),
         }
     };

@@ -97,7 +97,7 @@ impl Served {
 
 fn follow(stream: TcpStream, alone: bool) -> Result<Follower, RemoteError> {
     let hello = await_hello(&stream, LONG)?.expect("it comes within a minute");
-    Follower::begin(stream, &hello, alone)
+    Follower::begin(stream, &hello, alone, |_| {})
 }
 
 fn same(one: &Capture, other: &Capture) {

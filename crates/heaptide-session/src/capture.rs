@@ -9,9 +9,10 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use heaptide_format::{
-    DefinitionHeader, DefinitionKind, FEATURE_NODE_STREAM, FEATURE_OBJECT_EVENTS, FORMAT_VERSION,
-    HEADER_BYTES, Header, HeapWord, Identity, Lifecycle, MAGIC, MetadataKey, Mode, Origin, Outcome,
-    SEGMENT_HEADER_BYTES, Sample, SegmentHeader, SegmentKind, State, offsets,
+    DefinitionHeader, DefinitionKind, FEATURE_NATIVE_STACKS, FEATURE_NODE_STREAM,
+    FEATURE_OBJECT_EVENTS, FORMAT_VERSION, HEADER_BYTES, Header, HeapWord, Identity, Lifecycle,
+    MAGIC, MetadataKey, Mode, Origin, Outcome, SEGMENT_HEADER_BYTES, Sample, SegmentHeader,
+    SegmentKind, State, offsets,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -43,6 +44,8 @@ pub struct Facts {
     pub mode: Mode,
     /// What else it will hold, see [`Identity::options`].
     pub options: u32,
+    /// Native stacks are to be recorded.
+    pub native_stacks: bool,
     /// The group of followed processes; zero when none are followed.
     pub group_id: [u8; 16],
     /// Facts about the run, in the order in which they are written.
@@ -319,6 +322,9 @@ fn header(facts: &Facts, page: usize, allocated_end: u64) -> Header {
     if facts.mode == Mode::All && identity.tracks_objects() {
         identity.required_features |= FEATURE_OBJECT_EVENTS;
     }
+    if facts.native_stacks {
+        identity.required_features |= FEATURE_NATIVE_STACKS;
+    }
     if facts.group_id != [0; 16] {
         identity.group_id = facts.group_id;
         identity.origin = Origin::Root as u32;
@@ -446,6 +452,7 @@ mod tests {
             stack_node_budget: 1000,
             mode: Mode::Aggregated,
             options: PYTHON_ALLOCATORS,
+            native_stacks: false,
             group_id: [0; 16],
             metadata,
         }

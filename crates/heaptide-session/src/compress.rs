@@ -268,6 +268,7 @@ mod tests {
             parent_pid: 1,
             process_start_ticks: 0,
             options: 0,
+            native_stacks: false,
             memory_interval_ms: 0,
             stack_node_budget: 1,
             mode: Mode::All,

@@ -285,6 +285,7 @@ pub(crate) fn follow_value(follow: Follow, facts: &Facts, path: &Path) -> Option
         Follow::Forks => 1,
         Follow::Children => 3,
     };
+    let what = if facts.native_stacks { what | 4 } else { what };
     let mut text = format!(
         "1;{what};{};{};{};{};{};",
         facts.mode as u32,
@@ -340,6 +341,7 @@ mod tests {
             stack_node_budget: 9,
             mode: Mode::All,
             options: 1,
+            native_stacks: false,
             group_id: [0xab; 16],
             metadata: Vec::new(),
         };
@@ -347,5 +349,11 @@ mod tests {
         assert_eq!(value(Follow::Nothing), None);
         let expected = format!("1;3;2;9;10;1;42;{};/a;b", "ab".repeat(16));
         assert_eq!(value(Follow::Children), Some(expected.into_bytes()));
+        let facts = Facts {
+            native_stacks: true,
+            ..facts
+        };
+        let what = |follow| follow_value(follow, &facts, Path::new("/a")).unwrap()[2];
+        assert_eq!([Follow::Forks, Follow::Children].map(what), *b"57");
     }
 }

@@ -36,6 +36,8 @@ pub struct Wanted {
     pub memory_interval_ms: u32,
     /// How many stack nodes may exist before stacks are folded.
     pub stack_node_budget: u32,
+    /// Native stacks are recorded.
+    pub native_stacks: bool,
     /// Requests to Python's own allocators are recorded.
     pub trace_python_allocators: bool,
     /// Which Python objects survive is recorded when tracking ends.
@@ -140,6 +142,7 @@ impl Prepared {
             stack_node_budget: wanted.stack_node_budget,
             mode: wanted.mode,
             options,
+            native_stacks: wanted.native_stacks,
             group_id: if wanted.follow_fork {
                 system::random_id()
             } else {
@@ -281,6 +284,7 @@ mod tests {
             mode: Mode::All,
             memory_interval_ms: 10,
             stack_node_budget: 1000,
+            native_stacks: true,
             trace_python_allocators: true,
             track_object_lifetimes: true,
             follow_fork: true,
@@ -304,6 +308,7 @@ mod tests {
             std::os::unix::process::parent_id()
         );
         assert_ne!(capture.identity.group_id, [0; 16]);
+        assert!(capture.identity.holds_native_stacks());
         assert!(capture.identity.traces_python_allocators());
         assert!(capture.identity.tracks_objects());
         let again = Prepared::create(&wanted(path.clone()));

@@ -39,6 +39,8 @@ pub struct Plan {
     pub stack_node_budget: u32,
     /// Every event, or counters only (`--aggregate`).
     pub mode: Mode,
+    /// `--native`
+    pub native_stacks: bool,
     /// `--trace-python-allocators`
     pub trace_python_allocators: bool,
     /// `--follow-fork`, `--follow-children`
@@ -129,6 +131,7 @@ impl Session {
             stack_node_budget: plan.stack_node_budget,
             mode: plan.mode,
             options,
+            native_stacks: plan.native_stacks,
             group_id,
             metadata: run_metadata(
                 &plan.program.arguments,

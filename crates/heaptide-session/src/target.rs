@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_a_usage_error() {
-        for text in ["", "-m", "-c", "-X dev app.py", "--native app.py"] {
+        for text in ["", "-m", "-c", "-X dev app.py", "--live app.py"] {
             assert!(
                 Target::parse(&words(text), false).unwrap_err().is_usage(),
                 "{text}"

@@ -118,6 +118,16 @@ impl Symbolizer {
         modules[index].resolve(address)
     }
 
+    /// What is known of the first function in the symbol tables of `module` whose raw name is `wanted`: as
+    /// [`Self::resolve`] of where it begins. Empty when there is none.
+    pub fn resolve_named(&mut self, module: &Path, wanted: impl Fn(&[u8]) -> bool) -> &[Symbol] {
+        let opened = Module::open(module, None, &self.debug_directory);
+        let Some(address) = opened.address_of(wanted) else {
+            return &[];
+        };
+        self.resolve(module, None, address)
+    }
+
     /// What was wrong with the modules that were asked for, by the path of the module.
     pub fn problems(&self) -> impl Iterator<Item = (&Path, &Problem)> {
         self.modules.iter().flat_map(|(path, modules)| {

@@ -10,7 +10,7 @@ use crate::demangle::demangle;
 use crate::elf_file::ElfFile;
 use crate::problem::Problem;
 use crate::separate::{alternate_file, debug_file};
-use crate::table::{SymbolTable, Which};
+use crate::table::{SymbolTable, Which, address_of};
 use crate::{Symbol, UNKNOWN_FUNCTION};
 
 pub(crate) struct Module {
@@ -68,6 +68,16 @@ impl Module {
             let symbols = sources.find(address, &mut self.problems);
             symbols.into_boxed_slice()
         })
+    }
+}
+
+impl Module {
+    /// Where the first function begins that has a wanted name.
+    pub(crate) fn address_of(&self, wanted: impl Fn(&[u8]) -> bool) -> Option<u64> {
+        let tables = self.sources.iter().flat_map(|sources| &sources.tables);
+        tables
+            .filter_map(|lazy| address_of(&lazy.file, lazy.which, &wanted))
+            .next()
     }
 }
 

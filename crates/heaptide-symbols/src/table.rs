@@ -69,6 +69,25 @@ impl SymbolTable {
     }
 }
 
+/// Where the first function of a table begins that has a wanted name.
+pub(crate) fn address_of(
+    file: &ElfFile,
+    which: Which,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Option<u64> {
+    let object = file.parse().ok()?;
+    let is_wanted = |symbol: &object::Symbol<'_, '_>| {
+        symbol.kind() == SymbolKind::Text
+            && !symbol.is_undefined()
+            && symbol.name_bytes().is_ok_and(&wanted)
+    };
+    let found = match which {
+        Which::Full => object.symbols().find(is_wanted),
+        Which::Dynamic => object.dynamic_symbols().find(is_wanted),
+    };
+    found.map(|symbol| symbol.address())
+}
+
 fn find(entries: &[Entry], address: u64) -> Option<&Entry> {
     let after = entries.partition_point(|entry| entry.address <= address);
     // The innermost, should one function be inside another.

@@ -21,6 +21,7 @@ __all__ = [
     "LimitLeakedObjects",
     "LimitLeaks",
     "LimitMemory",
+    "Shown",
     "Stack",
     "StackFrame",
     "frames_of",
@@ -59,8 +60,25 @@ class Finding:
     details: str
 
 
+class Shown(NamedTuple):
+    """How much is said of what is wrong."""
+
+    most: int
+    """So many stacks are named; 0: all."""
+    depth: int
+    """So many frames of each."""
+    verbosity: int
+    """As pytest's, for those who heed it."""
+    native: bool
+    """Native frames, too, where they were recorded."""
+
+
 class Limit(Protocol):
     """A demand."""
+
+    @property
+    def native_traces(self) -> bool:
+        """Whether native stacks tell blocks apart."""
 
     @property
     def trace_python_allocators(self) -> bool:
@@ -70,20 +88,18 @@ class Limit(Protocol):
     def track_objects(self) -> bool:
         """Whether objects count."""
 
-    def check(
-        self, reader: FileReader, survivors: Sequence[object], most: int, depth: int, verbosity: int
-    ) -> Optional[Finding]:
-        """What is wrong, if anything; at most `most` stacks (0: all) of `depth` frames are named. `survivors`: the
-        objects that the test has left behind, if they count. `verbosity`: as pytest's, of those who heed it."""
+    def check(self, reader: FileReader, survivors: Sequence[object], shown: Shown) -> Optional[Finding]:
+        """What is wrong, if anything. `survivors`: the objects that the test has left behind, if they count."""
 
 
 _OURS = str(Path(__file__).parent)
 
 
-def frames_of(record: Union[AllocationRecord, TrackedObjectRecord]) -> tuple[StackFrame, ...]:
-    """The frames of the test: those of this plugin and of what has called it are left out."""
+def frames_of(record: Union[AllocationRecord, TrackedObjectRecord], native: bool) -> tuple[StackFrame, ...]:
+    """The frames of the test, native ones if they are wanted and were recorded: those of this plugin and of what has
+    called it are left out."""
     frames = []
-    for function, file, line in record.stack_trace():
+    for function, file, line in record.hybrid_stack_trace() if native else record.stack_trace():
         if file.startswith(_OURS):
             break
         frames.append(StackFrame(function, file, line))
@@ -114,10 +130,10 @@ def stacks_text(sizes: Collection[tuple[tuple[StackFrame, ...], int]], most: int
     return "\n".join(lines)
 
 
-def _merged(records: Iterable[AllocationRecord]) -> dict[tuple[StackFrame, ...], int]:
+def _merged(records: Iterable[AllocationRecord], native: bool) -> dict[tuple[StackFrame, ...], int]:
     sizes: dict[tuple[StackFrame, ...], int] = {}
     for record in records:
-        frames = frames_of(record)
+        frames = frames_of(record, native)
         sizes[frames] = sizes.get(frames, 0) + record.size
     return sizes
 
@@ -132,6 +148,7 @@ class LimitMemory:
 
     limit: int
     own_thread: bool
+    native_traces: bool = False
     trace_python_allocators: bool = False
     track_objects: bool = False
 
@@ -140,9 +157,7 @@ class LimitMemory:
         """From the arguments of the marker."""
         return cls(parse_bytes(limit), current_thread_only)
 
-    def check(
-        self, reader: FileReader, survivors: Sequence[object], most: int, depth: int, verbosity: int
-    ) -> Optional[Finding]:
+    def check(self, reader: FileReader, survivors: Sequence[object], shown: Shown) -> Optional[Finding]:
         """See `Limit`."""
         records = reader.get_high_watermark_allocation_records(merge_threads=not self.own_thread)
         held = _of_test(reader, records, self.own_thread)
@@ -150,10 +165,10 @@ class LimitMemory:
         if peak < self.limit:
             return None
         # As pytest-memray, whose setting it is.
-        most = 0 if verbosity >= _ALL_STACKS else most
+        most = 0 if shown.verbosity >= _ALL_STACKS else shown.most
         details = f"Held at the peak, {text(peak)} in all"
-        if verbosity >= 0:
-            details += f":\n{stacks_text(_merged(held).items(), most, depth)}"
+        if shown.verbosity >= 0:
+            details += f":\n{stacks_text(_merged(held, shown.native).items(), most, shown.depth)}"
         return Finding(
             "heaptide-max-memory",
             f"the test held {text(peak)} at its peak, and its limit is {text(self.limit)}",
@@ -168,6 +183,7 @@ class LimitLeaks:
     limit: int
     keep: Optional[LeaksFilterFunction]
     own_thread: bool
+    native_traces: bool = True
     trace_python_allocators: bool = True
     track_objects: bool = False
 
@@ -178,15 +194,15 @@ class LimitLeaks:
         """From the arguments of the marker."""
         return cls(parse_bytes(location_limit), filter_fn, current_thread_only)
 
-    def check(
-        self, reader: FileReader, survivors: Sequence[object], most: int, depth: int, verbosity: int
-    ) -> Optional[Finding]:
+    def check(self, reader: FileReader, survivors: Sequence[object], shown: Shown) -> Optional[Finding]:
         """See `Limit`."""
         records = reader.get_leaked_allocation_records(merge_threads=not self.own_thread)
         left = _of_test(reader, records, self.own_thread)
+        # As pytest-memray: what differs in native frames only is held to the limit apart.
+        python_frames = {frames_of(record, native=True): frames_of(record, native=False) for record in left}
         leaks = [
-            (frames, size)
-            for frames, size in _merged(left).items()
+            (frames if shown.native else python_frames[frames], size)
+            for frames, size in _merged(left, native=True).items()
             if size >= self.limit and (self.keep is None or self.keep(Stack(frames)))
         ]
         if not leaks:
@@ -196,7 +212,7 @@ class LimitLeaks:
         return Finding(
             "heaptide-leaked-memory",
             f"the test left {text(total)} behind, in {places} of {text(self.limit)} or more",
-            f"Live when the test had ended:\n{stacks_text(leaks, most, depth)}",
+            f"Live when the test had ended:\n{stacks_text(leaks, shown.most, shown.depth)}",
         )
 
 
@@ -208,6 +224,7 @@ class LimitLeakedObjects:
     """``limit_leaked_objects()``: no object that the test makes is alive after it."""
 
     keep: Optional[LeakedObjectsFilterFunction]
+    native_traces: bool = False
     trace_python_allocators: bool = False
     track_objects: bool = True
 
@@ -225,9 +242,7 @@ class LimitLeakedObjects:
             raise ValueError("it requires a Python with the GIL")
         return cls(filter_fn)
 
-    def check(
-        self, reader: FileReader, survivors: Sequence[object], most: int, depth: int, verbosity: int
-    ) -> Optional[Finding]:
+    def check(self, reader: FileReader, survivors: Sequence[object], shown: Shown) -> Optional[Finding]:
         """See `Limit`."""
         left = {id(each): each for each in survivors if self.keep is None or self.keep(each)}
         if not left:
@@ -235,12 +250,12 @@ class LimitLeakedObjects:
         kinds: dict[tuple[str, tuple[StackFrame, ...]], list[object]] = {}
         for record in reader.get_object_lifetime_events(left.values()):
             each = left[record.address]
-            kinds.setdefault((type(each).__name__, frames_of(record)), []).append(each)
+            kinds.setdefault((type(each).__name__, frames_of(record, native=False)), []).append(each)
         objects = "1 object" if len(left) == 1 else f"{len(left)} objects"
         return Finding(
             "heaptide-leaked-objects",
             f"the test left {objects} behind",
-            f"Alive when the test had ended, {objects} in all:\n{_objects_text(kinds, most, depth)}",
+            f"Alive when the test had ended, {objects} in all:\n{_objects_text(kinds, shown.most, shown.depth)}",
         )
 
 

@@ -53,13 +53,19 @@ class Captures:
 
 
 def tracked(
-    function: Callable[..., Any], path: Path, *, python_allocators: bool, survivors: Optional[list[object]]
+    function: Callable[..., Any],
+    path: Path,
+    *,
+    native_traces: bool,
+    python_allocators: bool,
+    survivors: Optional[list[object]],
 ) -> Callable[..., Any]:
     """The function, tracked while it runs. Objects that it leaves behind are appended to `survivors`, if given."""
 
     def tracker() -> Tracker:
         return Tracker(
             destination=FileDestination(path, overwrite=True, compress_on_exit=False),
+            native_traces=native_traces,
             trace_python_allocators=python_allocators,
             track_object_lifetimes=survivors is not None,
             file_format=FileFormat.AGGREGATED_ALLOCATIONS,
@@ -146,15 +152,15 @@ def _class(size: float) -> int:
     return index
 
 
-def measure(test: str, reader: FileReader, most: int, depth: int) -> Measured:
-    """What the capture of a test says."""
+def measure(test: str, reader: FileReader, most: int, depth: int, *, native: bool) -> Measured:
+    """What the capture of a test says, by stacks with `native` frames or without."""
     measured = Measured(test, 0, 0, [0] * len(CLASSES))
     stacks: dict[tuple[StackFrame, ...], int] = {}
     for record in reader.get_high_watermark_allocation_records(merge_threads=True):
         measured.peak += record.size
         measured.count += record.n_allocations
         measured.sizes[_class(record.size / max(record.n_allocations, 1))] += record.n_allocations
-        frames = frames_of(record)[:depth]
+        frames = frames_of(record, native)[:depth]
         stacks[frames] = stacks.get(frames, 0) + record.size
     largest = sorted(stacks.items(), key=lambda item: item[1], reverse=True)
     shown = largest[:most] if most else largest

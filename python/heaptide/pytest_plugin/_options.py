@@ -35,7 +35,7 @@ _OPTIONS: list[tuple[str, Optional[str], dict[str, Any]]] = [
         {"metavar": "N", "help": "Name the N tests, and in each the N stacks, that have most (5; 0 for all)"},
     ),
     ("--heaptide-stacks", "--stacks", {"metavar": "N", "help": "Show N frames of each stack (1)"}),
-    ("--heaptide-native", "--native", {**_FLAG, "help": "Record native stacks, too: not there yet"}),
+    ("--heaptide-native", "--native", {**_FLAG, "help": "Record native stacks, too, and show their frames"}),
     (
         "--heaptide-trace-python-allocators",
         "--trace-python-allocators",
@@ -104,8 +104,7 @@ class Options:
         self._config = config
         self.on = self._flag("heaptide")
         self.hide_summary = self._flag("heaptide_hide_summary")
-        if self._flag("heaptide_native"):
-            raise pytest.UsageError("heaptide does not record native stacks yet: leave --heaptide-native out")
+        self.native = self._flag("heaptide_native")
         self.trace_python_allocators = self._flag("heaptide_trace_python_allocators")
         self.fail_on_increase = self._flag("heaptide_fail_on_increase")
         self.most_allocations = self._number("heaptide_most_allocations", 5, least=0)

@@ -10,7 +10,7 @@ import pytest
 from heaptide import FileReader
 from heaptide.pytest_plugin import _amounts
 from heaptide.pytest_plugin._baseline import Baseline, BaselineError
-from heaptide.pytest_plugin._limits import Finding, Limit, LimitLeakedObjects, LimitLeaks, LimitMemory
+from heaptide.pytest_plugin._limits import Finding, Limit, LimitLeakedObjects, LimitLeaks, LimitMemory, Shown
 from heaptide.pytest_plugin._measure import CLASSES, Captures, Measured, measure, tracked
 from heaptide.pytest_plugin._options import Options
 
@@ -92,12 +92,14 @@ class Plugin:
             return
         function = item.obj
         limits = limits_of(item)
+        native_traces = any(limit.native_traces for limit in limits)
         python_allocators = any(limit.trace_python_allocators for limit in limits)
         if any(limit.track_objects for limit in limits):
             self._survivors[item.nodeid] = []
         item.obj = tracked(
             function,
             self._captures.path(item.nodeid),
+            native_traces=native_traces or self._options.native,
             python_allocators=python_allocators or self._options.trace_python_allocators,
             survivors=self._survivors.get(item.nodeid),
         )
@@ -115,7 +117,8 @@ class Plugin:
             return
         report = outcome.get_result()
         with FileReader(path) as reader:
-            measured = measure(item.nodeid, reader, self._options.most_allocations, self._options.stacks)
+            most, depth, native = self._options.most_allocations, self._options.stacks, self._options.native
+            measured = measure(item.nodeid, reader, most, depth, native=native)
             report.heaptide = measured.as_plain()
             findings = (
                 self._findings(item, measured, reader, survivors)
@@ -132,9 +135,10 @@ class Plugin:
     def _findings(
         self, item: pytest.Item, measured: Measured, reader: FileReader, survivors: list[object]
     ) -> list[Finding]:
-        most, depth = self._options.most_allocations, self._options.stacks
-        checks = [limit.check(reader, survivors, most, depth, self._options.verbosity) for limit in limits_of(item)]
-        stacks = measured.stacks_text(depth)
+        options = self._options
+        shown = Shown(options.most_allocations, options.stacks, options.verbosity, options.native)
+        checks = [limit.check(reader, survivors, shown) for limit in limits_of(item)]
+        stacks = measured.stacks_text(options.stacks)
         if self._baseline is not None and not self._options.baseline_update:
             checks.append(self._baseline.check(item.nodeid, measured.peak, stacks))
         before = self._last_run.get(item.nodeid)

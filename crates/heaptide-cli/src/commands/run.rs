@@ -69,6 +69,11 @@ pub(crate) struct Arguments {
     #[arg(long)]
     no_compress: bool,
 
+    /// Record the native functions of each stack, too: what of C, C++ or Rust has allocated below the Python
+    /// line. Takes more time and memory; reports name the functions by the files that they are in
+    #[arg(long)]
+    native: bool,
+
     /// Record every request to Python's own allocators, too: objects, buffers and raw memory, one by one
     #[arg(long)]
     trace_python_allocators: bool,
@@ -158,6 +163,7 @@ fn start(arguments: &Arguments, command: bool) -> Result<(Session, PlacedAgent),
         } else {
             Mode::All
         },
+        native_stacks: arguments.native,
         trace_python_allocators: arguments.trace_python_allocators,
         follow: match (arguments.follow_children, arguments.follow_fork) {
             (true, _) => Follow::Children,
@@ -239,8 +245,8 @@ mod tests {
             let matches = command.clone().try_get_matches_from(line.split(' '));
             Wrapper::from_arg_matches(&matches.unwrap()).unwrap().run
         };
-        let run = parse("run --agg --trace --out x.tide app.py --for --buf");
-        assert!(run.aggregate && run.trace_python_allocators);
+        let run = parse("run --agg --nat --trace --out x.tide app.py --for --buf");
+        assert!(run.aggregate && run.native && run.trace_python_allocators);
         assert!(!run.force && !run.buffered_file_io);
         assert_eq!(run.output, Some("x.tide".into()));
         assert_eq!(run.program, words("app.py --for --buf"));
@@ -268,6 +274,12 @@ mod tests {
             target,
             Target::Module("pytest".into(), words("-q -x --aggregate"))
         );
+
+        let (run, target) = check("--native -m pytest --native");
+        assert!(run.native);
+        assert_eq!(target, Target::Module("pytest".into(), words("--native")));
+        let (run, _) = check("app.py --native");
+        assert!(!run.native);
 
         let (run, target) = check("--aggregate --trace-python-allocators -mpytest -q");
         assert!(!run.quiet && run.trace_python_allocators);

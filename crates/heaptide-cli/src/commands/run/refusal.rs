@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_no_option_of_the_interpreter_is_not_passed_to_it() {
-        for option in ["--agregate", "--native"] {
+        for option in ["--agregate", "--live"] {
             let hint = check(&[option, "x.py"]);
             assert!(
                 hint.contains("--help") && !hint.contains("python"),
