@@ -165,6 +165,7 @@ class LiveReader:
     def close(self) -> None: ...
 
 def symbolic_support() -> int: ...
+
 @final
 class Tracking:
     def __init__(

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from compatibility import rows
+from heaptide import FileReader
 from heaptide.pytest_plugin import _options, _plugin
 
 SHIM = Path(__file__).parents[1] / "memray_shim"
@@ -125,10 +126,14 @@ needs_their_names = pytest.mark.skipif(
 
 @needs_their_names
 @pytest.mark.parametrize(("arguments", "ini"), [(["--native"], ""), ([], "native = true")])
-def test_what_is_missing_is_refused(session: Callable[..., pytest.RunResult], arguments: list[str], ini: str) -> None:
-    done = session(ini, "--memray", *arguments)
-    assert done.ret == pytest.ExitCode.USAGE_ERROR
-    assert "does not record native stacks yet" in done.stderr.str()
+def test_native_stacks_are_asked_for(
+    pytester: pytest.Pytester, session: Callable[..., pytest.RunResult], arguments: list[str], ini: str
+) -> None:
+    pytester.makepyfile(test_some="def test_it():\n    bytearray(1_000_000)")
+    done = session(ini, "--memray", "--memray-bin-path=kept", *arguments)
+    done.assert_outcomes(passed=1)
+    (capture,) = (pytester.path / "kept").iterdir()
+    assert FileReader(capture).metadata.has_native_traces
 
 
 LIMITED = """

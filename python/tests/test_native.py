@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
-import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,90 +13,13 @@ import pytest
 
 from heaptide import AllocatorType, FileReader
 from heaptide.commands import main
+from native_program import COMPILER, Program, plain
 from pages import Data
 
-compiler = shutil.which("cc") or shutil.which("gcc")
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("memray") is None or compiler is None, reason="Memray and a C compiler are not both here"
+    importlib.util.find_spec("memray") is None or COMPILER is None, reason="Memray and a C compiler are not both here"
 )
 
-PROGRAM = """
-import ctypes, json, mmap, re, sys, threading, zlib
-
-import memray
-
-library = ctypes.CDLL(sys.argv[1])
-library.any_way.argtypes = [ctypes.c_int, ctypes.c_size_t]
-library.fleeting.argtypes = [ctypes.c_size_t]
-Function = ctypes.CFUNCTYPE(None, ctypes.c_int)
-kept = []
-
-
-def native(rounds):
-    for number in range(rounds):
-        for way in (0, 1, 5):
-            library.any_way(way, 1000 + number)
-
-
-def called_back(number):
-    kept.append(bytearray(3000 + number))
-    library.any_way(1, 77)
-
-
-def from_c():
-    wrapped = Function(called_back)
-    for number in range(3):
-        library.call_back(wrapped, number)
-
-
-def work(number):
-    native(number + 1)
-    from_c()
-    kept.append(zlib.compress(bytes(50_000)))
-    kept.append(re.compile("(a|b)*c%d" % number))
-
-
-def down(depth):
-    if depth:
-        return down(depth - 1)
-    return sorted([3, 1, 2], key=lambda each: native(1) or each)
-
-
-def everything():
-    native(5)
-    from_c()
-    down(4)
-    threads = [threading.Thread(target=work, args=(number,), name="worker %d" % number) for number in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for _ in range(30):
-        library.fleeting(5000)
-    kept.append(json.loads(json.dumps([{"number": number, "text": "x" * 600} for number in range(50)])))
-    # Libraries that are loaded while it is tracked
-    import array, decimal, sqlite3
-    kept.append(array.array("d", range(10_000)))
-    mappings = [mmap.mmap(-1, 4096 * (number + 1)) for number in range(5)]
-    for mapping in mappings[::2]:
-        mapping.close()
-    big = bytearray(20_000_000)
-    del big
-    native(3)
-
-
-def track():
-    # This frame and what it calls are shown, the module's is not.
-    with memray.Tracker(
-        destination=memray.FileDestination(sys.argv[2], overwrite=True),
-        native_traces=True,
-        file_format=memray.FileFormat(int(sys.argv[3])),
-    ):
-        everything()
-
-
-track()
-"""
 
 Frame = tuple[str, str, int]
 Stack = list[Frame]
@@ -109,24 +28,8 @@ Stack = list[Frame]
 @pytest.fixture(scope="module")
 def captures(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """A capture of each format, by its number."""
-    directory = tmp_path_factory.mktemp("native")
-    source = Path(__file__).with_name("native_paths.c")
-    library = directory / "libpaths.so"
-    assert compiler is not None
-    subprocess.run([compiler, "-O2", "-g", "-shared", "-fPIC", "-o", library, source], check=True)
-    program = directory / "program.py"
-    program.write_text(PROGRAM)
-    made = {}
-    for file_format in (0, 1):
-        made[file_format] = directory / f"memray-{file_format}.bin"
-        arguments = [sys.executable, program, library, made[file_format], str(file_format)]
-        subprocess.run([str(argument) for argument in arguments], check=True, cwd=directory)
-    return made
-
-
-def plain(name: str) -> str:
-    """Without parameters of C++, which demanglers print in their ways."""
-    return name if name.startswith("<") else re.split("[<(]", name)[0]
+    program = Program(tmp_path_factory.mktemp("native"))
+    return {file_format: program.tracked("memray", file_format) for file_format in (0, 1)}
 
 
 def expect_alike(theirs: Iterable[Frame], ours: Iterable[Frame]) -> None:

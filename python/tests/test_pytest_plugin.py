@@ -8,6 +8,8 @@ import sysconfig
 import pytest
 
 from conftest import needs_gil
+from heaptide import FileReader
+from heaptide._memray import SymbolicSupport, get_symbolic_support
 
 TESTS = """
 import unittest
@@ -37,7 +39,11 @@ def test_leaks():
     kept.append(bytearray(100_000))
 
 
-@pytest.mark.limit_leaks("10 KB", filter_fn=lambda stack: "leaks_on" not in stack.frames[0].function)
+def is_no_purpose(stack):
+    return all(frame.function != "test_leaks_on_purpose" for frame in stack.frames)
+
+
+@pytest.mark.limit_leaks("10 KB", filter_fn=is_no_purpose)
 def test_leaks_on_purpose():
     kept.append(bytearray(100_000))
 
@@ -172,7 +178,6 @@ def test_a_baseline_holds(session):
     [
         (["--heaptide-baseline=none.json"], "none.json is not there; --heaptide-baseline-update makes it"),
         (["--heaptide-baseline=test_some.py"], "test_some.py cannot be read"),
-        (["--heaptide-native"], "heaptide does not record native stacks yet"),
         (["--heaptide-baseline-update"], "--heaptide-baseline-update needs --heaptide-baseline FILE"),
         (["--heaptide-tolerance=much"], "'much' is no amount of memory"),
         (["--heaptide-tolerance=-3%"], "'-3%' is no share"),
@@ -200,6 +205,47 @@ def test_wrong_markers_are_said(session, marker, message):
     result = session("--heaptide")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{message}*"])
+
+
+NATIVE = """
+import pytest
+
+kept = []
+
+
+def test_held():
+    held = bytearray(3_000_000)
+    del held
+
+
+def is_wanted(stack):
+    print("\\nseen", *[frame.function for frame in stack.frames])
+    return True
+
+
+@pytest.mark.limit_leaks("1 MB", filter_fn=is_wanted)
+def test_leaks():
+    kept.append(bytearray(2_000_000))
+"""
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_native_frames(session, native):
+    if get_symbolic_support() is SymbolicSupport.NONE:
+        pytest.skip("the interpreter has no symbols")
+    session.pytester.makepyfile(test_some=NATIVE)
+    flags = ["--heaptide-native"] if native else []
+    result = session("--heaptide", "--heaptide-stacks=100", "--heaptide-bin-path=kept", "-s", "-v", *flags)
+    result.assert_outcomes(passed=1, failed=1)
+    lines = result.outlines
+    # Leaks are always told apart by their native frames, as in pytest-memray. Frames of what runs the test are none.
+    (seen,) = {line for line in lines if line.startswith("seen")}
+    assert "PyByteArray_Resize" in seen and seen.endswith(" test_leaks")
+    readers = [FileReader(path) for path in sorted((session.pytester.path / "kept").iterdir())]
+    assert [reader.metadata.has_native_traces for reader in readers] == [native, True]
+    told = [line.split()[0] for line in lines if line.startswith("        ") and line.count(":") == 1]
+    assert ("PyByteArray_Resize" in told) is native
+    assert {"test_held", "test_leaks"} <= set(told)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13, 3), reason="the interpreter tells of all objects")

@@ -15,6 +15,7 @@ import pytest
 
 from conftest import EXTRA
 from heaptide import AllocatorType, SocketDestination, SocketReader, Tracker
+from heaptide._memray import SymbolicSupport, get_symbolic_support
 
 HELPERS = """
 import heaptide, os, signal, socket, sys, threading
@@ -349,6 +350,34 @@ with Tracker(destination=SocketDestination(port)):
             Tracker(destination=SocketDestination(port))
         assert reader.is_active
         program.goes_on()
+        program.ends()
+
+
+@READERS
+def test_native_stacks(tmp_path: Path, port: int, reader_class: type[SocketReader]) -> None:
+    """Where the interpreter's functions have names; elsewhere stacks are Python's."""
+    text = """
+with Tracker(destination=SocketDestination(port), native_traces=True):
+    kept = many(7)
+    barrier("seven")
+    kept += many(2)
+    barrier("nine")
+"""
+    with running(tmp_path, text, port) as program, reader_class(port) as reader:
+        for name, expected in (("seven", [of(7)]), ("nine", [of(2), of(7)])):
+            assert program.says() == name
+            assert reader.has_native_traces
+            assert held(reader) == expected
+            for record in reader.get_current_snapshot(merge_threads=True):
+                if record.size != record.n_allocations * (1000 + EXTRA):
+                    continue
+                native, hybrid = (
+                    [frame[0] for frame in stack()] for stack in (record.native_stack_trace, record.hybrid_stack_trace)
+                )
+                assert "PyByteArray_Resize" in native
+                if get_symbolic_support() is not SymbolicSupport.NONE:
+                    assert hybrid.index("PyByteArray_Resize") < hybrid.index("many")
+            program.goes_on()
         program.ends()
 
 

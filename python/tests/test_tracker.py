@@ -225,19 +225,29 @@ def test_arguments_that_make_no_sense(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_native_stacks_are_not_there_yet(in_process: Piece) -> None:
+@pytest.mark.parametrize("options", ["", ", file_format=FileFormat.AGGREGATED_ALLOCATIONS"])
+def test_native_stacks(in_process: Piece, options: str) -> None:
+    """Where the interpreter's functions have names; elsewhere stacks are Python's."""
     printed = in_process(
         HELPERS
-        + """
-import warnings
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    with Tracker("x.tide", native_traces=True): kept = many(2)
-print([(w.category.__name__, os.path.basename(w.filename)) for w in caught], found("x.tide"))
-print(FileReader("x.tide").metadata.has_native_traces)
+        + f"""
+from heaptide._memray import SymbolicSupport, get_symbolic_support
+with Tracker("x.tide", native_traces=True{options}): kept = many(2)
+reader = FileReader("x.tide")
+print(reader.metadata.has_native_traces, found("x.tide"))
+record, = (record for record in reader.get_leaked_allocation_records() if record.size > 1000)
+python, native, hybrid = (
+    [frame[0] for frame in stack()]
+    for stack in (record.stack_trace, record.native_stack_trace, record.hybrid_stack_trace)
+)
+named = get_symbolic_support() is not SymbolicSupport.NONE
+evaluates = lambda name: "_PyEval_EvalFrameDefault" in name or name.startswith("_TAIL_CALL_")
+print(named is any(map(evaluates, native)), "PyByteArray_Resize" in native)
+print(python == ["many", "<module>"], [name for name in hybrid if name in python] == python, not reader.warnings)
+print(not named or hybrid.index("PyByteArray_Resize") < hybrid.index("many"))
 """
     )
-    assert printed.splitlines() == ["[('RuntimeWarning', 'piece.py')] 2", "False"]
+    assert printed.splitlines() == ["True 2", "True True", "True True True", "True"]
 
 
 def test_files_that_cannot_be_made(tmp_path: Path) -> None:

@@ -83,6 +83,34 @@ impl Stacks {
             .take_while(|&node| !self.parts.is_below(node))
     }
 
+    /// How many frames of a stack are left, counted from the innermost, without its `outermost` Python frames and the
+    /// native ones that called them.
+    #[must_use]
+    pub fn frames_above(&self, stack: StackId, outermost: usize) -> usize {
+        let python = self.python_whole(stack);
+        let depth = self.walk(python).count();
+        let kept = depth.saturating_sub(outermost);
+        if python == stack {
+            return kept;
+        }
+        let frame_of = |stack: StackId| self.nodes[stack.index()].frame;
+        let mut pending = self.walk(python).map(frame_of).take(kept + 1).peekable();
+        let mut left = kept;
+        let mut count = 0;
+        for frame in self.walk(stack).map(frame_of) {
+            // Native frames are no Python frames, so the frames of Python are found one after the other.
+            if outermost > 0 && pending.next_if_eq(&frame).is_some() {
+                match left.checked_sub(1) {
+                    None => return count,
+                    Some(0) => return count + 1,
+                    Some(less) => left = less,
+                }
+            }
+            count += 1;
+        }
+        count
+    }
+
     /// The number of the native stack of a combined one in the capture; 0 where there is none.
     #[must_use]
     pub fn native_number(&self, stack: StackId) -> u32 {

@@ -204,3 +204,52 @@ fn processes_that_are_merged_keep_their_native_frames() {
     let by_c = (format!("by_c:x.c:7 < {PYTHON}"), PYTHON.to_owned());
     assert_eq!(doubled[&by_c], 2 * 64);
 }
+
+/// Of `by_c < inner < C < outer < main`, with two Python frames.
+#[test]
+fn the_outermost_python_frames_go_with_what_called_them() {
+    let mut builder = fixtures::tiny_native();
+    // main, the evaluation of the outer frame, by_c, that of the inner one, by_c
+    let addresses = [0x3000, 0x1000, 0x2000, 0x1000, 0x2000];
+    builder.native_nodes.truncate(1);
+    for (parent, address) in addresses.into_iter().enumerate() {
+        builder.native_nodes.push(NativeNode {
+            parent: parent as u32,
+            module: 0,
+            address,
+        });
+    }
+    let combined = builder.nodes.len() as u32 - 2;
+    builder.nodes[combined as usize].code = 5;
+    // The outer frame of Python, and the interpreter's start.
+    builder.nodes[combined as usize + 1].code = 1;
+    let mut capture = Capture::from_bytes(&builder.build(), "x.tide").unwrap();
+    for (address, function) in [
+        (0x1000, "_PyEval_EvalFrameDefault"),
+        (0x2000, "by_c"),
+        (0x3000, "main"),
+    ] {
+        let symbol = NativeSymbol {
+            function: function.to_owned(),
+            file: "x.c".to_owned(),
+            line: 7,
+        };
+        capture.symbols.insert(0, address, vec![symbol]);
+    }
+    let profile = Profile::new(&capture);
+    let last = profile.entries.len() - 2;
+    let [hybrid, alone] = [last, last + 1].map(|index| profile.entries[index].stack);
+    let (inner, outer) = PYTHON.split_once(" < ").unwrap();
+    let c = "by_c:x.c:7";
+    assert_eq!(
+        label(&profile, hybrid),
+        format!("{c} < {inner} < {c} < {outer} < main:x.c:7")
+    );
+    let above = |stack| [0, 1, 2, 3].map(|outermost| profile.stacks.frames_above(stack, outermost));
+    assert_eq!(above(hybrid), [5, 2, 1, 1]);
+    // Of its native frames none is shown, as they tell of one evaluation too few.
+    assert_eq!(label(&profile, alone), PYTHON);
+    assert_eq!(above(alone), [2, 1, 0, 0]);
+    let python = profile.stacks.python(hybrid);
+    assert_eq!(above(python), [2, 1, 0, 0]);
+}

@@ -137,8 +137,7 @@ impl Source {
         if stacks.is_empty_combined(stack) {
             0
         } else if self.skipped_frames > 0 && self.thread_id(thread) == main {
-            let frames = stacks.walk(stack).count();
-            frames.saturating_sub(self.skipped_frames)
+            stacks.frames_above(stack, self.skipped_frames)
         } else {
             usize::MAX
         }
