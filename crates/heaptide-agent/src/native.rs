@@ -3,6 +3,11 @@
 //! A thread remembers its last walk; frames that are not as they were are looked up in a table of rules that all
 //! threads share, and what is not there yet is found in the unwind information of the object, under a lock.
 
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "there are no rules for other processors yet")
+)]
+
 mod memo;
 mod objects;
 mod stack;

@@ -15,7 +15,7 @@ pub(crate) struct Mode {
     pub(crate) holds_events: bool,
 }
 
-pub(crate) static MODES: [Mode; 4] = [
+pub(crate) static MODES: [Mode; 6] = [
     Mode {
         name: "all",
         title: "Every event (the default)",
@@ -39,6 +39,18 @@ pub(crate) static MODES: [Mode; 4] = [
         title: "`--trace-python-allocators --aggregate`",
         flags: &["--trace-python-allocators", "--aggregate"],
         holds_events: false,
+    },
+    Mode {
+        name: "native",
+        title: "`--native`",
+        flags: &["--native"],
+        holds_events: true,
+    },
+    Mode {
+        name: "python-native",
+        title: "`--native --trace-python-allocators`",
+        flags: &["--native", "--trace-python-allocators"],
+        holds_events: true,
     },
 ];
 
