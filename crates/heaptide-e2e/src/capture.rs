@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{heaptide, run};
+use crate::{Sandbox, heaptide, run};
 
 /// One frame, as `parse` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -115,9 +115,22 @@ impl Capture {
     #[track_caller]
     #[must_use]
     pub fn read(path: &Path) -> Self {
-        let mut child = Command::new(heaptide())
-            .args(["parse", "--json", "--max-stack-frames", "1000000"])
-            .arg(path)
+        Self::parse(path, Command::new(heaptide()).arg("parse").arg(path))
+    }
+
+    /// As [`Self::read`], in the sandbox, where the files are that native frames are named by.
+    #[track_caller]
+    #[must_use]
+    pub fn read_inside(sandbox: &Sandbox, name: &str) -> Self {
+        let mut command = sandbox.command(sandbox.heaptide());
+        let command = command.arg("parse").arg(sandbox.inside(name));
+        Self::parse(&sandbox.outside(name), command)
+    }
+
+    #[track_caller]
+    fn parse(path: &Path, command: &mut Command) -> Self {
+        let mut child = command
+            .args(["--json", "--max-stack-frames", "1000000"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
