@@ -92,6 +92,8 @@ pub(crate) struct Translation {
     thread: usize,
     main_thread: u64,
     skipped: u64,
+    /// Bytes in what the offsets of instructions count.
+    instruction_bytes: i64,
     samples: Vec<Sample>,
     samples_written: u64,
     survivors: Vec<Survivor>,
@@ -133,6 +135,7 @@ impl Translation {
             thread: 0,
             main_thread: header.main_thread,
             skipped: header.skipped_frames,
+            instruction_bytes: instruction_bytes(header.python_version),
             samples: Vec::new(),
             samples_written: 0,
             survivors: Vec::new(),
@@ -215,7 +218,7 @@ impl Translation {
         let is_told = is_entry && self.native.is_some();
         Place {
             code: self.code(code),
-            offset: i32::try_from(offset).unwrap_or(-1),
+            offset: i32::try_from(offset.saturating_mul(self.instruction_bytes)).unwrap_or(-1),
             flags: if is_told { NODE_ENTRY } else { 0 },
         }
     }
@@ -494,6 +497,11 @@ impl Translation {
         let file = self.output.finish(&mut ours)?;
         Ok((file, self.warnings))
     }
+}
+
+/// Memray writes `f_lasti` as the interpreter has it: 3.10 counts code units.
+fn instruction_bytes(python_version: u32) -> i64 {
+    if python_version >> 16 == 0x030a { 2 } else { 1 }
 }
 
 fn our_header(header: &Header) -> OurHeader {

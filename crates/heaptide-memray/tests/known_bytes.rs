@@ -91,6 +91,27 @@ fn stacks_threads_and_mappings() {
 }
 
 /// The thread, the address and, of what was made, the stack.
+/// CPython 3.10 counts instructions, and its line tables count bytes: the third instruction is in the second range of four bytes.
+#[test]
+fn instructions_of_3_10_are_counted_in_units() {
+    for (python, line) in [(0x030a_0df0_u32, 7), (0x0309_0df0, 6)] {
+        let mut file = File::new(13, false);
+        file.0[11..15].copy_from_slice(&python.to_le_bytes());
+        file.thread(1).code(1);
+        let table: &[u8] = if line == 7 { &[4, 0, 4, 1] } else { &[4, 1] };
+        file.add(&[14, 2])
+            .add(b"f\0app.py\0")
+            .add(&[6, table.len() as u8]);
+        file.add(table);
+        file.add(&[0b0100_0001, 1, 0, 0b0100_0001, 2, 6]);
+        file.add(&[0b1111_1110, 0x80, 0x08, 100, 1]);
+        let capture = file.open().unwrap();
+        let profile = Profile::new(&capture);
+        let found: Vec<String> = rows(&profile).into_iter().map(|row| row.0).collect();
+        assert_eq!(found, [format!("f:app.py:{line}")]);
+    }
+}
+
 fn objects(profile: &Profile, events: &[ObjectEvent]) -> Vec<(u32, u64, Option<String>)> {
     let stacks = &profile.stacks;
     let told = events.iter().map(|event| {
