@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Sandbox, heaptide, run};
+use crate::{Sandbox, heaptide, run, with_native_stacks};
 
 /// One frame, as `parse` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -115,7 +115,12 @@ impl Capture {
     #[track_caller]
     #[must_use]
     pub fn read(path: &Path) -> Self {
-        Self::parse(path, Command::new(heaptide()).arg("parse").arg(path))
+        let capture = Self::parse(path, Command::new(heaptide()).arg("parse").arg(path));
+        if with_native_stacks() {
+            capture.without_native_frames()
+        } else {
+            capture
+        }
     }
 
     /// As [`Self::read`], in the sandbox, where the files are that native frames are named by.
@@ -171,6 +176,19 @@ impl Capture {
             String::from_utf8_lossy(&output.stderr)
         );
         capture
+    }
+
+    /// Takes the native frames out of all stacks: what is left is what a capture without native stacks has, in more cells.
+    #[must_use]
+    pub fn without_native_frames(mut self) -> Self {
+        let is_python = |frame: &Frame| {
+            let file = frame.file.as_str();
+            file != "<unknown>" && (file.ends_with(".py") || file.starts_with('<'))
+        };
+        for cell in &mut self.cells {
+            cell.stack.retain(is_python);
+        }
+        self
     }
 
     /// The sum of all cells.

@@ -7,6 +7,7 @@
 //! - `HEAPTIDE_TEST_BINARY`: the `heaptide` to test, instead of a build of this workspace.
 //! - `HEAPTIDE_TEST_MODE`: `all` or `aggregated`: the one mode to test. Else most tests take the aggregated one; those
 //!   of figures, and of what harms programs, both.
+//! - `HEAPTIDE_TEST_NATIVE`: `1` for captures with native stacks; the frames of C are left out again before anything is compared.
 //! - `HEAPTIDE_TEST_EARLY_STOP`: `HEAPTIDE_EARLY_STOP` for all that is profiled; with `check` every early stop of every test must be right.
 //! - `HEAPTIDE_SUITE`: `quick` (default) or `full`, see `tests/cpython_suite.rs`.
 //!
@@ -33,7 +34,7 @@ pub use native::{NativeLibraries, check_native_stacks};
 pub use packages::{virtual_environment, with_package};
 pub use page::{Page, PageCounters, STORM_THREADS};
 pub use pythons::{Python, each, each_python, each_python_in_each_mode, pythons, pythons_of};
-pub use sandbox::{Mode, Sandbox, every_event, modes};
+pub use sandbox::{Mode, Sandbox, every_event, modes, with_native_stacks};
 pub use stretch::Stretches;
 pub use truth::{
     Expected, Profiled, check_against_truth, check_bookkeeping, ground_truth,

@@ -177,6 +177,7 @@ impl Sandbox {
         command
             .arg("run")
             .args((mode == Mode::Aggregated).then_some("--aggregate"))
+            .args(with_native_stacks().then_some("--native"))
             .args(["-q", "-f", "-o"])
             .arg(self.inside("capture.tide"))
             .arg("--python")
@@ -219,6 +220,12 @@ fn mode_under_test() -> Option<Mode> {
 #[must_use]
 pub fn every_event() -> bool {
     mode_under_test() == Some(Mode::All)
+}
+
+/// Do all captures have native stacks, too (`HEAPTIDE_TEST_NATIVE`)?
+#[must_use]
+pub fn with_native_stacks() -> bool {
+    std::env::var_os("HEAPTIDE_TEST_NATIVE").is_some_and(|value| value == "1")
 }
 
 /// The modes that a test goes through which is about both: both, unless `HEAPTIDE_TEST_MODE` asks for one.

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use heaptide_session::inside::{Prepared, Wanted};
 
 use crate::build::target_directory;
-use crate::{Mode, Sandbox, heaptide, run};
+use crate::{Mode, Sandbox, heaptide, run, with_native_stacks};
 
 /// What the captures of a program that tracks itself are to hold.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Stretches {
     pub memory_interval_ms: u32,
     /// Tracked from before the program's first line, by its first capture, until the interpreter ends.
     pub whole: bool,
+    /// With native stacks.
+    pub native: bool,
 }
 
 impl Stretches {
@@ -36,6 +38,7 @@ impl Stretches {
             track_object_lifetimes: false,
             memory_interval_ms: 0,
             whole: false,
+            native: with_native_stacks(),
         }
     }
 }
@@ -109,7 +112,7 @@ impl Sandbox {
             },
             memory_interval_ms: stretches.memory_interval_ms,
             stack_node_budget: 1_000_000,
-            native_stacks: false,
+            native_stacks: stretches.native,
             trace_python_allocators,
             track_object_lifetimes: stretches.track_object_lifetimes,
             follow_fork: stretches.follow_fork,

@@ -8,7 +8,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use heaptide_e2e::{
-    Capture, Counters, Page, PageCounters, Sandbox, Stretches, kill, kill_stranger, modes, pythons,
+    Capture, Cell, Counters, Page, PageCounters, Sandbox, Stretches, kill, kill_stranger, modes,
+    pythons,
 };
 
 /// Twice as many as each of the tests has, spread over the interpreters.
@@ -62,17 +63,22 @@ fn kill_once(sandbox: &Sandbox, seed: u64, victim: Victim) -> Result<(), String>
     let mode = modes[seed as usize % modes.len()];
     // With and without the storm's requests to Python's allocators
     let python_allocators = seed / modes.len() as u64 % 2 == 1;
+    let native = seed / modes.len() as u64 / 2 % 2 == 1;
     let mut command = match victim {
         Victim::Program | Victim::Everyone => sandbox.profiled_in(mode),
         Victim::Itself => sandbox.tracking_itself(&Stretches {
             captures: vec![(mode, python_allocators)],
             whole: true,
             memory_interval_ms: 1,
+            native,
             ..Stretches::of(mode, 0)
         }),
     };
     if python_allocators && victim != Victim::Itself {
         command.arg("--trace-python-allocators");
+    }
+    if native && victim != Victim::Itself {
+        command.arg("--native");
     }
     command
         .arg(sandbox.inside("storm.py"))
@@ -122,6 +128,11 @@ fn kill_once(sandbox: &Sandbox, seed: u64, victim: Victim) -> Result<(), String>
         Victim::Program | Victim::Everyone => sandbox.capture(),
         Victim::Itself => sandbox.stretch(0),
     });
+    let in_storm = |cell: &&Cell| cell.stack.iter().any(|frame| frame.function == "ht_storm");
+    if native && !capture.cells.iter().any(|cell| in_storm(&cell)) {
+        return Err("no native stacks".to_owned());
+    }
+    let capture = capture.without_native_frames();
     let told = capture.lifecycle["status_text"]
         .as_str()
         .unwrap_or_default();

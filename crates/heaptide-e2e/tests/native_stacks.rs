@@ -140,9 +140,13 @@ fn one_after_the_other() {
 /// What the program tells is also what Memray records of it.
 #[test]
 fn memray_records_the_same() {
-    for python in pythons_of(&[12]) {
+    for python in pythons_of(&[9, 10, 11, 12, 13]) {
+        let name = match python.minor {
+            12 => "memray-13".to_owned(),
+            _ => format!("memray-13-{}", python.version()),
+        };
         let packages = ["memray==1.20.0", "typing_extensions"];
-        let Some(interpreter) = virtual_environment(python, "memray-13", &packages) else {
+        let Some(interpreter) = virtual_environment(python, &name, &packages) else {
             continue;
         };
         let mut failures = Vec::new();

@@ -293,7 +293,7 @@ FUNCTION void nt_handler(int number) {
 FUNCTION void nt_raise(size_t size, size_t stack_size) {
     stack_t stack = {.ss_size = stack_size}, before;
     if (stack_size) {
-        stack.ss_sp = mmap(NULL, stack_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        stack.ss_sp = mmap(NULL, stack_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* AT:raise_stack */
         if (sigaltstack(&stack, &before)) abort();
     }
     struct sigaction action = {.sa_handler = nt_handler, .sa_flags = stack_size ? SA_ONSTACK : 0}, old;
@@ -322,7 +322,7 @@ FUNCTION void nt_context(void) {
 }
 FUNCTION void nt_in_context(size_t size) {
     size_t room = 256 << 10;
-    char *stack = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *stack = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* AT:context_stack */
     size_in_context = size;
     getcontext(&other_context);
     other_context.uc_stack.ss_sp = stack;
