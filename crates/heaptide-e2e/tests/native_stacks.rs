@@ -85,6 +85,11 @@ fn handlers_of_signals() {
 }
 
 #[test]
+fn handlers_that_come_at_any_instruction() {
+    check(&["storms"]);
+}
+
+#[test]
 fn stacks_that_are_not_the_threads_own() {
     check(&["contexts"]);
 }

@@ -14,7 +14,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -309,6 +311,43 @@ FUNCTION void nt_raise(size_t size, size_t stack_size) {
 FUNCTION void nt_check_signals(int number) {
     raise(number);
     if (KEPT(PyErr_CheckSignals())) abort(); /* AT:check_signals */
+}
+
+/* A handler that comes at any instruction of functions that call one another. Returns how often it came. */
+static volatile int handled;
+FUNCTION void nt_anywhere(int number) {
+    (void)number;
+    int saved = errno;
+    KEPT(nt_rare(size_in_handler)); /* AT:anywhere */
+    handled++;
+    errno = saved;
+}
+FUNCTION long nt_spin_innermost(long a, long b) {
+    volatile long room[20];
+    room[a & 15] = b;
+    return room[b & 15] + a;
+}
+FUNCTION long nt_spin_inner(long a, long b) {
+    long c = KEPT(nt_spin_innermost(a, b)), d = KEPT(nt_spin_innermost(b, c));
+    volatile char *buffer = alloca((size_t)(a & 63) + 1);
+    buffer[0] = 1;
+    return KEPT(nt_spin_innermost(c, d)) + buffer[0];
+}
+FUNCTION int nt_spin(size_t size, int times, long interval_ns) {
+    struct sigaction action = {.sa_handler = nt_anywhere, .sa_flags = SA_RESTART}, old;
+    size_in_handler = size;
+    handled = 0;
+    sigaction(SIGUSR1, &action, &old);
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1};
+    event._sigev_un._tid = (int)syscall(SYS_gettid);
+    timer_t timer;
+    if (timer_create(CLOCK_MONOTONIC, &event, &timer)) abort();
+    struct itimerspec spec = {.it_interval = {0, interval_ns}, .it_value = {0, interval_ns}};
+    timer_settime(timer, 0, &spec, NULL);
+    for (long i = 0; handled < times; i++) KEPT(nt_spin_inner(i, i + 1));
+    timer_delete(timer);
+    sigaction(SIGUSR1, &old, NULL);
+    return handled;
 }
 
 /* ---- stacks of one's own ---------------------------------------------------------------------------------------------------- */

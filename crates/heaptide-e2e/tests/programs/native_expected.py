@@ -47,7 +47,7 @@ ARGUMENTS = dict(
     leaf=[Z], rare=[Z], inner=[Z], outer=[Z], two_lines=[Z], alternate=[Z, I], tail_caller=[Z], family=[Z], shapes=[Z], returns_by_jump=[Z],
     deep=[Z, I], stairs=[Z, I], jumps=[Z, I], callback=[CALLBACK], callback_deep=[CALLBACK, I], qsort=[P, Z, Z, COMPARE], next=[O],
     call=[O], get=[O, S], text=[O], less=[O, O], drop=[P], hold=[O], requests=[Z], in_thread=[Z, CALLBACK, Z], fork=[Z], raise_=[Z, Z],
-    check_signals=[I], in_context=[Z], through=[P, Z], through_framed=[P, Z], decoy=[], unharmed=[Z], free=[P], tide=[Z],
+    check_signals=[I], spin=[Z, I, L], in_context=[Z], through=[P, Z], through_framed=[P, Z], decoy=[], unharmed=[Z], free=[P], tide=[Z],
     temporary=[Z, I], catcher=[Z, I],
 )
 POINTERS = ("leaf", "inner", "outer", "deep", "decoy")
@@ -65,7 +65,7 @@ class Library:
     def __getattr__(self, name):
         function = getattr(self.loaded, "nt_" + name.rstrip("_"))
         function.argtypes = ARGUMENTS[name]
-        function.restype = P if name in POINTERS else I if name in ("unharmed", "fork") else None
+        function.restype = P if name in POINTERS else I if name in ("unharmed", "fork", "spin") else None
         setattr(self, name, function)
         return function
 

@@ -512,7 +512,7 @@ WAYS = [way for name, way in list(globals().items()) if name.startswith("by_")]
 
 
 def randomly():
-    for number in range(1500):
+    for number in range(500):
         SHADOW[:] = ["randomly@randomly"]
         grow(number % 9)  # AT:randomly
         assert SHADOW == ["randomly@randomly"], SHADOW
@@ -577,6 +577,18 @@ def signals():
     expect("nt_rare@rare < nt_handler@handler < nt_raise@raise < signals@signals_c", 7003, 4, allocator="MEMALIGN", loose=True)
     BASE.outer(7005)  # AT:signals_after
     expect(CHAIN + "signals@signals_after", 7005)
+
+
+def spin(build):
+    return build.spin(7007, 500, 50_000)  # AT:spin
+
+
+def storms():
+    """Handlers that come at any instruction: it is told which functions there are, not where they are."""
+    for suffix in ("base", "omit", "framed", "plain", "realign"):
+        count = renamed(spin, suffix)(Library("native-" + suffix))  # AT:storms
+        stack = "nt_rare@rare < nt_anywhere@anywhere < nt_spin_innermost@leaf < nt_spin_inner@leaf < nt_spin@leaf < spin_%s@spin < storms@storms"
+        expect(stack % suffix, 7007, count, allocator="MEMALIGN", lines=False, loose=True)
 
 
 # ---- stacks that are not the thread's, and code that nothing is known of ------------------------------------------------------
