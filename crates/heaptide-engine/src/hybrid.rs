@@ -33,8 +33,8 @@ struct NativeFrames {
     /// By index; the parent of each comes before it.
     nodes: Vec<NativeFrame>,
     frames: Vec<FrameId>,
-    /// Whether a function evaluates Python, by frame of `frames`.
-    evaluates: Vec<bool>,
+    /// What functions are to Python, by frame of `frames`.
+    roles: Vec<Role>,
 }
 
 /// A frame of a native stack: as many as functions were inlined into one another there, or none where nothing is known.
@@ -51,6 +51,15 @@ impl NativeFrames {
         let first = (number != NATIVE_ROOT).then(|| self.numbers.index_of(number));
         std::iter::successors(first.flatten(), |&at| {
             self.nodes[at].parent.map(|parent| parent as usize)
+        })
+    }
+
+    /// As [`Self::walk`], to where the greenlet has begun, if it is one.
+    fn walk_own(&self, number: u32) -> impl Iterator<Item = usize> {
+        let mut has_begun = false;
+        self.walk(number).take_while(move |&index| {
+            let begins = || self.roles[self.places(index)].contains(&Role::BeginsGreenlet);
+            !std::mem::replace(&mut has_begun, begins())
         })
     }
 
@@ -228,7 +237,7 @@ impl Combiner {
                 let first = native.frames.len();
                 for symbol in capture.symbols.at(node.module, node.address) {
                     native.frames.push(builder.native_frame(symbol));
-                    native.evaluates.push(evaluates_python(&symbol.function));
+                    native.roles.push(Role::of(&symbol.function));
                 }
                 (first as u32, (native.frames.len() - first) as u32)
             });
@@ -315,7 +324,7 @@ impl Combiner {
         }
         self.python.extend(stacks.walk(python));
         let parts = &stacks.parts;
-        self.native.extend(parts.native.walk(native));
+        self.native.extend(parts.native.walk_own(native));
         let inlined = self.native.iter().map(|&at| parts.native.nodes[at].count);
         let steps = self.python.len() as u64
             + self.native.len() as u64
@@ -334,9 +343,17 @@ impl Combiner {
         let mut are_shown = !has_below;
         // Else nobody has looked for them, or it has been said that their files are not there.
         let has_names = (self.native.iter()).any(|&at| parts.native.nodes[at].count > 0);
+        let mut caller = Role::Other;
         for &index in self.native.iter().rev() {
             for place in parts.native.places(index).rev() {
-                if !parts.native.evaluates[place] || pending.peek().is_none() {
+                let role = parts.native.roles[place];
+                if (caller, role) == (Role::Evaluates, Role::Instruction) {
+                    // The same evaluation goes on.
+                    caller = Role::Other;
+                    continue;
+                }
+                caller = role;
+                if !role.evaluates() || pending.peek().is_none() {
                     self.frames.push(parts.native.frames[place]);
                     continue;
                 }
@@ -380,9 +397,9 @@ enum Kind {
 /// Says so where functions that evaluate Python have names and no lines.
 fn warn_of_lines(builder: &StackBuilder<'_>, native: &NativeFrames, warnings: &mut Warnings) {
     let stacks = &builder.stacks;
-    let evaluating = native.frames.iter().zip(&native.evaluates);
+    let evaluating = native.frames.iter().zip(&native.roles);
     let mut lines = evaluating
-        .filter(|(_, evaluates)| **evaluates)
+        .filter(|(_, role)| role.evaluates())
         .map(|(frame, _)| stacks.locations[stacks.frames[frame.index()].location.index()].line)
         .peekable();
     if lines.peek().is_some() && lines.all(|line| line == 0) {
@@ -413,7 +430,38 @@ fn push(stacks: &mut Stacks, parent: StackId, frame: FrameId) -> StackId {
     stack
 }
 
-/// By its name; with tail calls there is a function for each instruction.
-fn evaluates_python(function: &str) -> bool {
-    function.contains("_PyEval_EvalFrameDefault") || function.starts_with("_TAIL_CALL_")
+/// What a function is to Python, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Other,
+    /// It evaluates Python.
+    Evaluates,
+    /// With tail calls there is a function for each instruction, which goes on with what another has begun.
+    Instruction,
+    /// Greenlets begin in it. What lies below is of another, whose Python frames are not those of this one.
+    BeginsGreenlet,
+}
+
+impl Role {
+    fn of(function: &str) -> Self {
+        if function.contains("_PyEval_EvalFrameDefault") {
+            Self::Evaluates
+        } else if function.starts_with("_TAIL_CALL_") {
+            Self::Instruction
+        } else if is_start_of_greenlet(function) {
+            Self::BeginsGreenlet
+        } else {
+            Self::Other
+        }
+    }
+
+    fn evaluates(self) -> bool {
+        matches!(self, Self::Evaluates | Self::Instruction)
+    }
+}
+
+/// `greenlet::UserGreenlet::g_initialstub(void*)`; in C, before version 2, `g_initialstub`.
+fn is_start_of_greenlet(function: &str) -> bool {
+    let name = function.split('(').next().unwrap_or_default();
+    name == "g_initialstub" || name.starts_with("greenlet::") && name.ends_with("::g_initialstub")
 }

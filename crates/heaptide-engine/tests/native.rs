@@ -70,6 +70,86 @@ fn reports_see_hybrid_stacks_and_statistics_python_ones() {
     assert_eq!(total[0].bytes, 4096 + 96);
 }
 
+/// The stack of the last block of 64 bytes when its native frames are these, the outermost first; the two Python frames are of so
+/// many evaluations.
+fn stack_of(functions: &[&str], evaluations: u32) -> String {
+    let mut builder = fixtures::tiny_native();
+    if evaluations == 1 {
+        builder.nodes[3].flags = 0;
+    }
+    builder.native_nodes.truncate(1);
+    for (parent, _) in (0..).zip(functions) {
+        let address = 0x10 * u64::from(parent + 1);
+        builder.native_nodes.push(NativeNode {
+            parent,
+            module: 0,
+            address,
+        });
+    }
+    let combined = builder.nodes.len() - 2;
+    builder.nodes[combined].code = functions.len() as u32;
+    let mut capture = Capture::from_bytes(&builder.build(), "x.tide").unwrap();
+    for (number, function) in (1..).zip(functions) {
+        let symbol = NativeSymbol {
+            function: (*function).to_owned(),
+            file: "x.c".to_owned(),
+            line: 7,
+        };
+        capture.symbols.insert(0, 0x10 * number, vec![symbol]);
+    }
+    let profile = Profile::new(&capture);
+    let entry = &profile.entries[profile.entries.len() - 2];
+    label(&profile, entry.stack)
+}
+
+/// With tail calls the function of an instruction is called by the one that has begun, which stays on the stack.
+#[test]
+fn an_instruction_with_a_function_of_its_own_is_no_evaluation_of_its_own() {
+    let (inner, outer) = PYTHON.split_once(" < ").unwrap();
+    let begins = "_PyEval_EvalFrameDefault";
+    let call = "_TAIL_CALL_CALL";
+    assert_eq!(
+        stack_of(&["main", begins, call, "by_c", begins, call], 2),
+        format!("{inner} < by_c:x.c:7 < {outer} < main:x.c:7")
+    );
+    // Where the one that has begun is not there any more.
+    assert_eq!(
+        stack_of(&["main", call, "by_c", call], 2),
+        format!("{inner} < by_c:x.c:7 < {outer} < main:x.c:7")
+    );
+    assert_eq!(
+        stack_of(&[begins, begins, call, "by_c"], 2),
+        format!("by_c:x.c:7 < {inner} < {outer}")
+    );
+}
+
+/// What is below is the stack of whoever has switched to it.
+#[test]
+fn a_greenlet_begins_where_it_has_begun() {
+    let begins = "_PyEval_EvalFrameDefault";
+    for start in [
+        "greenlet::UserGreenlet::g_initialstub(void*)",
+        "g_initialstub",
+    ] {
+        assert_eq!(
+            stack_of(&["main", begins, "switch", start, "run", begins, "by_c"], 1),
+            format!("by_c:x.c:7 < {PYTHON} < run:x.c:7 < {start}:x.c:7")
+        );
+        let inner = [
+            "main", begins, start, "run", begins, start, "run", begins, "by_c",
+        ];
+        assert_eq!(
+            stack_of(&inner, 1),
+            format!("by_c:x.c:7 < {PYTHON} < run:x.c:7 < {start}:x.c:7")
+        );
+    }
+    let other = "not_g_initialstub";
+    assert_eq!(
+        stack_of(&["main", other, begins, "by_c"], 1),
+        format!("by_c:x.c:7 < {PYTHON} < {other}:x.c:7 < main:x.c:7")
+    );
+}
+
 #[test]
 fn what_leads_nowhere_or_in_circles_ends() {
     let whole = fixtures::tiny_native();
