@@ -98,13 +98,19 @@ pub struct Capture {
     pub warnings: Vec<Value>,
 }
 
+const STACK_END: &str = "],\"stack_cut\":";
+
+fn without_stack(line: &str, end: usize) -> String {
+    format!("{{\"stack\":[{}", &line[end..])
+}
+
 /// The interpreter maps a piece of its own stack every hundred frames or so, and each is a cell with a
 /// stack as deep as that. Nothing is asked about such cells but their figures.
 fn without_long_stack(line: &str) -> Cow<'_, str> {
     const LONG: usize = 200_000;
-    match line.rfind("],\"stack_cut\":") {
+    match line.rfind(STACK_END) {
         Some(end) if line.len() > LONG && line[end..].contains("\"allocator\":\"MMAP\"") => {
-            Cow::Owned(format!("{{\"stack\":[{}", &line[end..]))
+            Cow::Owned(without_stack(line, end))
         }
         _ => Cow::Borrowed(line),
     }
@@ -115,7 +121,11 @@ impl Capture {
     #[track_caller]
     #[must_use]
     pub fn read(path: &Path) -> Self {
-        let capture = Self::parse(path, Command::new(heaptide()).arg("parse").arg(path));
+        let capture = Self::parse(
+            path,
+            Command::new(heaptide()).arg("parse").arg(path),
+            |_| true,
+        );
         if with_native_stacks() {
             capture.without_native_frames()
         } else {
@@ -123,17 +133,18 @@ impl Capture {
         }
     }
 
-    /// As [`Self::read`], in the sandbox, where the files are that native frames are named by.
+    /// As [`Self::read`], in the sandbox, where the files are that native frames are named by. Cells have stacks if `keeps` says so of
+    /// their line.
     #[track_caller]
     #[must_use]
-    pub fn read_inside(sandbox: &Sandbox, name: &str) -> Self {
+    pub(crate) fn read_inside(sandbox: &Sandbox, name: &str, keeps: fn(&str) -> bool) -> Self {
         let mut command = sandbox.command(sandbox.heaptide());
         let command = command.arg("parse").arg(sandbox.inside(name));
-        Self::parse(&sandbox.outside(name), command)
+        Self::parse(&sandbox.outside(name), command, keeps)
     }
 
     #[track_caller]
-    fn parse(path: &Path, command: &mut Command) -> Self {
+    fn parse(path: &Path, command: &mut Command, keeps: fn(&str) -> bool) -> Self {
         let mut child = command
             .args(["--json", "--max-stack-frames", "1000000"])
             .stdout(Stdio::piped())
@@ -148,7 +159,11 @@ impl Capture {
         for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
             let line = line.expect("parse prints UTF-8");
             if line.starts_with("{\"record\":\"cell\"") {
-                let cell = serde_json::from_str(without_long_stack(&line).as_ref());
+                let line = match line.rfind(STACK_END) {
+                    Some(end) if !keeps(&line) => Cow::Owned(without_stack(&line, end)),
+                    _ => without_long_stack(&line),
+                };
+                let cell = serde_json::from_str(line.as_ref());
                 capture
                     .cells
                     .push(cell.unwrap_or_else(|error| panic!("{error}: {line}")));
