@@ -42,6 +42,7 @@ mod demangle;
 mod elf_file;
 mod module;
 mod nesting;
+mod parts;
 mod problem;
 mod separate;
 mod table;

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 use crate::debug_info::{DebugInfo, Frame};
 use crate::demangle::demangle;
 use crate::elf_file::ElfFile;
+use crate::parts::function_of_part;
 use crate::problem::Problem;
 use crate::separate::{alternate_file, debug_file};
 use crate::table::{SymbolTable, Which, address_of};
@@ -147,11 +148,35 @@ impl Sources {
 
     /// From the symbol tables, demangled.
     fn name(&mut self, address: u64) -> Option<String> {
+        let whole = self.raw_name(address);
+        let name = whole.or_else(|| self.name_of_part(address));
+        name.map(|name| demangle(&name))
+    }
+
+    fn raw_name(&mut self, address: u64) -> Option<String> {
         let mut names = self.tables.iter_mut().filter_map(|lazy| {
             let new = || SymbolTable::new(&lazy.file, lazy.which);
             lazy.table.get_or_insert_with(new).find(&lazy.file, address)
         });
-        names.next().map(|name| demangle(&name))
+        names.next()
+    }
+
+    /// As compilers call it in `.symtab`.
+    fn name_of_part(&mut self, address: u64) -> Option<String> {
+        // What is not in the module itself is not there to be looked through.
+        let module = self
+            .tables
+            .iter()
+            .rfind(|lazy| lazy.which == Which::Dynamic);
+        let file = Arc::clone(&module?.file);
+        let tables: Vec<&SymbolTable> = self
+            .tables
+            .iter()
+            .filter_map(|lazy| lazy.table.as_ref())
+            .collect();
+        let around = |address| tables.iter().find_map(|table| table.start_of(address));
+        let function = function_of_part(&file, address, around)?;
+        self.raw_name(function).map(|name| name + ".cold")
     }
 }
 

@@ -54,6 +54,11 @@ impl SymbolTable {
         }
     }
 
+    /// Where the function begins that `address` is in.
+    pub(crate) fn start_of(&self, address: u64) -> Option<u64> {
+        find(&self.sized, address).map(|entry| entry.address)
+    }
+
     /// The raw name of the function that `address` is in.
     pub(crate) fn find(&self, file: &ElfFile, address: u64) -> Option<String> {
         let entry = find(&self.sized, address).or_else(|| find(&self.labels, address))?;
