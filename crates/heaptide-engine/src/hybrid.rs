@@ -344,6 +344,7 @@ impl Combiner {
         // Else nobody has looked for them, or it has been said that their files are not there.
         let has_names = (self.native.iter()).any(|&at| parts.native.nodes[at].count > 0);
         let mut caller = Role::Other;
+        let mut is_before_program = false;
         for &index in self.native.iter().rev() {
             for place in parts.native.places(index).rev() {
                 let role = parts.native.roles[place];
@@ -353,11 +354,15 @@ impl Combiner {
                     continue;
                 }
                 caller = role;
+                is_before_program |= role == Role::RunsProgram;
                 if !role.evaluates() || pending.peek().is_none() {
                     self.frames.push(parts.native.frames[place]);
                     continue;
                 }
                 // The frame for which the interpreter was entered, and those that it called without leaving it.
+                if std::mem::take(&mut is_before_program) {
+                    self.frames.clear();
+                }
                 let mut is_first = true;
                 while let Some(next) =
                     pending.next_if(|&next| is_first || flags(next) & NODE_ENTRY == 0)
@@ -440,6 +445,8 @@ enum Role {
     Instruction,
     /// Greenlets begin in it. What lies below is of another, whose Python frames are not those of this one.
     BeginsGreenlet,
+    /// The interpreter's own program. What it does before the user's begins is the same in all stacks.
+    RunsProgram,
 }
 
 impl Role {
@@ -448,6 +455,8 @@ impl Role {
             Self::Evaluates
         } else if function.starts_with("_TAIL_CALL_") {
             Self::Instruction
+        } else if function == "Py_RunMain" {
+            Self::RunsProgram
         } else if is_start_of_greenlet(function) {
             Self::BeginsGreenlet
         } else {

@@ -150,6 +150,25 @@ fn a_greenlet_begins_where_it_has_begun() {
     );
 }
 
+/// What leads from the system to the first Python frame is the same in all stacks of the main thread.
+#[test]
+fn what_starts_the_program_is_left_out() {
+    let (inner, outer) = PYTHON.split_once(" < ").unwrap();
+    let begins = "_PyEval_EvalFrameDefault";
+    assert_eq!(
+        stack_of(
+            &["main", "Py_RunMain", "run", begins, "by_c", begins, "in_c"],
+            2
+        ),
+        format!("in_c:x.c:7 < {inner} < by_c:x.c:7 < {outer}")
+    );
+    // Where the program is another.
+    assert_eq!(
+        stack_of(&["main", "PyRun_String", begins, "by_c", begins], 2),
+        format!("{inner} < by_c:x.c:7 < {outer} < PyRun_String:x.c:7 < main:x.c:7")
+    );
+}
+
 #[test]
 fn what_leads_nowhere_or_in_circles_ends() {
     let whole = fixtures::tiny_native();
