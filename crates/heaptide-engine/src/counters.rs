@@ -116,7 +116,8 @@ struct Counter {
 /// The [`Ledger`] of a profile.
 pub(crate) struct Counters {
     pub(crate) level: Level,
-    pub(crate) histogram: [u64; HISTOGRAM_BINS],
+    /// Allocations by the number of leading zeros of their sizes.
+    sizes: [u64; u64::BITS as usize + 1],
     /// The heap at each of the capture's samples, bytes.
     pub(crate) sample_heap: Vec<u64>,
     counters: Vec<Counter>,
@@ -130,7 +131,7 @@ impl Counters {
                 peak: 0,
                 epoch: 0,
             },
-            histogram: [0; HISTOGRAM_BINS],
+            sizes: [0; u64::BITS as usize + 1],
             sample_heap: Vec::new(),
             counters: Vec::new(),
         }
@@ -149,6 +150,16 @@ impl Counters {
             counter.held.at_peak = at_peak;
             counter.held.epoch = self.level.epoch;
         }
+    }
+
+    /// Allocations by size, see [`heaptide_format::histogram_bounds`].
+    pub(crate) fn histogram(&self) -> [u64; HISTOGRAM_BINS] {
+        let mut histogram = [0; HISTOGRAM_BINS];
+        for (zeros, count) in (0..).zip(self.sizes) {
+            let size = u64::MAX.checked_shr(zeros).unwrap_or(0);
+            histogram[histogram_bin(size)] += count;
+        }
+        histogram
     }
 
     /// What each entry did, in their order.
@@ -176,7 +187,7 @@ impl Ledger for Counters {
         held.touch(self.level.epoch);
         held.gain(bytes);
         self.level.rise(bytes);
-        self.histogram[histogram_bin(bytes).min(HISTOGRAM_BINS - 1)] += 1;
+        self.sizes[bytes.leading_zeros() as usize] += 1;
     }
 
     #[inline(always)]
@@ -211,5 +222,24 @@ impl Ledger for Counters {
 
     fn sample(&mut self, _index: usize) {
         self.sample_heap.push(self.level.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_in_the_bins_that_recorders_count_them_in() {
+        let mut counters = Counters::new();
+        counters.add_entry();
+        let mut expected = [0; HISTOGRAM_BINS];
+        let powers = (0..u64::BITS).map(|bit| 1u64 << bit);
+        let around = powers.flat_map(|power| [power - 1, power, power | 1]);
+        for size in around.chain([u64::MAX]) {
+            counters.allocated(0, size);
+            expected[histogram_bin(size)] += 1;
+        }
+        assert_eq!(counters.histogram(), expected);
     }
 }

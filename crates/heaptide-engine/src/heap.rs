@@ -177,11 +177,35 @@ pub(crate) struct Counts {
 }
 
 const LATELY: usize = 256;
-const NOBODY: Key = Key {
-    node: u32::MAX,
-    allocator: 0,
-    thread: u32::MAX,
-};
+
+/// An entry that was asked for lately.
+#[derive(Clone, Copy)]
+struct Lately {
+    /// [`site_word`] of its key.
+    site: u64,
+    thread: u32,
+    entry: u32,
+}
+
+impl Lately {
+    const NOTHING: Self = Self {
+        site: u64::MAX,
+        thread: 0,
+        entry: 0,
+    };
+}
+
+/// Node and allocator, in 40 bits.
+#[inline(always)]
+const fn site_word(site: &Site) -> u64 {
+    site.node as u64 | (site.allocator as u64) << 32
+}
+
+/// Where the entry of such a word is kept at hand.
+#[inline(always)]
+const fn lately_place(word: u64) -> usize {
+    (word ^ word >> 27) as usize % LATELY
+}
 
 /// See the module.
 pub(crate) struct Heap<L> {
@@ -190,8 +214,7 @@ pub(crate) struct Heap<L> {
     /// Of the entries, by number.
     pub(crate) keys: Vec<Key>,
     by_key: FxHashMap<Key, u32>,
-    /// Entries that were asked for lately, by a hash of their keys.
-    lately: Box<[(Key, u32); LATELY]>,
+    lately: Box<[Lately; LATELY]>,
     live: LiveTable,
     ranges: BTreeMap<u64, Range>,
     mappings: Vec<Mapping>,
@@ -212,7 +235,7 @@ impl<L: Ledger> Heap<L> {
             counts: Counts::default(),
             keys: Vec::new(),
             by_key: FxHashMap::default(),
-            lately: Box::new([(NOBODY, 0); LATELY]),
+            lately: Box::new([Lately::NOTHING; LATELY]),
             live: LiveTable::new(),
             ranges: BTreeMap::new(),
             mappings: Vec::new(),
@@ -278,29 +301,32 @@ impl<L: Ledger> Heap<L> {
 
     #[inline(always)]
     fn entry(&mut self, site: &Site) -> u32 {
-        let key = Key {
-            node: site.node,
-            allocator: site.allocator,
-            thread: self.thread,
-        };
-        let place = (site.node ^ u32::from(site.allocator) << 5) as usize % LATELY;
-        let (known, entry) = self.lately[place];
-        if known == key && key != NOBODY {
-            return entry;
+        let word = site_word(site);
+        let lately = self.lately[lately_place(word)];
+        if lately.site == word && lately.thread == self.thread {
+            return lately.entry;
         }
-        let entry = self.find_entry(key);
-        self.lately[place] = (key, entry);
-        entry
+        self.find_entry(word)
     }
 
     #[inline(never)]
-    fn find_entry(&mut self, key: Key) -> u32 {
+    fn find_entry(&mut self, word: u64) -> u32 {
+        let key = Key {
+            node: word as u32,
+            allocator: (word >> 32) as u8,
+            thread: self.thread,
+        };
         let next = self.keys.len() as u32;
         let entry = *self.by_key.entry(key).or_insert(next);
         if entry == next {
             self.keys.push(key);
             self.ledger.add_entry();
         }
+        self.lately[lately_place(word)] = Lately {
+            site: word,
+            thread: self.thread,
+            entry,
+        };
         entry
     }
 

@@ -70,7 +70,6 @@ impl LiveTable {
     #[inline(always)]
     fn home(&self, address: u64) -> usize {
         (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
-            & (self.places.len() - 1)
     }
 
     /// The place where the search for an address begins, which is the address's own from now on, or empty when the
@@ -81,7 +80,7 @@ impl LiveTable {
         let place = &self.places[home];
         if place.address != address && place.block.entry != EMPTY {
             // All places between the two are taken, so what stood here is found there.
-            let at = self.find(address);
+            let at = self.find_from(home, address);
             self.places.swap(home, at);
         }
         &mut self.places[home]
@@ -90,10 +89,19 @@ impl LiveTable {
     /// The place of an address: the one that has it, or else the empty one where a search for it ends.
     #[inline(always)]
     fn find(&self, address: u64) -> usize {
+        let home = self.home(address);
+        if self.places[home].address == address {
+            return home;
+        }
+        self.find_from(home, address)
+    }
+
+    /// The same, for a search that has come as far as a place.
+    #[inline(always)]
+    fn find_from(&self, mut at: usize, address: u64) -> usize {
         let mask = self.places.len() - 1;
-        let mut at = self.home(address);
         loop {
-            // The mask changes nothing at first; after the last place comes the first one.
+            // After the last place comes the first one.
             let place = &self.places[at & mask];
             if place.address == address || place.block.entry == EMPTY {
                 return at & mask;

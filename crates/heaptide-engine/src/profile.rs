@@ -268,7 +268,7 @@ impl Work {
             own.events = counts.allocations.saturating_add(counts.deallocations);
             own.unknown_frees = counts.unknown_frees;
             own.missed_frees = counts.missed_frees;
-            histogram = counters.histogram;
+            histogram = counters.histogram();
             heap = counters.level.word();
             sample_heap = counters.sample_heap;
             takes_back = counts.undone > 0;
