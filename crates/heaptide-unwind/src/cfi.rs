@@ -148,13 +148,13 @@ fn frame_pointer_and(
         version: 4,
     };
     let mut operations = expression.get(section).ok()?.operations(encoding);
-    let offset = match operations.next().ok()?? {
-        Operation::RegisterOffset {
-            register: X86_64::RBP,
-            offset,
-            ..
-        } => offset,
-        _ => return None,
+    let Operation::RegisterOffset {
+        register: X86_64::RBP,
+        offset,
+        ..
+    } = operations.next().ok()??
+    else {
+        return None;
     };
     match operations.next().ok()? {
         None => Some((offset, false)),

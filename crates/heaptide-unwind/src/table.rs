@@ -136,13 +136,15 @@ impl RuleTable {
 #[cfg(test)]
 mod tests {
     use std::boxed::Box;
+    use std::vec;
     use std::vec::Vec;
 
     use super::*;
 
     fn table() -> Box<RuleTable> {
-        // SAFETY: zeroes are a valid table.
-        unsafe { Box::<RuleTable>::new_zeroed().assume_init() }
+        let words = vec![0u64; size_of::<RuleTable>() / size_of::<u64>()].into_boxed_slice();
+        // SAFETY: as large as a table and aligned as its words; zeroes are a valid one.
+        unsafe { Box::from_raw(Box::into_raw(words).cast()) }
     }
 
     fn known(number: usize) -> Known {

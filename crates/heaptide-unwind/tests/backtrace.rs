@@ -54,6 +54,12 @@ fn objects() -> Vec<(usize, usize, UnwindInfo)> {
     objects
 }
 
+fn empty_table() -> Box<RuleTable> {
+    let words = vec![0u64; size_of::<RuleTable>() / size_of::<u64>()].into_boxed_slice();
+    // SAFETY: as large as a table and aligned as its words; zeroes are a valid one.
+    unsafe { Box::from_raw(Box::into_raw(words).cast()) }
+}
+
 struct Walker {
     objects: Vec<(usize, usize, UnwindInfo)>,
     finder: Finder,
@@ -67,8 +73,7 @@ impl Walker {
         Self {
             objects: objects(),
             finder: Finder::new(),
-            // SAFETY: zeroes are a valid table.
-            table: unsafe { Box::<RuleTable>::new_zeroed().assume_init() },
+            table: empty_table(),
             remembered: Vec::new(),
             asked: 0,
         }
@@ -154,7 +159,7 @@ fn compare() -> usize {
     let ours = walker.walk(from, stack);
     // The C library goes one further, to the zero above the outermost frame, in some versions.
     let theirs: Vec<usize> = theirs.into_iter().filter(|&each| each != 0).collect();
-    assert_eq!(ours[1..], theirs[..], "{:x?}\n{:x?}", ours, theirs);
+    assert_eq!(ours[1..], theirs[..], "{ours:x?}\n{theirs:x?}");
     ours.len()
 }
 
