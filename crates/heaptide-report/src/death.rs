@@ -111,14 +111,15 @@ fn subject(capture: &Capture) -> String {
 /// Stacks with a smaller share of the whole explain nothing.
 const SMALLEST_PERCENT: f64 = 1.0;
 
-/// The stacks with most bytes, allocators and threads taken together.
+/// The Python stacks with most bytes; allocators, threads and native frames are taken together.
 fn largest_stacks(profile: &Profile, metric: Metric, limit: usize) -> Vec<(StackId, Amount)> {
     let mut indices: FxHashMap<StackId, usize> = FxHashMap::default();
     let mut stacks: Vec<(StackId, Amount)> = Vec::new();
     let with_some = |entry: &&Entry| entry.figures.get(metric).bytes > 0;
     for entry in profile.entries.iter().filter(with_some) {
-        let index = *indices.entry(entry.stack).or_insert_with(|| {
-            stacks.push((entry.stack, Amount::default()));
+        let stack = profile.stacks.python(entry.stack);
+        let index = *indices.entry(stack).or_insert_with(|| {
+            stacks.push((stack, Amount::default()));
             stacks.len() - 1
         });
         stacks[index].1.add(entry.figures.get(metric));

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use heaptide_capture::{Capture, Liveness, ProcessState};
+use heaptide_capture::{Capture, Liveness, NativeSymbol, ProcessState};
 use heaptide_engine::{Metric, Profile};
 use heaptide_report as report;
 use heaptide_testkit::fixtures;
@@ -206,6 +206,29 @@ fn death() {
             report::death_summary(&it.capture, &it.profile, &it.liveness, options)
         )
     });
+}
+
+/// What differs in native frames only is one holder, by its Python frames.
+#[test]
+fn death_with_native_stacks() {
+    let mut builder = fixtures::tiny_native();
+    // Called without leaving the interpreter, so that the stacks can be put together.
+    builder.nodes[3].flags = 0;
+    let mut capture = Capture::from_bytes(&builder.build(), "n.tide").expect("readable");
+    for (address, function) in [(0x1000, "_PyEval_EvalFrameDefault"), (0x2000, "by_c")] {
+        let symbol = NativeSymbol {
+            function: function.to_owned(),
+            file: "x.c".to_owned(),
+            line: 7,
+        };
+        capture.symbols.insert(0, address, vec![symbol]);
+    }
+    let profile = Profile::new(&capture);
+    let liveness = capture.liveness_given(|| ProcessState::Gone);
+    let options = report::DeathOptions::default();
+    let text = report::death_summary(&capture, &profile, &liveness, options);
+    let holder = "    2.3%  96 B in 2 blocks\n      <module>  /t.py:2\n      <module>  /t.py:1\n\n";
+    assert!(text.contains(holder), "{text}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use heaptide_capture::signal_name;
+use heaptide_capture::{Capture, signal_name};
 use heaptide_engine::Profile;
 use heaptide_format::{PythonAllocator, State};
 use heaptide_report::{DeathOptions, death_summary};
@@ -120,7 +120,7 @@ impl<'a> Messages<'a> {
         let Some(path) = &self.path else {
             return self.death(ended);
         };
-        match heaptide_memray::open(path) {
+        match Capture::open(path) {
             Ok(capture) => {
                 let (profile, liveness) = (Profile::new(&capture), capture.liveness());
                 let summary = death_summary(&capture, &profile, &liveness, DeathOptions::default());
