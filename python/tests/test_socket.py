@@ -364,10 +364,11 @@ with Tracker(destination=SocketDestination(port), native_traces=True):
     barrier("nine")
 """
     with running(tmp_path, text, port) as program, reader_class(port) as reader:
-        for name, expected in (("seven", [of(7)]), ("nine", [of(2), of(7)])):
+        for name, expected in (("seven", 7), ("nine", 9)):
             assert program.says() == name
             assert reader.has_native_traces
-            assert held(reader) == expected
+            # The interpreter comes to call a function of C by another way.
+            assert sum(count for _, count, _ in held(reader)) == expected
             for record in reader.get_current_snapshot(merge_threads=True):
                 if record.size != record.n_allocations * (1000 + EXTRA):
                     continue

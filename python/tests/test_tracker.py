@@ -235,19 +235,23 @@ from heaptide._memray import SymbolicSupport, get_symbolic_support
 with Tracker("x.tide", native_traces=True{options}): kept = many(2)
 reader = FileReader("x.tide")
 print(reader.metadata.has_native_traces, found("x.tide"))
-record, = (record for record in reader.get_leaked_allocation_records() if record.size > 1000)
-python, native, hybrid = (
-    [frame[0] for frame in stack()]
-    for stack in (record.stack_trace, record.native_stack_trace, record.hybrid_stack_trace)
-)
+blocks = [record for record in reader.get_leaked_allocation_records() if record.size > 1000]
+print(len(blocks) in (1, 2), reader.warnings)
 named = get_symbolic_support() is not SymbolicSupport.NONE
-evaluates = lambda name: "_PyEval_EvalFrameDefault" in name or name.startswith("_TAIL_CALL_")
-print(named is any(map(evaluates, native)), "PyByteArray_Resize" in native)
-print(python == ["many", "<module>"], [name for name in hybrid if name in python] == python, not reader.warnings)
-print(not named or hybrid.index("PyByteArray_Resize") < hybrid.index("many"))
+for record in blocks:
+    python, native, hybrid = (
+        [frame[0] for frame in stack()]
+        for stack in (record.stack_trace, record.native_stack_trace, record.hybrid_stack_trace)
+    )
+    assert python == ["many", "<module>"] == [name for name in hybrid if name in python]
+    assert "PyByteArray_Resize" in native
+    if named:
+        assert any("_PyEval_EvalFrameDefault" in name or name.startswith("_TAIL_CALL_") for name in native), native
+        assert hybrid.index("PyByteArray_Resize") < hybrid.index("many"), hybrid
 """
     )
-    assert printed.splitlines() == ["True 2", "True True", "True True True", "True"]
+    # The interpreter may call a function of C by another way the second time.
+    assert printed.splitlines() == ["True 2", "True []"]
 
 
 def test_files_that_cannot_be_made(tmp_path: Path) -> None:

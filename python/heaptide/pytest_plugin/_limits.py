@@ -98,8 +98,20 @@ _OURS = str(Path(__file__).parent)
 def frames_of(record: Union[AllocationRecord, TrackedObjectRecord], native: bool) -> tuple[StackFrame, ...]:
     """The frames of the test, native ones if they are wanted and were recorded: those of this plugin and of what has
     called it are left out."""
+    frames = _above_ours(record.stack_trace())
+    if not native:
+        return frames
+    hybrid = _above_ours(record.hybrid_stack_trace())
+    if frames:
+        # What calls the test is not of the test.
+        while hybrid[-1] != frames[-1]:
+            hybrid = hybrid[:-1]
+    return hybrid
+
+
+def _above_ours(stack: Iterable[tuple[str, str, int]]) -> tuple[StackFrame, ...]:
     frames = []
-    for function, file, line in record.hybrid_stack_trace() if native else record.stack_trace():
+    for function, file, line in stack:
         if file.startswith(_OURS):
             break
         frames.append(StackFrame(function, file, line))
