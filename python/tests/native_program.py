@@ -93,17 +93,17 @@ class Program:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._library = directory / "libpaths.so"
+        self.library = directory / "libpaths.so"
         self._script = directory / "program.py"
         self._script.write_text(PROGRAM)
         source = Path(__file__).with_name("native_paths.c")
         assert COMPILER is not None
-        subprocess.run([COMPILER, "-O2", "-g", "-shared", "-fPIC", "-o", self._library, source], check=True)
+        subprocess.run([COMPILER, "-O2", "-g", "-shared", "-fPIC", "-o", self.library, source], check=True)
 
     def tracked(self, package: str, file_format: int) -> Path:
         """Its capture."""
         capture = self._directory / f"{package}-{file_format}"
-        arguments = [sys.executable, self._script, self._library, capture, str(file_format), package]
+        arguments = [sys.executable, self._script, self.library, capture, str(file_format), package]
         subprocess.run([str(argument) for argument in arguments], check=True, cwd=self._directory)
         return capture
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from conftest import run
 from heaptide import AllocatorType, FileReader
 from native_program import COMPILER, Program, plain
 
@@ -45,9 +46,10 @@ def names(trace: Iterable[tuple[str, str, int]]) -> tuple[str, ...]:
 
 def is_compared(record: Any) -> bool:
     """Memray imports modules of its own, so that the program does not; its profile function makes frame objects; and it
-    knows a thread's frames from when that has set the function."""
+    knows a thread's frames from when that has set the function. The state of a thread may go after it was waited for."""
     python, native = ([frame[0] for frame in stack()] for stack in (record.stack_trace, record.native_stack_trace))
-    return bool(python) and not {"_find_and_load", "_set_tstate_lock", "call_profile_func"} & {*python, *native}
+    left_out = {"_find_and_load", "_set_tstate_lock", "call_profile_func", "new_threadstate"}
+    return bool(python) and not left_out & {*python, *native}
 
 
 def sums(records: Iterable[Any]) -> dict[tuple[Any, ...], Counter[str]]:
@@ -95,3 +97,44 @@ def test_modes_agree(captures: Captures) -> None:
         readers = [FileReader(captures["heaptide", file_format]) for file_format in (0, 1)]
         every_event, aggregated = (sums(getattr(reader, query)(merge_threads=False)) for reader in readers)
         assert every_event == aggregated and every_event
+
+
+FAMILY = """
+import ctypes, os, subprocess, sys
+library = ctypes.CDLL(sys.argv[1])
+library.any_way.argtypes = [ctypes.c_int, ctypes.c_size_t]
+
+def allocate(size):
+    library.any_way(1, size)
+
+if len(sys.argv) == 2:
+    allocate(100_000)
+    subprocess.run([sys.executable, __file__, sys.argv[1], "started"], check=True)
+    child = os.fork()
+    if not child:
+        allocate(300_000)
+        os._exit(0)
+    os.waitpid(child, 0)
+else:
+    allocate(200_000)
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["--aggregate"], ["--no-compress"], ["--buffered-file-io"]])
+def test_followed_processes_have_native_stacks(tmp_path: Path, flags: list[str]) -> None:
+    library = Program(tmp_path).library
+    script = tmp_path / "family.py"
+    script.write_text(FAMILY)
+    capture = tmp_path / "family.tide"
+    follow = "--follow-fork" if "--buffered-file-io" in flags else "--follow-children"
+    run("-m", "heaptide", "run", "-q", "--native", follow, *flags, "-o", capture, script, library)
+    found = []
+    for path in tmp_path.glob("family.tide*"):
+        reader = FileReader(path)
+        assert reader.metadata.has_native_traces and reader.warnings == []
+        for record in reader.get_leaked_allocation_records():
+            hybrid = names(record.hybrid_stack_trace())
+            if hybrid[:4] == ("inner", "outer", "by_the_right", "any_way"):
+                found.append((record.size, record.n_allocations, "allocate" in hybrid, record.stack_trace()[0][0]))
+    sizes = [100_001, 300_001] if follow == "--follow-fork" else [100_001, 200_001, 300_001]
+    assert sorted(found) == [(size, 1, True, "allocate") for size in sizes]
