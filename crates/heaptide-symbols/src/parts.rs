@@ -14,8 +14,8 @@ use crate::elf_file::ElfFile;
 /// Larger parts are not looked through.
 const MOST_BYTES: u64 = 1 << 20;
 /// So many jumps into a function say that a part is of it, if they are more than all others together: what looks like a jump may be in
-/// the middle of another instruction.
-const FEWEST_JUMPS: usize = 2;
+/// the middle of another instruction. Two of these were seen to agree; the parts that matter are large and have hundreds.
+const FEWEST_JUMPS: usize = 8;
 
 /// The range of addresses that unwind information has in one piece around an address.
 fn piece_around(object: &object::File<'_>, address: u64) -> Option<Range<u64>> {

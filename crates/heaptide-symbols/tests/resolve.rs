@@ -77,6 +77,42 @@ fn without_debug_information_there_are_the_names_of_the_symbol_table() {
     assert!(library.at(&mut symbolizer, "mark_hidden").join("") != "hidden()");
 }
 
+/// What seldom runs lies apart, and in a stripped file without a name.
+#[test]
+fn a_part_of_a_function_is_named_by_where_it_jumps() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let source = directory.path().join("parts.cpp");
+    let seldom = |number: usize| {
+        format!(
+            "    if (__builtin_expect(next(), 0)) {{ seldom({number}); sum += next(); }}\n    sum ^= next();\n"
+        )
+    };
+    let body = |count: usize| (0..count).map(seldom).collect::<String>();
+    let text = format!(
+        "extern \"C\" {{\nlong next();\n__attribute__((cold)) void seldom(int);\n\
+         long wide() {{\n    long sum = 0;\n{}    return sum;\n}}\n\
+         static __attribute__((noinline)) long narrow() {{\n    long sum = 1;\n{}    return sum;\n}}\n\
+         long calls() {{ return narrow() + 1; }}\n}}\n",
+        body(20),
+        body(1)
+    );
+    fs::write(&source, text).expect("a file");
+    let library = Library::build_from(&source, &[]);
+    let inside = |mark: &str| library.marks[mark] + 3;
+    let [wide, narrow, hidden] = ["wide.cold", "narrow.cold", "narrow"].map(inside);
+    library.objcopy(&["--strip-all"]);
+    let mut symbolizer = Symbolizer::new();
+    let mut at = |address| {
+        let found = symbolizer.resolve(&library.path, None, address);
+        found.iter().map(support::text).collect::<Vec<_>>()
+    };
+    assert_eq!(at(wide), ["wide.cold"]);
+    // Of a function without a name, or too little to be sure.
+    assert_eq!(at(narrow), [""; 0]);
+    assert_eq!(at(hidden), [""; 0]);
+    assert_eq!(at(library.marks["wide"] + 3), ["wide"]);
+}
+
 #[test]
 fn split_dwarf_gives_lines_and_the_symbol_table_the_name() {
     let library = Library::build(&["-g", "-gsplit-dwarf"]);
