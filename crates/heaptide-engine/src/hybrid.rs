@@ -54,12 +54,16 @@ impl NativeFrames {
         })
     }
 
-    /// As [`Self::walk`], to where the greenlet has begun, if it is one.
+    /// As [`Self::walk`], to where the greenlet has begun, if it is one that runs: until it does, Python's frames are those of
+    /// whoever switches to it.
     fn walk_own(&self, number: u32) -> impl Iterator<Item = usize> {
-        let mut has_begun = false;
+        let (mut runs, mut has_begun) = (false, false);
         self.walk(number).take_while(move |&index| {
-            let begins = || self.roles[self.places(index)].contains(&Role::BeginsGreenlet);
-            !std::mem::replace(&mut has_begun, begins())
+            let is_own = !has_begun;
+            let roles = &self.roles[self.places(index)];
+            runs |= roles.iter().any(|role| role.evaluates());
+            has_begun = runs && roles.contains(&Role::BeginsGreenlet);
+            is_own
         })
     }
 

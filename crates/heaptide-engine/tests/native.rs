@@ -143,6 +143,12 @@ fn a_greenlet_begins_where_it_has_begun() {
             format!("by_c:x.c:7 < {PYTHON} < run:x.c:7 < {start}:x.c:7")
         );
     }
+    // It has not begun to run: the frames are still of the one that switches.
+    let start = "g_initialstub";
+    assert_eq!(
+        stack_of(&["main", begins, "switch", start, "by_c"], 1),
+        format!("by_c:x.c:7 < {start}:x.c:7 < switch:x.c:7 < {PYTHON} < main:x.c:7")
+    );
     let other = "not_g_initialstub";
     assert_eq!(
         stack_of(&["main", other, begins, "by_c"], 1),
