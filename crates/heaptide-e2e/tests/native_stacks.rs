@@ -2,8 +2,8 @@
 //! lines, and to the byte what they have allocated.
 
 use heaptide_e2e::{
-    Mode, NativeLibraries, Python, Sandbox, check_native_stacks, each_python_in_each_mode,
-    pythons_of, run, virtual_environment,
+    Mode, NativeLibraries, Python, Sandbox, check_native_stacks, each_python,
+    each_python_in_each_mode, pythons_of, run, virtual_environment, with_package,
 };
 
 /// Runs sections of `native_truth.py`, with and without the requests to Python's allocators, and compares. Of the stacks that may be
@@ -24,16 +24,21 @@ fn check_one(python: &Python, mode: Mode, sections: &[&str], options: &[&str]) {
         python.version()
     );
     let sandbox = Sandbox::in_mode(python, mode);
-    NativeLibraries::put_into(&sandbox);
+    check_in(&sandbox, &name, sections, options);
+}
+
+#[track_caller]
+fn check_in(sandbox: &Sandbox, name: &str, sections: &[&str], options: &[&str]) {
+    NativeLibraries::put_into(sandbox);
     let mut command = sandbox.profiled_with(&["--native"]);
     command
         .args(options)
         .arg(sandbox.inside("native_truth.py"))
         .args(sections);
     let finished = run(&mut command);
-    finished.expect_success(&name);
+    finished.expect_success(name);
     assert_eq!(finished.errors(), "", "{name}: stderr");
-    match check_native_stacks(&sandbox) {
+    match check_native_stacks(sandbox) {
         Ok((_, 0)) => {}
         Ok((whole, all)) => println!("{name}: {whole} of {all} loose stacks are whole"),
         Err(error) => panic!("{name}: {error}"),
@@ -126,6 +131,22 @@ fn children_that_are_started() {
 #[test]
 fn libraries_that_come_and_go() {
     check(&["goes"]);
+}
+
+/// A file that is another when the capture is read is told by its build-id.
+#[test]
+fn a_library_that_was_replaced() {
+    check(&["replaced"]);
+}
+
+#[test]
+fn greenlets() {
+    each_python(|python| {
+        if let Some(sandbox) = with_package(python, "greenlet") {
+            let name = format!("greenlets, Python {}", python.version());
+            check_in(&sandbox, &name, &["greenlets"], &[]);
+        }
+    });
 }
 
 #[test]

@@ -720,6 +720,33 @@ def children():
     expect(CHAIN + "children@children", 12_101)
 
 
+# ---- greenlets ----------------------------------------------------------------------------------------------------------------
+
+
+def greenlets():
+    import greenlet
+
+    def first():
+        BASE.outer(14_001)  # AT:greenlet_first
+        HELD.call(two.switch)
+        BASE.outer(14_003)  # AT:greenlet_first_again
+        two.switch()
+
+    def second():
+        BASE.outer(14_005)  # AT:greenlet_second
+        one.switch()
+        HELD.call(called_back)  # AT:greenlet_second_again
+
+    one, two = greenlet.greenlet(first), greenlet.greenlet(second)
+    one.switch()
+    BASE.outer(14_007)  # AT:greenlets
+    expect(CHAIN + "first@greenlet_first", 14_001, end="")
+    expect(CHAIN + "first@greenlet_first_again", 14_003, end="")
+    expect(CHAIN + "second@greenlet_second", 14_005, end="")
+    expect(CHAIN + "called_back@called_back < nt_call@call < second@greenlet_second_again", 3001, end="")
+    expect(CHAIN + "greenlets@greenlets", 14_007)
+
+
 # ---- libraries that come and go -----------------------------------------------------------------------------------------------
 
 
@@ -739,6 +766,23 @@ def goes():
     for name in names:
         stack = "nt_%s_inner@comes_inner < nt_work@comes_work < nt_%s_outer@comes_outer < nt_enter@comes_enter < comes_%s@comes < goes@goes"
         expect(stack % (name, name, name), 13_001, 20)
+
+
+def replaced():
+    import _ctypes
+
+    path = os.path.join(native_expected.HERE, "native-replaced.so")
+    for name in ("alpha", "beta", "alpha", "beta"):
+        with open(os.path.join(native_expected.HERE, "native-%s.so" % name), "rb") as source, open(path + ".new", "wb") as copy:
+            copy.write(source.read())
+        os.replace(path + ".new", path)
+        library = ctypes.CDLL(path)
+        library.nt_enter.argtypes = [ctypes.c_size_t]
+        renamed(comes, "replaced")(library)  # AT:replaced
+        _ctypes.dlclose(library._handle)
+    # The others have no names, as their file is not there any more.
+    stack = "nt_beta_inner@comes_inner < nt_work@comes_work < nt_beta_outer@comes_outer < nt_enter@comes_enter < comes_replaced@comes < replaced@replaced"
+    expect(stack, 13_001, 2)
 
 
 for section in sys.argv[1:]:
