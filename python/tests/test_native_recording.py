@@ -46,7 +46,7 @@ def names(trace: Iterable[tuple[str, str, int]]) -> tuple[str, ...]:
 
 def is_compared(record: Any) -> bool:
     """Memray imports modules of its own, so that the program does not; its profile function makes frame objects; and it
-    knows a thread's frames from when that has set the function. The state of a thread may go after it was waited for."""
+    knows a thread's frames from when that has set the function. The state of a thread may outlive the wait for it."""
     python, native = ([frame[0] for frame in stack()] for stack in (record.stack_trace, record.native_stack_trace))
     left_out = {"_find_and_load", "_set_tstate_lock", "call_profile_func", "new_threadstate"}
     return bool(python) and not left_out & {*python, *native}
