@@ -10,6 +10,7 @@
 
 mod memo;
 mod objects;
+mod scratch;
 mod stack;
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
@@ -66,6 +67,9 @@ pub(crate) fn begin_in_child() {
     }
 }
 
+/// Somebody wanted to look while another did, as in `loader.rs`.
+static LOOK_AGAIN: AtomicBool = AtomicBool::new(false);
+
 /// Learns which objects are loaded. Takes the loader's lock, so from no hook of an allocation function; the caller has
 /// its thread's turn, or tracking is off.
 pub(crate) fn look_at_objects() {
@@ -73,24 +77,36 @@ pub(crate) fn look_at_objects() {
         return;
     }
     let Some(table) = table() else { return };
-    if LOOKOUT.lock().look(&OBJECTS, table) {
-        GENERATION.fetch_add(1, Ordering::Release);
+    LOOK_AGAIN.store(true, Ordering::SeqCst);
+    while LOOK_AGAIN.load(Ordering::SeqCst) {
+        let Some(mut lookout) = LOOKOUT.try_lock() else {
+            return;
+        };
+        LOOK_AGAIN.store(false, Ordering::SeqCst);
+        if lookout.look(&OBJECTS, table) {
+            GENERATION.fetch_add(1, Ordering::Release);
+        }
     }
 }
 
+/// So many calls of `dlclose` are under way, whatever is recorded.
+static CLOSING: AtomicU32 = AtomicU32::new(0);
+
 /// Some object may be about to go: until [`look_at_objects`] and as many calls of [`closed`] nothing is read from objects.
 pub(crate) fn closing() {
-    if is_on() {
-        OBJECTS.lock().closing += 1;
-    }
+    CLOSING.fetch_add(1, Ordering::SeqCst);
+    // Whoever is reading is waited for.
+    drop(OBJECTS.lock());
 }
 
 /// See [`closing`].
 pub(crate) fn closed() {
-    if is_on() {
-        let mut objects = OBJECTS.lock();
-        objects.closing = objects.closing.saturating_sub(1);
-    }
+    // In a child that was forked meanwhile it is zero.
+    let _ = CLOSING.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| {
+        count.checked_sub(1)
+    });
+    // What could not be looked up may be now.
+    GENERATION.fetch_add(1, Ordering::Release);
 }
 
 /// Native stacks are not recorded any more, and the memory goes.
@@ -113,11 +129,15 @@ pub(crate) unsafe fn release() {
 /// The child still has one thread, which is in no hook.
 pub(crate) unsafe fn after_fork() {
     // SAFETY: the caller's promise.
-    let is_torn = unsafe { OBJECTS.reopen() | LOOKOUT.reopen() };
-    if is_torn {
+    unsafe {
+        OBJECTS.reopen();
+        LOOKOUT.reopen();
+    }
+    CLOSING.store(0, Ordering::SeqCst);
+    // Whoever was looking up has left half of a rule, where nobody sees it.
+    if !OBJECTS.lock().recover() {
         ON.store(false, Ordering::Release);
     }
-    OBJECTS.lock().closing = 0;
 }
 
 fn table() -> Option<&'static RuleTable> {
@@ -134,7 +154,7 @@ pub(crate) fn combined(state: &mut ThreadState, python: u32) -> Result<u32, Stop
     let Some(table) = table() else {
         return Ok(python);
     };
-    let Some(stack) = stack::around(&mut memo.stacks, here.stack_pointer) else {
+    let Some(stack) = stack::around(&mut memo.own_stack, here.stack_pointer) else {
         return Ok(python);
     };
     let native = native_stack(memo, table, &here, stack)?;
@@ -185,7 +205,8 @@ fn look_up(table: &RuleTable, registers: &Registers, stack: &Stack) -> Known {
     if let Some(known) = table.find(registers.instruction) {
         return known;
     }
-    match objects.known(registers.instruction) {
+    let is_closing = CLOSING.load(Ordering::SeqCst) > 0;
+    match objects.known(registers.instruction, is_closing) {
         Some(known) => {
             table.insert(registers.instruction, known);
             known

@@ -53,10 +53,17 @@ pub(crate) fn current_stack(state: &mut ThreadState) -> Result<u32, Stop> {
     }
 }
 
+/// Wider than what is promised at calls.
+#[repr(align(32))]
+struct Aligned(#[expect(dead_code, reason = "it takes room")] u8);
+
 /// That of the calling thread's Python stack together with its native one.
 #[cold]
 #[inline(never)]
 fn combined_stack(state: &mut ThreadState) -> Result<u32, Stop> {
+    // So that the stack is aligned from here on: programs that call `malloc` with one that is not have got away with it.
+    let aligned = Aligned(0);
+    core::hint::black_box(&aligned);
     let python = python_stack::<true>(state)?;
     native::combined(state, python)
 }

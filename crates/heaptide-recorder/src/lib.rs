@@ -46,7 +46,7 @@ pub use create::note_end;
 pub use definitions::{CodeText, RawText};
 pub use file::{CaptureFile, Stop};
 pub use hash::mix;
-pub use lock::SpinLock;
+pub use lock::{SpinGuard, SpinLock};
 pub use memory::{Mapping, own_bytes};
 pub use native::LoadedObject;
 pub use objects::{KnownTypes, LiveObject, LiveObjects, ObjectList, TypeName};

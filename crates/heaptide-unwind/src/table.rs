@@ -65,7 +65,7 @@ struct Entry {
 
 /// A table in memory that begins as zeroes: anybody may look up, one at a time may change.
 ///
-/// What does not fit is not kept.
+/// Where there is no room for one more, another goes.
 #[repr(C)]
 pub struct RuleTable {
     entries: [Entry; ENTRIES],
@@ -75,6 +75,9 @@ impl RuleTable {
     /// What is known of an address.
     #[inline(always)]
     pub fn find(&self, address: usize) -> Option<Known> {
+        if address <= REMOVED {
+            return None;
+        }
         let start = Self::start(address);
         for distance in 0..REACH {
             let entry = &self.entries[(start + distance) % ENTRIES];
@@ -102,18 +105,24 @@ impl RuleTable {
 
     /// Keeps what is known of an address that was not found. One thread at a time.
     pub fn insert(&self, address: usize, known: Known) {
-        let start = Self::start(address);
-        for distance in 0..REACH {
-            let entry = &self.entries[(start + distance) % ENTRIES];
-            if matches!(entry.address.load(Ordering::Relaxed), EMPTY | REMOVED) {
-                // After the address was seen to be removed, and before what follows.
-                fence(Ordering::Release);
-                entry.rule.store(known.rule.to_bits(), Ordering::Relaxed);
-                entry.place.store(known.place.0, Ordering::Relaxed);
-                entry.address.store(address, Ordering::Release);
-                return;
-            }
+        if address <= REMOVED {
+            return;
         }
+        let start = Self::start(address);
+        let place = |distance: usize| &self.entries[(start + distance) % ENTRIES];
+        let is_free =
+            |entry: &&Entry| matches!(entry.address.load(Ordering::Relaxed), EMPTY | REMOVED);
+        let free = (0..REACH).map(place).find(is_free);
+        let entry = free.unwrap_or_else(|| {
+            let other = place(address / 2 % REACH);
+            other.address.store(REMOVED, Ordering::Relaxed);
+            other
+        });
+        // Whoever sees words of this address sees that the entry is no other's any more.
+        fence(Ordering::Release);
+        entry.rule.store(known.rule.to_bits(), Ordering::Relaxed);
+        entry.place.store(known.place.0, Ordering::Relaxed);
+        entry.address.store(address, Ordering::Release);
     }
 
     /// Forgets the addresses for which `is_gone` holds. One thread at a time.
@@ -181,19 +190,30 @@ mod tests {
     }
 
     #[test]
-    fn a_full_table_keeps_what_it_has() {
+    fn a_full_table_has_room_for_what_comes() {
         let table = table();
+        let address = |number: usize| 0x7f00_0000_0000 + number * 0x1003;
         for number in 0..10 * ENTRIES {
-            let address = 0x7f00_0000_0000 + number * 0x1003;
-            table.insert(address, known(number));
-            if let Some(found) = table.find(address) {
-                assert_eq!(found, known(number));
-            }
+            table.insert(address(number), known(number));
+            assert_eq!(table.find(address(number)), Some(known(number)));
         }
-        let kept = (0..10 * ENTRIES)
-            .filter(|number| table.find(0x7f00_0000_0000 + number * 0x1003).is_some())
-            .count();
-        assert_eq!(kept, ENTRIES);
+        let kept = (0..10 * ENTRIES).filter(|&number| {
+            let found = table.find(address(number));
+            assert!(found.is_none() || found == Some(known(number)));
+            found.is_some()
+        });
+        assert_eq!(kept.count(), ENTRIES);
+    }
+
+    #[test]
+    fn marks_of_entries_are_no_addresses() {
+        let table = table();
+        table.insert(2, known(2));
+        table.forget(|address| address == 2);
+        for address in [EMPTY, REMOVED] {
+            table.insert(address, known(5));
+            assert_eq!(table.find(address), None);
+        }
     }
 
     #[test]

@@ -4,13 +4,16 @@ use heaptide_format::NATIVE_ROOT;
 use heaptide_recorder::{Mapping, Stop};
 use heaptide_unwind::{Frame, Stack};
 
-use super::stack::KnownStacks;
+use super::stack::OwnStack;
 use crate::RECORDER;
 
 /// Frames there is room for at first.
 const FIRST_FRAMES: usize = 168;
 /// Deepest stack there is room for; allocations on deeper ones have none.
 const MOST_FRAMES: usize = FIRST_FRAMES << 11;
+
+/// In a remembered node: there was no room for one more, so the frames further in have none.
+const NO_ROOM: u32 = 1 << 31;
 
 /// A thread's last walk.
 pub(crate) struct NativeMemo {
@@ -21,7 +24,7 @@ pub(crate) struct NativeMemo {
     length: usize,
     generation: u32,
     stack: Stack,
-    pub(super) stacks: KnownStacks,
+    pub(super) own_stack: OwnStack,
     /// The Python node and the native one that were combined last, and into which.
     last: [u32; 3],
 }
@@ -35,7 +38,7 @@ impl NativeMemo {
             generation: 0,
             // SAFETY: empty.
             stack: unsafe { Stack::new(0, 0) },
-            stacks: KnownStacks::new(),
+            own_stack: OwnStack::new(),
             last: [0; 3],
         }
     }
@@ -44,7 +47,7 @@ impl NativeMemo {
     pub(crate) fn forget(&mut self) {
         self.length = 0;
         self.last = [0; 3];
-        self.stacks = KnownStacks::new();
+        self.own_stack = OwnStack::new();
     }
 
     /// Believes nothing of before that objects were unloaded, or of another stack.
@@ -125,14 +128,19 @@ impl NativeMemo {
             for position in (0..fresh).rev() {
                 let mut frame = *start.add(self.capacity + position);
                 // Frames of our own are not shown, nor are those of which nothing is known.
-                if let Some((module, address)) = frame.place.get() {
-                    node = RECORDER.native_node(node, module, address)?;
+                if let Some((module, address)) = frame.place.get()
+                    && node & NO_ROOM == 0
+                {
+                    node = match RECORDER.native_node(node, module, address)? {
+                        same if same == node => node | NO_ROOM,
+                        next => next,
+                    };
                 }
                 frame.node = node;
                 *start.add(self.length) = frame;
                 self.length += 1;
             }
-            Ok(node)
+            Ok(node & !NO_ROOM)
         }
     }
 }

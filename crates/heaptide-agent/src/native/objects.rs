@@ -1,10 +1,14 @@
 //! The loaded objects: where their code is, and their unwind information.
 
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{Ordering, compiler_fence};
+
 use heaptide_elf::{Object, for_each_object};
 use heaptide_recorder::{LoadedObject, Mapping, SpinLock};
 use heaptide_unwind::{Finder, Known, Place, Registers, Rule, RuleTable, Stack, UnwindInfo};
 
-use crate::{RECORDER, loader};
+use super::{scratch, stack};
+use crate::{RECORDER, loader, real};
 
 /// Most executable segments that are known.
 const MOST_SEGMENTS: usize = 4096;
@@ -59,8 +63,10 @@ impl Lists {
 pub(super) struct Objects {
     lists: Option<Lists>,
     finder: Option<Mapping>,
-    /// So many calls of `dlclose` are under way.
-    pub(super) closing: u32,
+    /// The lists change places.
+    is_replacing: bool,
+    /// `_dl_find_object`, where the C library has it.
+    find_object: Option<FindObject>,
 }
 
 /// Who looks at what is loaded. Apart from [`Objects`]: it waits for the loader's lock, which may be held by who allocates
@@ -131,7 +137,8 @@ impl Objects {
         Self {
             lists: None,
             finder: None,
-            closing: 0,
+            is_replacing: false,
+            find_object: None,
         }
     }
 
@@ -139,12 +146,22 @@ impl Objects {
     pub(super) fn prepare(&mut self) -> bool {
         *self = Self::new();
         self.lists = Lists::new();
-        self.finder = Mapping::new(size_of::<Finder>());
+        self.finder = Mapping::new(FINDER_BYTES);
+        self.find_object = find_object();
         if let Some(finder) = &self.finder {
             // SAFETY: fresh memory of that size, aligned to a page.
             unsafe { finder.as_ptr::<Finder>().write(Finder::new()) };
         }
         self.lists.is_some() && self.finder.is_some()
+    }
+
+    /// In a forked child, of which other threads were in the middle of something: can it be believed?
+    pub(super) fn recover(&mut self) -> bool {
+        if let Some(finder) = &self.finder {
+            // SAFETY: as in `prepare`; whoever used it is not here.
+            unsafe { finder.as_ptr::<Finder>().write(Finder::new()) };
+        }
+        !self.is_replacing
     }
 
     fn next_list(&self) -> Option<*mut Segment> {
@@ -159,27 +176,36 @@ impl Objects {
         };
         // SAFETY: as in `Lists::present`; nobody makes another list while this is looked at.
         let old = unsafe { core::slice::from_raw_parts(lists.start(lists.is_second), lists.count) };
+        self.is_replacing = true;
+        compiler_fence(Ordering::SeqCst);
+        let before = old.len();
         lists.is_second = !lists.is_second;
         lists.count = count;
-        let new = lists.present();
-        let is_gone = |segment: &&Segment| {
-            let place = new.binary_search_by_key(&segment.start, |other| other.start);
-            !place.is_ok_and(|place| new[place] == **segment)
+        compiler_fence(Ordering::SeqCst);
+        self.is_replacing = false;
+        // SAFETY: the list of before is nobody's now, and is sorted as it was.
+        let gone = unsafe {
+            let old = core::slice::from_raw_parts_mut(lists.start(!lists.is_second), before);
+            keep_those_gone(old, lists.present())
         };
-        let gone = old.iter().filter(is_gone);
-        if gone.clone().next().is_none() {
-            return false;
+        if !gone.is_empty() {
+            table.forget(|address| {
+                let place = gone.partition_point(|segment| segment.end < address);
+                gone.get(place)
+                    .is_some_and(|segment| segment.start < address)
+            });
         }
-        table.forget(|address| {
-            gone.clone()
-                .any(|segment| segment.start < address && address <= segment.end)
-        });
+        // What was in no object may be now.
         true
     }
 
     /// What is known of an address at which a frame goes on; `None` outside of what is known.
-    pub(super) fn known(&mut self, address: usize) -> Option<Known> {
+    pub(super) fn known(&mut self, address: usize, is_closing: bool) -> Option<Known> {
         let segment = *self.segment_of(address)?;
+        // Not every library is closed where we see it.
+        if is_closing || !is_there(self.find_object, address, &segment.unwind) {
+            return None;
+        }
         let place = if segment.is_own {
             Place::OWN
         } else if segment.module == NO_NUMBER {
@@ -189,20 +215,21 @@ impl Objects {
             Place::new(segment.module, address as u64)
         };
         let finder = self.finder.as_ref()?;
-        // SAFETY: the finder that `prepare` has made, under the lock that `self` is behind. The object is loaded: it was when
-        // it was last looked at, and none is being closed.
-        let rule = unsafe { (*finder.as_ptr::<Finder>()).rule(&segment.unwind, address) };
+        // SAFETY: the finder that `prepare` has made, under the lock that `self` is behind, and the stack beside it, which has the
+        // same users. The object is loaded: it has just been seen to be, and whoever closes one where we see it waits for us.
+        let rule = unsafe {
+            let finder: *mut Finder = finder.as_ptr();
+            let top = finder.cast::<u8>().add(FINDER_BYTES);
+            scratch::on_stack(top, || (*finder).rule(&segment.unwind, address))
+        };
         Some(Known {
-            rule: rule.unwrap_or(Rule::END),
+            rule: rule.flatten().unwrap_or(Rule::END),
             place,
         })
     }
 
-    /// The segment that the byte before an address is in. None, while objects may be going.
+    /// The segment that the byte before an address is in.
     fn segment_of(&self, address: usize) -> Option<&Segment> {
-        if self.closing > 0 {
-            return None;
-        }
         let before = address.wrapping_sub(1);
         let list = self.lists.as_ref()?.present();
         let place = list.partition_point(|segment| segment.end <= before);
@@ -216,6 +243,57 @@ impl Objects {
             Some(caller) if self.segment_of(caller.instruction).is_some() => Rule::BY_FRAME_POINTER,
             _ => Rule::END,
         }
+    }
+}
+
+/// Leaves only the segments that are not among others; both are sorted.
+fn keep_those_gone<'a>(old: &'a mut [Segment], new: &[Segment]) -> &'a [Segment] {
+    let mut count = 0;
+    for index in 0..old.len() {
+        let segment = old[index];
+        let place = new.binary_search_by_key(&segment.start, |other| other.start);
+        if !place.is_ok_and(|place| new[place] == segment) {
+            old[count] = segment;
+            count += 1;
+        }
+    }
+    &old[..count]
+}
+
+/// Room for a finder at its start, and for the stack that it works on at its end: it needs more than what is left of the
+/// stacks that programs give to signal handlers and coroutines.
+const FINDER_BYTES: usize = 256 << 10;
+
+/// What `_dl_find_object` says (glibc 2.35 and later, `<dlfcn.h>`).
+#[repr(C)]
+struct FoundObject {
+    flags: u64,
+    start: usize,
+    end: usize,
+    link_map: usize,
+    header: usize,
+    reserved: [u64; 7],
+}
+
+type FindObject = unsafe extern "C" fn(*mut c_void, *mut FoundObject) -> c_int;
+
+fn find_object() -> Option<FindObject> {
+    let found = real::find(c"_dl_find_object");
+    // SAFETY: the name has had this type since it exists.
+    (!found.is_null()).then(|| unsafe { core::mem::transmute::<*mut c_void, FindObject>(found) })
+}
+
+/// Is the object loaded that had its unwind information there, and holds the byte before an address?
+fn is_there(find: Option<FindObject>, address: usize, unwind: &UnwindInfo) -> bool {
+    let Some(find) = find else {
+        // Mapped, at least.
+        return stack::is_mapped(unwind.start, unwind.end);
+    };
+    // SAFETY: zeroes are a valid value; the function takes no lock and writes no more than the structure.
+    unsafe {
+        let mut found: FoundObject = core::mem::zeroed();
+        let before = core::ptr::with_exposed_provenance_mut(address.wrapping_sub(1));
+        find(before, &raw mut found) == 0 && found.header == unwind.header
     }
 }
 
@@ -323,6 +401,10 @@ impl Descriptions {
     fn keep(&mut self, number: u32, object: &LoadedObject<'_>) -> bool {
         if number < self.count {
             return true;
+        }
+        // Once there was no room for one, the numbers of those after it would be others in a child.
+        if number != self.count {
+            return false;
         }
         // SAFETY: our own memory, which nobody else writes.
         let memory = unsafe {

@@ -1,59 +1,142 @@
 //! Which part of memory the stack of the calling thread is.
+//!
+//! A thread's own stack stays mapped for as long as the thread is there, so it is asked for once. Other stacks (of signal handlers,
+//! of coroutines) come and go: of these only what is mapped at this moment is believed, and not far.
 
 use core::mem::MaybeUninit;
 
 use heaptide_unwind::Stack;
 use rustix::fs::{Mode, OFlags};
 
-/// The stacks that a thread was last seen on: its own, that of its signal handlers, those of its coroutines.
-pub(super) struct KnownStacks {
-    stacks: [Stack; 4],
-    next: usize,
+/// How much of a stack that is not the thread's own is looked at, where that is mapped: so much, or less.
+const FOREIGN_BYTES: [usize; 5] = [256 << 10, 64 << 10, 16 << 10, 8 << 10, 4 << 10];
+const PAGE: usize = 4096;
+/// How often the kernel is asked while the answer is another stack than the thread's own.
+const MOST_QUESTIONS: u8 = 16;
+/// A stack of the main thread that has grown is asked for again if it is not further off.
+const GROWTH: usize = 64 << 20;
+
+/// The stack that a thread was given when it began.
+pub(super) struct OwnStack {
+    stack: Stack,
+    low: usize,
+    high: usize,
+    questions: u8,
 }
 
-impl KnownStacks {
+impl OwnStack {
     pub(super) const fn new() -> Self {
         Self {
             // SAFETY: empty.
-            stacks: [unsafe { Stack::new(0, 0) }; 4],
-            next: 0,
+            stack: unsafe { Stack::new(0, 0) },
+            low: 0,
+            high: 0,
+            questions: 0,
         }
     }
 }
 
-/// The mapping that holds the stack pointer of the calling thread; `None` where the kernel does not say.
-///
-/// A stack that grows (the main thread's) is asked for again when it has. One that was unmapped and mapped again with less room
-/// is read beyond its end only if a frame leads there.
+/// The stack that the calling thread is on.
 #[inline]
-pub(super) fn around(known: &mut KnownStacks, stack_pointer: usize) -> Option<Stack> {
-    let found = known
-        .stacks
-        .iter()
-        .find(|stack| stack.contains(stack_pointer));
-    match found {
-        Some(stack) => Some(*stack),
-        None => ask(known, stack_pointer),
+pub(super) fn around(own: &mut OwnStack, stack_pointer: usize) -> Option<Stack> {
+    if own.low <= stack_pointer && stack_pointer < own.high {
+        return Some(own.stack);
     }
+    another(own, stack_pointer)
 }
 
 #[cold]
 #[inline(never)]
-fn ask(known: &mut KnownStacks, stack_pointer: usize) -> Option<Stack> {
-    let (low, high) = mapping_around(stack_pointer)?;
-    // SAFETY: a stack is mapped as long as a thread is on it.
-    let stack = unsafe { Stack::new(low, high) };
-    // The same one, grown: it takes the place of what it was.
-    let place = known
-        .stacks
-        .iter()
-        .position(|other| other.contains(high - 1))
-        .unwrap_or_else(|| {
-            known.next = (known.next + 1) % known.stacks.len();
-            known.next
-        });
-    known.stacks[place] = stack;
-    Some(stack)
+fn another(own: &mut OwnStack, stack_pointer: usize) -> Option<Stack> {
+    let may_be_own = own.high == 0 && own.questions < MOST_QUESTIONS
+        || stack_pointer < own.low && own.low - stack_pointer < GROWTH && own.is_of_main_thread();
+    if may_be_own {
+        own.questions = own.questions.saturating_add(1);
+        if let Some((low, high)) = mapping_around(stack_pointer)
+            && let Some(high) = end_of_own(low, high, stack_pointer)
+        {
+            // SAFETY: the thread is on it for as long as it lives.
+            own.stack = unsafe { Stack::new(low, high) };
+            (own.low, own.high) = (low, high);
+            return Some(own.stack);
+        }
+    }
+    let low = stack_pointer & !(PAGE - 1);
+    let high = (FOREIGN_BYTES.iter())
+        .map(|bytes| low.saturating_add(*bytes))
+        .find(|&high| is_mapped(low, high))?;
+    // SAFETY: mapped just now; the thread stands still while it is looked at.
+    Some(unsafe { Stack::new(stack_pointer, high) })
+}
+
+impl OwnStack {
+    fn is_of_main_thread(&self) -> bool {
+        (self.low..self.high).contains(&main_stack())
+    }
+}
+
+/// Where the own stack of the calling thread ends, if the mapping that holds its stack pointer is that.
+fn end_of_own(low: usize, high: usize, stack_pointer: usize) -> Option<usize> {
+    // The C library keeps what belongs to a thread at the end of its stack.
+    let thread = thread_pointer();
+    if (stack_pointer..high).contains(&thread) {
+        return Some(thread);
+    }
+    (low..high).contains(&main_stack()).then_some(high)
+}
+
+/// An address at the outer end of the main thread's stack, by which the kernel has told the name of the program.
+fn main_stack() -> usize {
+    // SAFETY: takes and keeps nothing.
+    (unsafe { libc::getauxval(libc::AT_EXECFN) }) as usize
+}
+
+fn thread_pointer() -> usize {
+    // SAFETY: takes and keeps nothing. It is the address of the thread's descriptor.
+    (unsafe { libc::pthread_self() }) as usize
+}
+
+/// Are all pages of a range mapped? `low` begins one.
+pub(super) fn is_mapped(low: usize, high: usize) -> bool {
+    let mut pages = [0u8; 64];
+    let low = low & !(PAGE - 1);
+    let mut at = low;
+    while at < high {
+        let bytes = (high - at).min(pages.len() * PAGE);
+        // SAFETY: writes a byte for each page, of which there are no more than places. Around the C library, so `errno` stays.
+        let result = unsafe { mincore(at, bytes, pages.as_mut_ptr()) };
+        if result != 0 {
+            return false;
+        }
+        at += bytes;
+    }
+    low < high
+}
+
+/// The system call itself.
+#[cfg(target_arch = "x86_64")]
+unsafe fn mincore(start: usize, bytes: usize, pages: *mut u8) -> isize {
+    let result: isize;
+    // SAFETY: the caller's promise; the kernel keeps all other registers.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") libc::SYS_mincore as isize => result,
+            in("rdi") start,
+            in("rsi") bytes,
+            in("rdx") pages,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
+/// Nobody asks.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn mincore(_start: usize, _bytes: usize, _pages: *mut u8) -> isize {
+    -1
 }
 
 /// Start and end of the mapping that holds an address, by `/proc/self/maps`.
@@ -64,7 +147,8 @@ fn mapping_around(address: usize) -> Option<(usize, usize)> {
         Mode::empty(),
     )
     .ok()?;
-    let mut buffer = [MaybeUninit::<u8>::uninit(); 1024];
+    // Small: it is on a stack that may have little room.
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 256];
     let mut line = Line::new();
     loop {
         let (bytes, _) = rustix::io::read(&maps, &mut buffer).ok()?;
@@ -138,17 +222,29 @@ mod tests {
     }
 
     #[test]
-    fn stacks_are_found_and_remembered() {
+    fn the_own_stack_is_found_once_and_others_by_what_is_mapped() {
         let here = 0u8;
         let address = (&raw const here).addr();
-        let mut known = KnownStacks::new();
-        let stack = around(&mut known, address).expect("a stack");
-        assert!(stack.contains(address));
-        assert_eq!(around(&mut known, address + 8), Some(stack));
+        let mut own = OwnStack::new();
+        let stack = around(&mut own, address).expect("a stack");
+        assert!(stack.contains(address) && own.high > address);
+        assert_eq!(around(&mut own, address - 8), Some(stack));
+        assert_eq!(own.questions, 1);
+        let memory = heaptide_recorder::Mapping::new(3 * PAGE).expect("memory");
+        let start = memory.as_ptr::<u8>().addr();
+        assert!(is_mapped(start, start + 3 * PAGE));
+        for pages in 1..=3 {
+            let inside = start + 3 * PAGE - pages * PAGE + 16;
+            let other = around(&mut own, inside).expect("it is mapped");
+            assert!(other.contains(inside) && other != stack);
+        }
+        drop(memory);
+        assert!(!is_mapped(start, start + PAGE));
         std::thread::spawn(move || {
             let there = 0u8;
-            let other = around(&mut KnownStacks::new(), (&raw const there).addr());
-            assert!(other.is_some_and(|other| !other.contains(address)));
+            let mut other = OwnStack::new();
+            let found = around(&mut other, (&raw const there).addr()).expect("a stack");
+            assert!(!found.contains(address) && other.high != 0);
         })
         .join()
         .expect("no panic");
