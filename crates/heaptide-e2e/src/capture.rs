@@ -137,7 +137,7 @@ impl Capture {
     /// their line.
     #[track_caller]
     #[must_use]
-    pub(crate) fn read_inside(sandbox: &Sandbox, name: &str, keeps: fn(&str) -> bool) -> Self {
+    pub fn read_inside(sandbox: &Sandbox, name: &str, keeps: fn(&str) -> bool) -> Self {
         let mut command = sandbox.command(sandbox.heaptide());
         let command = command.arg("parse").arg(sandbox.inside(name));
         Self::parse(&sandbox.outside(name), command, keeps)
