@@ -427,14 +427,17 @@ def test_children_that_go_on_are_written_to_their_end(tmp_path: Path, file_forma
     script.write_text(
         BUFFERED
         + f"""
+ready, is_ready = os.pipe()
 with tracker("x.tide", follow_fork=True, file_format=FileFormat({file_format})):
     kept = many(2)
     child = os.fork()
     if child == 0:
         held = many(3)
+        os.write(is_ready, b"x")
         sys.stdin.read()
         held += many(4)
         os._exit(0)
+    os.read(ready, 1)
     directories = held_in()
 print(child, *directories, found("x.tide"), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
