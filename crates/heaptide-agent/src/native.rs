@@ -1,7 +1,8 @@
 //! Native stacks, where they are asked for: `docs/design/020-recording-native-stacks.md`.
 //!
 //! A thread remembers its last walk; frames that are not as they were are looked up in a table of rules that all
-//! threads share, and what is not there yet is found in the unwind information of the object, under a lock.
+//! threads share, and what is not there yet is found in the unwind information of the object, under a lock and on a stack
+//! of ours.
 
 #![cfg_attr(
     not(target_arch = "x86_64"),
@@ -29,7 +30,8 @@ static OBJECTS: SpinLock<Objects> = SpinLock::new(Objects::new());
 static LOOKOUT: SpinLock<Lookout> = SpinLock::new(Lookout::new());
 /// There for as long as native stacks are recorded.
 static TABLE: AtomicPtr<RuleTable> = AtomicPtr::new(core::ptr::null_mut());
-/// Moves when objects are unloaded: what is remembered of them is not believed any more.
+/// Moves when objects come or go, and when a `dlclose` is over: what is remembered may be of those that are gone, or ends where
+/// nothing was known.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 /// Are native stacks recorded?

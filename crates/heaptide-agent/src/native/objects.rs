@@ -94,7 +94,7 @@ impl Lookout {
         self.descriptions.is_some()
     }
 
-    /// Looks at what is loaded now. Forgets in `table` what is not any more, and says whether there is any such.
+    /// Looks at what is loaded now. Forgets in `table` what is not any more, and says whether anything has changed.
     pub(super) fn look(&mut self, objects: &SpinLock<Objects>, table: &RuleTable) -> bool {
         let before = (self.loads, self.unloads);
         // The list that nobody reads, and which is ours alone to write while we look.
