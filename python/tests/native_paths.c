@@ -46,3 +46,9 @@ void fleeting(size_t size)
 }
 
 void call_back(void (*function)(int), int number) { function(number); AND_BACK; }
+
+/* A profile function, in which nothing happens. */
+int profile(void *object, void *frame, int what, void *argument) {
+    (void)object, (void)frame, (void)what, (void)argument;
+    return 0;
+}

@@ -82,6 +82,14 @@ def track():
         everything()
 
 
+def set_profile(*event):
+    ctypes.pythonapi.PyEval_SetProfile(library.profile, None)
+
+
+if tracking.__name__ != "memray":
+    # As Memray does: the interpreter takes other ways to call functions where a profile function is set.
+    threading.setprofile(set_profile)
+    set_profile()
 track()
 """
 

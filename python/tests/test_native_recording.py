@@ -38,10 +38,8 @@ def allocates(record: Any) -> bool:
 
 
 def names(trace: Iterable[tuple[str, str, int]]) -> tuple[str, ...]:
-    """The functions of a stack. Where a profile function is set, as Memray's, the interpreter takes other ways to call
-    functions of C."""
-    found = (plain(name) for name, _, _ in trace)
-    return tuple(name for name in found if "vectorcall" not in name.lower())
+    """The functions of a stack."""
+    return tuple(plain(name) for name, _, _ in trace)
 
 
 def is_compared(record: Any) -> bool:
