@@ -4,7 +4,7 @@ use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use heaptide_elf::{Counts, defines, for_each_object, patch, restore};
-use heaptide_recorder::{Mapping, SpinGuard, SpinLock};
+use heaptide_recorder::{Mapping, SpinLock};
 
 use crate::thread::Turn;
 use crate::{RECORDER, family, guard, hooks, native, real};
@@ -39,30 +39,21 @@ struct Identity {
     headers: usize,
 }
 
-/// Somebody wanted to look while another did: what has come meanwhile is to be looked at, too.
-static LOOK_AGAIN: AtomicBool = AtomicBool::new(false);
+/// Somebody wants the objects to be looked at.
+static ASKED: AtomicBool = AtomicBool::new(false);
 
 /// Patches every object that has not been patched yet. Takes the loader's lock, so never from a
 /// hook of an allocation function; the caller holds its thread's turn, which keeps us out of our own hooks.
 ///
 /// Nobody is waited for: who asks for a symbol inside `dl_iterate_phdr` holds the loader's lock.
 pub(crate) fn patch_newcomers() {
-    LOOK_AGAIN.store(true, Ordering::SeqCst);
-    while LOOK_AGAIN.load(Ordering::SeqCst) {
-        // Whoever has it sees that we have been here, since he looks when he has let go.
-        let Some(patched) = PATCHED.try_lock() else {
-            return;
-        };
-        LOOK_AGAIN.store(false, Ordering::SeqCst);
-        patch_all(patched);
-    }
+    PATCHED.work_or_leave(&ASKED, patch_all);
 }
 
-fn patch_all(mut patched: SpinGuard<'_, Patched>) {
+fn patch_all(patched: &mut Patched) {
     let table = family::only_when_following(hooks::table());
     let allow_unbound = !DEEP_BINDING.swap(false, Ordering::Relaxed);
     let own = own_address();
-    let patched = &mut *patched;
     if patched.known.is_none() {
         patched.known = Mapping::new(MOST_OBJECTS * size_of::<Identity>());
     }

@@ -69,8 +69,8 @@ pub(crate) fn begin_in_child() {
     }
 }
 
-/// Somebody wanted to look while another did, as in `loader.rs`.
-static LOOK_AGAIN: AtomicBool = AtomicBool::new(false);
+/// Somebody wants the objects to be looked at.
+static ASKED: AtomicBool = AtomicBool::new(false);
 
 /// Learns which objects are loaded. Takes the loader's lock, so from no hook of an allocation function; the caller has
 /// its thread's turn, or tracking is off.
@@ -79,16 +79,11 @@ pub(crate) fn look_at_objects() {
         return;
     }
     let Some(table) = table() else { return };
-    LOOK_AGAIN.store(true, Ordering::SeqCst);
-    while LOOK_AGAIN.load(Ordering::SeqCst) {
-        let Some(mut lookout) = LOOKOUT.try_lock() else {
-            return;
-        };
-        LOOK_AGAIN.store(false, Ordering::SeqCst);
+    LOOKOUT.work_or_leave(&ASKED, |lookout| {
         if lookout.look(&OBJECTS, table) {
             GENERATION.fetch_add(1, Ordering::Release);
         }
-    }
+    });
 }
 
 /// So many calls of `dlclose` are under way, whatever is recorded.

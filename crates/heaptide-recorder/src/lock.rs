@@ -2,7 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// A spin lock for sections of some tens of nanoseconds.
 ///
@@ -45,6 +45,22 @@ impl<T> SpinLock<T> {
     /// Takes the lock if it is free.
     pub fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
         (!self.held.swap(true, Ordering::Acquire)).then(|| SpinGuard { lock: self })
+    }
+
+    /// Does `work` on the value, once more for whoever asks meanwhile. Nobody waits: while another is at it, the work is
+    /// left to him. `asked` is this lock's alone.
+    pub fn work_or_leave(&self, asked: &AtomicBool, mut work: impl FnMut(&mut T)) {
+        asked.store(true, Ordering::SeqCst);
+        while asked.load(Ordering::SeqCst) {
+            let Some(mut held) = self.try_lock() else {
+                return;
+            };
+            asked.store(false, Ordering::SeqCst);
+            work(&mut held);
+            drop(held);
+            // The lock is seen to be free before we look: whoever has asked until then leaves it to us, all others find it free.
+            fence(Ordering::SeqCst);
+        }
     }
 
     /// The value without taking the lock.
@@ -109,5 +125,32 @@ impl<T> Drop for SpinGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         self.lock.held.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::AtomicU64;
+
+    #[test]
+    fn work_is_done_after_the_last_who_asked() {
+        for _ in 0..2000 {
+            let (wishes, asked) = (AtomicU64::new(0), AtomicBool::new(false));
+            let seen = SpinLock::new(0);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        for _ in 0..5 {
+                            wishes.fetch_add(1, Ordering::SeqCst);
+                            seen.work_or_leave(&asked, |seen| {
+                                *seen = wishes.load(Ordering::SeqCst);
+                            });
+                        }
+                    });
+                }
+            });
+            assert_eq!(*seen.lock(), 10);
+        }
     }
 }
