@@ -25,6 +25,12 @@ fn counter_is_invariant() -> bool {
     __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & 1 << 8 != 0
 }
 
+/// Stamps count in units of so many cycles of the counter (a power of two), which is a nanosecond or two: less than it takes
+/// the fence and the counter to be read, let alone another thread to see what this one has done. So what happened before
+/// has a smaller stamp still, and most differences of stamps are one byte.
+#[cfg(target_arch = "x86_64")]
+const UNIT_BITS: u32 = 2;
+
 /// The counter, read after all loads before it in the program.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
@@ -32,7 +38,7 @@ pub(crate) fn now() -> u64 {
     // SAFETY: every x86-64 processor has both instructions.
     unsafe {
         core::arch::x86_64::_mm_lfence();
-        core::arch::x86_64::_rdtsc()
+        core::arch::x86_64::_rdtsc() >> UNIT_BITS
     }
 }
 
@@ -46,4 +52,33 @@ pub(crate) fn is_one_for_all_processors() -> bool {
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn now() -> u64 {
     0
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use core::sync::atomic::{AtomicU64, Ordering};
+
+    #[test]
+    fn what_another_thread_has_seen_has_a_smaller_stamp() {
+        if !is_one_for_all_processors() {
+            return;
+        }
+        let (turns, last) = (AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for own in 0..2 {
+                let (turns, last) = (&turns, &last);
+                scope.spawn(move || {
+                    for turn in (own..100_000).step_by(2) {
+                        while turns.load(Ordering::Acquire) != turn {
+                            core::hint::spin_loop();
+                        }
+                        let stamp = now();
+                        assert!(last.swap(stamp, Ordering::Relaxed) < stamp);
+                        turns.store(turn + 1, Ordering::Release);
+                    }
+                });
+            }
+        });
+    }
 }
