@@ -1,5 +1,7 @@
 //! Packages from PyPI that some tests want: installed once per interpreter under `target/`.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +16,7 @@ pub fn with_package(python: &Python, package: &str) -> Option<Sandbox> {
         .join("e2e-packages")
         .join(python.version())
         .join(package);
+    let _one_at_a_time = lock(&directory);
     if !directory.join(package).is_dir() && !install(python, package, &directory) {
         not_tested(&format!(
             "{package} on CPython {}: pip has no wheel for it here",
@@ -36,6 +39,7 @@ pub fn with_package(python: &Python, package: &str) -> Option<Sandbox> {
 #[must_use]
 pub fn virtual_environment(python: &Python, name: &str, packages: &[&str]) -> Option<PathBuf> {
     let directory = target_directory().join("e2e-packages").join(name);
+    let _one_at_a_time = lock(&directory);
     let interpreter = directory.join("bin/python");
     let marker = directory.join(".packages");
     let wanted = format!("{}\n{}\n", python.path.display(), packages.join("\n"));
@@ -64,6 +68,18 @@ pub fn virtual_environment(python: &Python, name: &str, packages: &[&str]) -> Op
         return None;
     }
     Some(interpreter)
+}
+
+/// Other tests, of this process or another, wait here until the directory is made. Held until it is dropped.
+fn lock(directory: &Path) -> File {
+    let parent = directory.parent().expect("below target/");
+    std::fs::create_dir_all(parent).expect("a directory below target/");
+    let mut name = directory.as_os_str().to_owned();
+    name.push(".lock");
+    let file = File::create(name).expect("a file below target/");
+    // SAFETY: the descriptor is open.
+    assert_eq!(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) }, 0);
+    file
 }
 
 /// pip of the interpreter that runs pip on this machine; it can fetch wheels for any other.
