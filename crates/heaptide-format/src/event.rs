@@ -132,7 +132,7 @@ pub enum Event {
 pub struct Moment {
     /// The turn. An even one belongs to one stream alone.
     pub turn: u64,
-    /// Time stamp counter in odd turns, zero in even ones.
+    /// Time stamp in odd turns, in a unit of the writer's; zero in even ones.
     pub stamp: u64,
 }
 
